@@ -1,0 +1,262 @@
+//! What the control socket of the server speaks: one JSON [`Request`] per line, one JSON [`Reply`] per line.
+//!
+//! Operators only; guests never reach that socket. Fields are only ever added: a reader ignores those that it does not
+//! know, and every field of a later version has a default.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Where the server answers, unless it was told another path.
+pub const DEFAULT_CONTROL: &str = "/run/pxos/control.sock";
+
+/// Where the server's configuration lies, unless it was told another path.
+pub const DEFAULT_CONFIG: &str = "/etc/pxos/server.toml";
+
+/// Longest request, in bytes.
+pub const MAX_REQUEST: usize = 64 << 10;
+
+/// What an operator asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", deny_unknown_fields)]
+pub enum Request {
+    /// Everything that the server knows of itself: [`Answer::Status`].
+    #[serde(rename = "status")]
+    Status,
+    /// Ends a session: [`Answer::Done`].
+    #[serde(rename = "session.kill")]
+    Kill {
+        /// Number of the session.
+        id: u64,
+    },
+}
+
+/// What the server answers: `{"ok": …}` or `{"error": "…"}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// The request was carried out.
+    Ok(Answer),
+    /// It was not; one line that says why.
+    Error(String),
+}
+
+/// Results of requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// Of [`Request::Status`].
+    Status(Box<Status>),
+    /// Of a request that only does something: what was done, one line.
+    Done(String),
+}
+
+/// The state of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon itself.
+    pub server: Server,
+    /// The libcuda that the workers use.
+    pub driver: Driver,
+    /// Devices of that libcuda, in the order of their ordinals.
+    pub devices: Vec<Device>,
+    /// Where guests connect.
+    pub listeners: Vec<Listener>,
+    /// Workers that wait for a session.
+    pub pool: Pool,
+    /// Sessions, oldest first.
+    pub sessions: Vec<Session>,
+    /// Since the daemon started.
+    pub totals: Totals,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Version of the software.
+    pub software: String,
+    /// Version of the wire format.
+    pub wire: u32,
+    /// [`crate::fingerprint`] as 16 hexadecimal digits: guests must have the same.
+    pub fingerprint: String,
+    /// Process id.
+    pub pid: u32,
+    /// `starting`, `running` or `draining`.
+    pub state: String,
+    /// Seconds since 1970 at the start.
+    pub started: u64,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// The configuration file that was read, where there was one.
+    pub config: Option<PathBuf>,
+}
+
+/// The libcuda in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// As configured: `auto`, `soft` or a path.
+    pub configured: String,
+    /// What is opened: a path, or a name that the dynamic linker resolves. `None` until it is decided.
+    pub path: Option<PathBuf>,
+    /// As `cuDriverGetVersion` answers (13000 is 13.0), once a worker was ready.
+    pub version: Option<i32>,
+    /// Whether kernels run on this machine's CPU.
+    pub software: bool,
+    /// Why it is not the GPU's, where `auto` fell back.
+    pub fallback: Option<String>,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Ordinal.
+    pub ordinal: usize,
+    /// Name.
+    pub name: String,
+    /// `GPU-` and the UUID.
+    pub uuid: String,
+    /// Bytes of device memory.
+    pub total_memory: u64,
+    /// Major and minor compute capability.
+    pub compute_capability: (i32, i32),
+}
+
+/// Where guests connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Connections accepted there.
+    pub accepted: u64,
+    /// Why nobody can connect, where nobody can.
+    pub error: Option<String>,
+}
+
+/// Workers that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// How many should wait.
+    pub size: usize,
+    /// How many do.
+    pub warm: usize,
+    /// How many are being started.
+    pub starting: usize,
+    /// Guests that wait for one.
+    pub waiting: usize,
+    /// Bytes of device memory that the waiting ones hold.
+    pub memory: u64,
+    /// Workers that died or failed before they were ready.
+    pub failures: u64,
+    /// What the last of these said.
+    pub last_failure: Option<String>,
+}
+
+/// A session: one guest process and its worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Number, as in the log.
+    pub id: u64,
+    /// The VM.
+    pub vm: String,
+    /// Name of the program in the guest, as it says.
+    pub program: String,
+    /// Its process id there, as it says.
+    pub pid: u32,
+    /// Where it connected from, as the host's kernel says.
+    pub peer: String,
+    /// Version of its shim, as it says.
+    pub software: String,
+    /// Process id of the worker on the host.
+    pub worker: u32,
+    /// Seconds since 1970 at the start.
+    pub started: u64,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// What the worker counts.
+    pub counters: Counters,
+}
+
+/// What a worker counts, each number read by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// `starting`, `warm`, `serving`, `ending` or `unknown`.
+    pub state: String,
+    /// Calls whose answer the guest awaited.
+    pub messages_sync: u64,
+    /// Calls that nobody awaited.
+    pub messages_async: u64,
+    /// Replies sent.
+    pub replies: u64,
+    /// Bytes received from the guest.
+    pub bytes_in: u64,
+    /// Bytes sent to the guest.
+    pub bytes_out: u64,
+    /// Kernel and graph launches.
+    pub launches: u64,
+    /// Bytes copied to the device.
+    pub copy_bytes_to_device: u64,
+    /// Bytes copied from the device.
+    pub copy_bytes_to_host: u64,
+    /// Bytes of device memory allocated.
+    pub memory_used: u64,
+    /// Most bytes of it at any time.
+    pub memory_peak: u64,
+    /// Bytes of it that may be allocated, 0 for no limit.
+    pub memory_limit: u64,
+    /// Bytes that contexts and modules hold.
+    pub context_bytes: u64,
+    /// The last call.
+    pub last_op: Option<String>,
+    /// The last call that failed.
+    pub last_error: Option<LastError>,
+    /// Calls that failed.
+    pub errors: u64,
+    /// Frames that were not what they claimed.
+    pub decode_errors: u64,
+    /// Broken contexts.
+    pub faults: u64,
+    /// Guest threads that called.
+    pub threads: u64,
+    /// Calls of functions that are not carried.
+    pub unsupported_calls: u64,
+    /// Calls by function, where there were any.
+    pub calls: BTreeMap<String, u64>,
+}
+
+/// An error that a call answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// The `CUresult`.
+    pub result: u32,
+    /// Its C name, where it has one.
+    pub name: Option<String>,
+    /// The function, where the worker named one of the table.
+    pub function: Option<String>,
+}
+
+/// Sums since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Probes answered.
+    pub probes: u64,
+    /// Hellos refused, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Sessions ended, by the way in which they ended.
+    pub ended: BTreeMap<String, u64>,
+    /// Awaited calls of ended sessions.
+    pub messages_sync: u64,
+    /// Other calls of ended sessions.
+    pub messages_async: u64,
+    /// Launches of ended sessions.
+    pub launches: u64,
+    /// Bytes received in ended sessions.
+    pub bytes_in: u64,
+    /// Bytes sent in ended sessions.
+    pub bytes_out: u64,
+}

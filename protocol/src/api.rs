@@ -1,0 +1,763 @@
+//! THE TABLE: every function of libcuda 13.0, one row each, in the order of the CUDA driver API manual.
+//!
+//! A row says: its class, its number, its exported name (and the name of its per-thread-default-stream twin after a
+//! slash), and its parameters. `softgpu`, the shim, the worker, the tests and `docs/api-support.md` are all
+//! expansions of this one list, so that moving a row from `unsupported` to another class is a change of one line
+//! plus the code it needs.
+//!
+//! | class | who answers |
+//! | --- | --- |
+//! | `local` | the shim alone, from what it knows |
+//! | `custom` | hand-written on both sides: `shim::api` and `server::worker::api` hold a function of that name or group |
+//! | `forward` | the row says everything: parameters are carried by their kinds, the reply is awaited |
+//! | `async` | as `forward`, but no reply is awaited; an error surfaces at the next synchronising call |
+//! | `unsupported` | exported, answers `CUDA_ERROR_NOT_SUPPORTED`, is counted and named in the log; the text is the reason |
+//!
+//! In `forward` and `async` rows a parameter is one of the kinds of [`crate::param`]; in the others it is the C type.
+//! Numbers are wire opcodes: never changed, never used again. 0–99 belong to [`crate::frame::control`].
+
+/// Calls `$callback!` with every row of the table.
+///
+/// One row, `local 111 cuDeviceGetCount(count: *mut c_int);`, reaches the callback as the tokens
+/// `{ local 111 cuDeviceGetCount () "" (count: *mut c_int) }`; one with a twin,
+/// `custom 490 cuEventRecord / cuEventRecord_ptsz(…)`, as `{ custom 490 cuEventRecord (cuEventRecord_ptsz) "" (…) }`; and
+/// `unsupported 120 cuX "why";` as `{ unsupported 120 cuX () "why" () }`.
+#[macro_export]
+macro_rules! for_each_driver_fn {
+    ($callback:path) => {
+        $crate::driver_table! { $callback;
+            // ---- Initialisation, version, errors, entry points -----------------------------------------
+            local 100 cuGetErrorString(error: CUresult, pStr: *mut *const c_char);
+            local 101 cuGetErrorName(error: CUresult, pStr: *mut *const c_char);
+            local 102 cuInit(Flags: c_uint);
+            local 103 cuDriverGetVersion(driverVersion: *mut c_int);
+            local 104 cuGetProcAddress(symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: c_int, flags: u64);
+            local 105 cuGetProcAddress_v2(symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: c_int, flags: u64, symbolStatus: *mut CUdriverProcAddressQueryResult);
+            local 106 cuGetExportTable(ppExportTable: *mut *const c_void, pExportTableId: *const CUuuid);
+            // ---- Device management ---------------------------------------------------------------------
+            local 110 cuDeviceGet(device: *mut CUdevice, ordinal: c_int);
+            local 111 cuDeviceGetCount(count: *mut c_int);
+            local 112 cuDeviceGetName(name: *mut c_char, len: c_int, dev: CUdevice);
+            local 113 cuDeviceGetUuid(uuid: *mut CUuuid, dev: CUdevice);
+            local 114 cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice);
+            local 115 cuDeviceGetLuid(luid: *mut c_char, deviceNodeMask: *mut c_uint, dev: CUdevice);
+            local 116 cuDeviceTotalMem(bytes: *mut c_uint, dev: CUdevice);
+            local 117 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
+            forward 118 cuDeviceGetTexture1DLinearMaxWidth(maxWidthInElements: Out<usize>, format: In<CUarray_format>, numChannels: In<c_uint>, dev: Dev);
+            local 119 cuDeviceGetAttribute(pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice);
+            unsupported 120 cuDeviceGetHostAtomicCapabilities "not carried yet";
+            unsupported 121 cuDeviceGetNvSciSyncAttributes "not carried yet";
+            local 122 cuDeviceGetExecAffinitySupport(pi: *mut c_int, kind: CUexecAffinityType, dev: CUdevice);
+            forward 123 cuFlushGPUDirectRDMAWrites(target: In<c_uint>, scope: In<c_uint>);
+            local 124 cuDeviceGetProperties(prop: *mut CUdevprop, dev: CUdevice);
+            local 125 cuDeviceComputeCapability(major: *mut c_int, minor: *mut c_int, dev: CUdevice);
+            unsupported 126 cuDeviceRegisterAsyncNotification "not carried yet";
+            unsupported 127 cuDeviceUnregisterAsyncNotification "not carried yet";
+            local 128 cuDeviceGetByPCIBusId(dev: *mut CUdevice, pciBusId: *const c_char);
+            local 129 cuDeviceGetPCIBusId(pciBusId: *mut c_char, len: c_int, dev: CUdevice);
+            local 130 cuDeviceCanAccessPeer(canAccessPeer: *mut c_int, dev: CUdevice, peerDev: CUdevice);
+            forward 131 cuDeviceGetP2PAttribute(value: Out<c_int>, attrib: In<CUdevice_P2PAttribute>, srcDevice: Dev, dstDevice: Dev);
+            unsupported 132 cuDeviceGetP2PAtomicCapabilities "not carried yet";
+            // ---- Primary context management ------------------------------------------------------------
+            custom 140 cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice);
+            custom 141 cuDevicePrimaryCtxRelease(dev: CUdevice);
+            custom 142 cuDevicePrimaryCtxRelease_v2(dev: CUdevice);
+            custom 143 cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint);
+            custom 144 cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint);
+            local 145 cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int);
+            custom 146 cuDevicePrimaryCtxReset(dev: CUdevice);
+            custom 147 cuDevicePrimaryCtxReset_v2(dev: CUdevice);
+            // ---- Context management --------------------------------------------------------------------
+            unsupported 150 cuCtxCreate "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 151 cuCtxCreate_v2(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice);
+            custom 152 cuCtxCreate_v3(pctx: *mut CUcontext, paramsArray: *mut CUexecAffinityParam, numParams: c_int, flags: c_uint, dev: CUdevice);
+            custom 153 cuCtxCreate_v4(pctx: *mut CUcontext, ctxCreateParams: *mut CUctxCreateParams, flags: c_uint, dev: CUdevice);
+            custom 154 cuCtxDestroy(ctx: CUcontext);
+            custom 155 cuCtxDestroy_v2(ctx: CUcontext);
+            local 156 cuCtxPushCurrent(ctx: CUcontext);
+            local 157 cuCtxPushCurrent_v2(ctx: CUcontext);
+            local 158 cuCtxPopCurrent(pctx: *mut CUcontext);
+            local 159 cuCtxPopCurrent_v2(pctx: *mut CUcontext);
+            local 160 cuCtxSetCurrent(ctx: CUcontext);
+            local 161 cuCtxGetCurrent(pctx: *mut CUcontext);
+            local 162 cuCtxGetDevice(device: *mut CUdevice);
+            local 163 cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext);
+            local 164 cuCtxGetFlags(flags: *mut c_uint);
+            local 165 cuCtxSetFlags(flags: c_uint);
+            local 166 cuCtxGetId(ctx: CUcontext, ctxId: *mut u64);
+            custom 167 cuCtxSynchronize();
+            custom 168 cuCtxSynchronize_v2(ctx: CUcontext);
+            custom 169 cuCtxSetLimit(limit: CUlimit, value: usize);
+            custom 170 cuCtxGetLimit(pvalue: *mut usize, limit: CUlimit);
+            local 171 cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache);
+            local 172 cuCtxSetCacheConfig(config: CUfunc_cache);
+            local 173 cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint);
+            local 174 cuCtxGetStreamPriorityRange(leastPriority: *mut c_int, greatestPriority: *mut c_int);
+            async 175 cuCtxResetPersistingL2Cache();
+            unsupported 176 cuCtxGetExecAffinity "not carried yet";
+            unsupported 177 cuCtxRecordEvent "not carried yet";
+            unsupported 178 cuCtxWaitEvent "not carried yet";
+            local 179 cuCtxAttach(pctx: *mut CUcontext, flags: c_uint);
+            local 180 cuCtxDetach(ctx: CUcontext);
+            local 181 cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig);
+            local 182 cuCtxSetSharedMemConfig(config: CUsharedconfig);
+            unsupported 183 cuCtxEnablePeerAccess "not carried yet";
+            unsupported 184 cuCtxDisablePeerAccess "not carried yet";
+            // ---- Module management ---------------------------------------------------------------------
+            custom 190 cuModuleLoad(module: *mut CUmodule, fname: *const c_char);
+            custom 191 cuModuleLoadData(module: *mut CUmodule, image: *const c_void);
+            custom 192 cuModuleLoadDataEx(module: *mut CUmodule, image: *const c_void, numOptions: c_uint, options: *mut CUjit_option, optionValues: *mut *mut c_void);
+            custom 193 cuModuleLoadFatBinary(module: *mut CUmodule, fatCubin: *const c_void);
+            custom 194 cuModuleUnload(hmod: CUmodule);
+            local 195 cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode);
+            custom 196 cuModuleGetFunction(hfunc: *mut CUfunction, hmod: CUmodule, name: *const c_char);
+            custom 197 cuModuleGetFunctionCount(count: *mut c_uint, module: CUmodule);
+            custom 198 cuModuleEnumerateFunctions(functions: *mut CUfunction, numFunctions: c_uint, module: CUmodule);
+            unsupported 199 cuModuleGetGlobal "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 200 cuModuleGetGlobal_v2(dptr: *mut CUdeviceptr, bytes: *mut usize, hmod: CUmodule, name: *const c_char);
+            unsupported 201 cuModuleGetTexRef "texture and surface references are not carried yet";
+            unsupported 202 cuModuleGetSurfRef "texture and surface references are not carried yet";
+            // ---- JIT linker ----------------------------------------------------------------------------
+            unsupported 210 cuLinkCreate "the JIT linker is not carried yet";
+            unsupported 211 cuLinkCreate_v2 "the JIT linker is not carried yet";
+            unsupported 212 cuLinkAddData "the JIT linker is not carried yet";
+            unsupported 213 cuLinkAddData_v2 "the JIT linker is not carried yet";
+            unsupported 214 cuLinkAddFile "the JIT linker is not carried yet";
+            unsupported 215 cuLinkAddFile_v2 "the JIT linker is not carried yet";
+            unsupported 216 cuLinkComplete "the JIT linker is not carried yet";
+            unsupported 217 cuLinkDestroy "the JIT linker is not carried yet";
+            // ---- Library management --------------------------------------------------------------------
+            custom 220 cuLibraryLoadData(library: *mut CUlibrary, code: *const c_void, jitOptions: *mut CUjit_option, jitOptionsValues: *mut *mut c_void, numJitOptions: c_uint, libraryOptions: *mut CUlibraryOption, libraryOptionValues: *mut *mut c_void, numLibraryOptions: c_uint);
+            custom 221 cuLibraryLoadFromFile(library: *mut CUlibrary, fileName: *const c_char, jitOptions: *mut CUjit_option, jitOptionsValues: *mut *mut c_void, numJitOptions: c_uint, libraryOptions: *mut CUlibraryOption, libraryOptionValues: *mut *mut c_void, numLibraryOptions: c_uint);
+            custom 222 cuLibraryUnload(library: CUlibrary);
+            custom 223 cuLibraryGetKernel(pKernel: *mut CUkernel, library: CUlibrary, name: *const c_char);
+            custom 224 cuLibraryGetKernelCount(count: *mut c_uint, lib: CUlibrary);
+            custom 225 cuLibraryEnumerateKernels(kernels: *mut CUkernel, numKernels: c_uint, lib: CUlibrary);
+            custom 226 cuLibraryGetModule(pMod: *mut CUmodule, library: CUlibrary);
+            custom 227 cuKernelGetFunction(pFunc: *mut CUfunction, kernel: CUkernel);
+            custom 228 cuKernelGetLibrary(pLib: *mut CUlibrary, kernel: CUkernel);
+            custom 229 cuLibraryGetGlobal(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const c_char);
+            unsupported 230 cuLibraryGetManaged "managed memory is not carried yet";
+            unsupported 231 cuLibraryGetUnifiedFunction "not carried yet";
+            custom 232 cuKernelGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, kernel: CUkernel, dev: CUdevice);
+            custom 233 cuKernelSetAttribute(attrib: CUfunction_attribute, val: c_int, kernel: CUkernel, dev: CUdevice);
+            custom 234 cuKernelSetCacheConfig(kernel: CUkernel, config: CUfunc_cache, dev: CUdevice);
+            custom 235 cuKernelGetName(name: *mut *const c_char, hfunc: CUkernel);
+            custom 236 cuKernelGetParamInfo(kernel: CUkernel, paramIndex: usize, paramOffset: *mut usize, paramSize: *mut usize);
+            // ---- Execution control: functions and launches ---------------------------------------------
+            custom 240 cuFuncGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, hfunc: CUfunction);
+            custom 241 cuFuncSetAttribute(hfunc: CUfunction, attrib: CUfunction_attribute, value: c_int);
+            custom 242 cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache);
+            custom 243 cuFuncGetModule(hmod: *mut CUmodule, hfunc: CUfunction);
+            custom 244 cuFuncGetName(name: *mut *const c_char, hfunc: CUfunction);
+            custom 245 cuFuncGetParamInfo(func: CUfunction, paramIndex: usize, paramOffset: *mut usize, paramSize: *mut usize);
+            custom 246 cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfunction);
+            custom 247 cuFuncLoad(function: CUfunction);
+            unsupported 248 cuLaunchCooperativeKernelMultiDevice "not carried yet";
+            unsupported 249 cuFuncSetBlockShape "the launch interface of CUDA 3 is not carried yet";
+            unsupported 250 cuFuncSetSharedSize "the launch interface of CUDA 3 is not carried yet";
+            unsupported 251 cuParamSetSize "the launch interface of CUDA 3 is not carried yet";
+            unsupported 252 cuParamSeti "the launch interface of CUDA 3 is not carried yet";
+            unsupported 253 cuParamSetf "the launch interface of CUDA 3 is not carried yet";
+            unsupported 254 cuParamSetv "the launch interface of CUDA 3 is not carried yet";
+            unsupported 255 cuLaunch "the launch interface of CUDA 3 is not carried yet";
+            unsupported 256 cuLaunchGrid "the launch interface of CUDA 3 is not carried yet";
+            unsupported 257 cuLaunchGridAsync "the launch interface of CUDA 3 is not carried yet";
+            unsupported 258 cuParamSetTexRef "texture and surface references are not carried yet";
+            custom 259 cuFuncSetSharedMemConfig(hfunc: CUfunction, config: CUsharedconfig);
+            custom 260 cuLaunchKernel / cuLaunchKernel_ptsz(f: CUfunction, gridDimX: c_uint, gridDimY: c_uint, gridDimZ: c_uint, blockDimX: c_uint, blockDimY: c_uint, blockDimZ: c_uint, sharedMemBytes: c_uint, hStream: CUstream, kernelParams: *mut *mut c_void, extra: *mut *mut c_void);
+            custom 261 cuLaunchKernelEx / cuLaunchKernelEx_ptsz(config: *const CUlaunchConfig, f: CUfunction, kernelParams: *mut *mut c_void, extra: *mut *mut c_void);
+            custom 262 cuLaunchHostFunc / cuLaunchHostFunc_ptsz(hStream: CUstream, function: CUhostFn, userData: *mut c_void);
+            custom 263 cuLaunchCooperativeKernel / cuLaunchCooperativeKernel_ptsz(f: CUfunction, gridDimX: c_uint, gridDimY: c_uint, gridDimZ: c_uint, blockDimX: c_uint, blockDimY: c_uint, blockDimZ: c_uint, sharedMemBytes: c_uint, hStream: CUstream, kernelParams: *mut *mut c_void);
+            // ---- Memory management: device and host memory ---------------------------------------------
+            unsupported 270 cuMemGetInfo "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 271 cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+            unsupported 272 cuMemAlloc "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 273 cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize);
+            unsupported 274 cuMemAllocPitch "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 275 cuMemAllocPitch_v2(dptr: *mut CUdeviceptr, pPitch: *mut usize, WidthInBytes: usize, Height: usize, ElementSizeBytes: c_uint);
+            unsupported 276 cuMemFree "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 277 cuMemFree_v2(dptr: CUdeviceptr);
+            unsupported 278 cuMemGetAddressRange "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            local 279 cuMemGetAddressRange_v2(pbase: *mut CUdeviceptr, psize: *mut usize, dptr: CUdeviceptr);
+            custom 280 cuMemAllocHost(pp: *mut *mut c_void, bytesize: c_uint);
+            custom 281 cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize);
+            custom 282 cuMemFreeHost(p: *mut c_void);
+            custom 283 cuMemHostAlloc(pp: *mut *mut c_void, bytesize: usize, Flags: c_uint);
+            unsupported 284 cuMemHostGetDevicePointer "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 285 cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *mut c_void, Flags: c_uint);
+            custom 286 cuMemHostGetFlags(pFlags: *mut c_uint, p: *mut c_void);
+            unsupported 287 cuMemAllocManaged "managed memory is not carried yet";
+            custom 288 cuMemHostRegister(p: *mut c_void, bytesize: usize, Flags: c_uint);
+            custom 289 cuMemHostRegister_v2(p: *mut c_void, bytesize: usize, Flags: c_uint);
+            custom 290 cuMemHostUnregister(p: *mut c_void);
+            unsupported 291 cuMemGetHandleForAddressRange "virtual memory management is not carried yet";
+            unsupported 292 cuMemGetAttribute "not in any public header";
+            unsupported 293 cuMemGetAttribute_v2 "not in any public header";
+            // ---- Memory management: copies -------------------------------------------------------------
+            unsupported 300 cuMemcpyHtoD "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 301 cuMemcpyHtoD_v2 / cuMemcpyHtoD_v2_ptds(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize);
+            unsupported 302 cuMemcpyDtoH "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 303 cuMemcpyDtoH_v2 / cuMemcpyDtoH_v2_ptds(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize);
+            unsupported 304 cuMemcpyDtoD "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 305 cuMemcpyDtoD_v2 / cuMemcpyDtoD_v2_ptds(dstDevice: CUdeviceptr, srcDevice: CUdeviceptr, ByteCount: usize);
+            unsupported 306 cuMemcpyDtoA "arrays and pitched copies are not carried yet";
+            unsupported 307 cuMemcpyDtoA_v2 / cuMemcpyDtoA_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 308 cuMemcpyAtoD "arrays and pitched copies are not carried yet";
+            unsupported 309 cuMemcpyAtoD_v2 / cuMemcpyAtoD_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 310 cuMemcpyHtoA "arrays and pitched copies are not carried yet";
+            unsupported 311 cuMemcpyHtoA_v2 / cuMemcpyHtoA_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 312 cuMemcpyAtoH "arrays and pitched copies are not carried yet";
+            unsupported 313 cuMemcpyAtoH_v2 / cuMemcpyAtoH_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 314 cuMemcpyAtoA "arrays and pitched copies are not carried yet";
+            unsupported 315 cuMemcpyAtoA_v2 / cuMemcpyAtoA_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 316 cuMemcpyHtoAAsync "arrays and pitched copies are not carried yet";
+            unsupported 317 cuMemcpyHtoAAsync_v2 / cuMemcpyHtoAAsync_v2_ptsz "arrays and pitched copies are not carried yet";
+            unsupported 318 cuMemcpyAtoHAsync "arrays and pitched copies are not carried yet";
+            unsupported 319 cuMemcpyAtoHAsync_v2 / cuMemcpyAtoHAsync_v2_ptsz "arrays and pitched copies are not carried yet";
+            unsupported 320 cuMemcpy2D "arrays and pitched copies are not carried yet";
+            unsupported 321 cuMemcpy2D_v2 / cuMemcpy2D_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 322 cuMemcpy2DUnaligned "arrays and pitched copies are not carried yet";
+            unsupported 323 cuMemcpy2DUnaligned_v2 / cuMemcpy2DUnaligned_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 324 cuMemcpy3D "arrays and pitched copies are not carried yet";
+            unsupported 325 cuMemcpy3D_v2 / cuMemcpy3D_v2_ptds "arrays and pitched copies are not carried yet";
+            unsupported 326 cuMemcpyHtoDAsync "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 327 cuMemcpyHtoDAsync_v2 / cuMemcpyHtoDAsync_v2_ptsz(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize, hStream: CUstream);
+            unsupported 328 cuMemcpyDtoHAsync "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 329 cuMemcpyDtoHAsync_v2 / cuMemcpyDtoHAsync_v2_ptsz(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize, hStream: CUstream);
+            unsupported 330 cuMemcpyDtoDAsync "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 331 cuMemcpyDtoDAsync_v2 / cuMemcpyDtoDAsync_v2_ptsz(dstDevice: CUdeviceptr, srcDevice: CUdeviceptr, ByteCount: usize, hStream: CUstream);
+            unsupported 332 cuMemcpy2DAsync "arrays and pitched copies are not carried yet";
+            unsupported 333 cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz "arrays and pitched copies are not carried yet";
+            unsupported 334 cuMemcpy3DAsync "arrays and pitched copies are not carried yet";
+            unsupported 335 cuMemcpy3DAsync_v2 / cuMemcpy3DAsync_v2_ptsz "arrays and pitched copies are not carried yet";
+            custom 336 cuMemcpy / cuMemcpy_ptds(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize);
+            custom 337 cuMemcpyAsync / cuMemcpyAsync_ptsz(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize, hStream: CUstream);
+            custom 338 cuMemcpyPeer / cuMemcpyPeer_ptds(dstDevice: CUdeviceptr, dstContext: CUcontext, srcDevice: CUdeviceptr, srcContext: CUcontext, ByteCount: usize);
+            custom 339 cuMemcpyPeerAsync / cuMemcpyPeerAsync_ptsz(dstDevice: CUdeviceptr, dstContext: CUcontext, srcDevice: CUdeviceptr, srcContext: CUcontext, ByteCount: usize, hStream: CUstream);
+            unsupported 340 cuMemcpy3DPeer / cuMemcpy3DPeer_ptds "arrays and pitched copies are not carried yet";
+            unsupported 341 cuMemcpy3DPeerAsync / cuMemcpy3DPeerAsync_ptsz "arrays and pitched copies are not carried yet";
+            unsupported 342 cuMemcpyBatchAsync / cuMemcpyBatchAsync_ptsz "batched copies are not carried yet";
+            unsupported 343 cuMemcpyBatchAsync_v2 / cuMemcpyBatchAsync_v2_ptsz "batched copies are not carried yet";
+            unsupported 344 cuMemcpy3DBatchAsync / cuMemcpy3DBatchAsync_ptsz "arrays and pitched copies are not carried yet";
+            unsupported 345 cuMemcpy3DBatchAsync_v2 / cuMemcpy3DBatchAsync_v2_ptsz "arrays and pitched copies are not carried yet";
+            // ---- Memory management: memset -------------------------------------------------------------
+            unsupported 350 cuMemsetD8 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 351 cuMemsetD8_v2 / cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: usize);
+            unsupported 352 cuMemsetD16 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 353 cuMemsetD16_v2 / cuMemsetD16_v2_ptds(dstDevice: CUdeviceptr, us: u16, N: usize);
+            unsupported 354 cuMemsetD32 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 355 cuMemsetD32_v2 / cuMemsetD32_v2_ptds(dstDevice: CUdeviceptr, ui: c_uint, N: usize);
+            unsupported 356 cuMemsetD2D8 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 357 cuMemsetD2D8_v2 / cuMemsetD2D8_v2_ptds(dstDevice: CUdeviceptr, dstPitch: usize, uc: u8, Width: usize, Height: usize);
+            unsupported 358 cuMemsetD2D16 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 359 cuMemsetD2D16_v2 / cuMemsetD2D16_v2_ptds(dstDevice: CUdeviceptr, dstPitch: usize, us: u16, Width: usize, Height: usize);
+            unsupported 360 cuMemsetD2D32 "the 32-bit interface of CUDA 3.1 and before; programs of today call the _v2 form";
+            custom 361 cuMemsetD2D32_v2 / cuMemsetD2D32_v2_ptds(dstDevice: CUdeviceptr, dstPitch: usize, ui: c_uint, Width: usize, Height: usize);
+            custom 362 cuMemsetD8Async / cuMemsetD8Async_ptsz(dstDevice: CUdeviceptr, uc: u8, N: usize, hStream: CUstream);
+            custom 363 cuMemsetD16Async / cuMemsetD16Async_ptsz(dstDevice: CUdeviceptr, us: u16, N: usize, hStream: CUstream);
+            custom 364 cuMemsetD32Async / cuMemsetD32Async_ptsz(dstDevice: CUdeviceptr, ui: c_uint, N: usize, hStream: CUstream);
+            custom 365 cuMemsetD2D8Async / cuMemsetD2D8Async_ptsz(dstDevice: CUdeviceptr, dstPitch: usize, uc: u8, Width: usize, Height: usize, hStream: CUstream);
+            custom 366 cuMemsetD2D16Async / cuMemsetD2D16Async_ptsz(dstDevice: CUdeviceptr, dstPitch: usize, us: u16, Width: usize, Height: usize, hStream: CUstream);
+            custom 367 cuMemsetD2D32Async / cuMemsetD2D32Async_ptsz(dstDevice: CUdeviceptr, dstPitch: usize, ui: c_uint, Width: usize, Height: usize, hStream: CUstream);
+            // ---- Memory management: arrays -------------------------------------------------------------
+            unsupported 370 cuArrayCreate "arrays and pitched copies are not carried yet";
+            unsupported 371 cuArrayCreate_v2 "arrays and pitched copies are not carried yet";
+            unsupported 372 cuArrayGetDescriptor "arrays and pitched copies are not carried yet";
+            unsupported 373 cuArrayGetDescriptor_v2 "arrays and pitched copies are not carried yet";
+            unsupported 374 cuArrayGetSparseProperties "arrays and pitched copies are not carried yet";
+            unsupported 375 cuMipmappedArrayGetSparseProperties "arrays and pitched copies are not carried yet";
+            unsupported 376 cuArrayGetMemoryRequirements "arrays and pitched copies are not carried yet";
+            unsupported 377 cuMipmappedArrayGetMemoryRequirements "arrays and pitched copies are not carried yet";
+            unsupported 378 cuArrayGetPlane "arrays and pitched copies are not carried yet";
+            unsupported 379 cuArrayDestroy "arrays and pitched copies are not carried yet";
+            unsupported 380 cuArray3DCreate "arrays and pitched copies are not carried yet";
+            unsupported 381 cuArray3DCreate_v2 "arrays and pitched copies are not carried yet";
+            unsupported 382 cuArray3DGetDescriptor "arrays and pitched copies are not carried yet";
+            unsupported 383 cuArray3DGetDescriptor_v2 "arrays and pitched copies are not carried yet";
+            unsupported 384 cuMipmappedArrayCreate "arrays and pitched copies are not carried yet";
+            unsupported 385 cuMipmappedArrayGetLevel "arrays and pitched copies are not carried yet";
+            unsupported 386 cuMipmappedArrayDestroy "arrays and pitched copies are not carried yet";
+            // ---- Unified addressing --------------------------------------------------------------------
+            local 390 cuPointerGetAttribute(data: *mut c_void, attribute: CUpointer_attribute, ptr: CUdeviceptr);
+            unsupported 391 cuMemAdvise "managed memory is not carried yet";
+            unsupported 392 cuMemAdvise_v2 "managed memory is not carried yet";
+            unsupported 393 cuMemRangeGetAttribute "managed memory is not carried yet";
+            unsupported 394 cuMemRangeGetAttributes "managed memory is not carried yet";
+            custom 395 cuPointerSetAttribute(value: *const c_void, attribute: CUpointer_attribute, ptr: CUdeviceptr);
+            local 396 cuPointerGetAttributes(numAttributes: c_uint, attributes: *mut CUpointer_attribute, data: *mut *mut c_void, ptr: CUdeviceptr);
+            unsupported 397 cuMemPrefetchAsync / cuMemPrefetchAsync_ptsz "managed memory is not carried yet";
+            unsupported 398 cuMemPrefetchAsync_v2 / cuMemPrefetchAsync_v2_ptsz "managed memory is not carried yet";
+            unsupported 399 cuMemPrefetchBatchAsync / cuMemPrefetchBatchAsync_ptsz "managed memory is not carried yet";
+            unsupported 400 cuMemDiscardBatchAsync / cuMemDiscardBatchAsync_ptsz "managed memory is not carried yet";
+            unsupported 401 cuMemDiscardAndPrefetchBatchAsync / cuMemDiscardAndPrefetchBatchAsync_ptsz "managed memory is not carried yet";
+            // ---- Virtual memory management -------------------------------------------------------------
+            unsupported 410 cuMemAddressReserve "virtual memory management is not carried yet";
+            unsupported 411 cuMemAddressFree "virtual memory management is not carried yet";
+            unsupported 412 cuMemCreate "virtual memory management is not carried yet";
+            unsupported 413 cuMemRelease "virtual memory management is not carried yet";
+            unsupported 414 cuMemMap "virtual memory management is not carried yet";
+            unsupported 415 cuMemUnmap "virtual memory management is not carried yet";
+            unsupported 416 cuMemSetAccess "virtual memory management is not carried yet";
+            unsupported 417 cuMemGetAccess "virtual memory management is not carried yet";
+            unsupported 418 cuMemExportToShareableHandle "virtual memory management is not carried yet";
+            unsupported 419 cuMemImportFromShareableHandle "virtual memory management is not carried yet";
+            unsupported 420 cuMemGetAllocationGranularity "virtual memory management is not carried yet";
+            unsupported 421 cuMemGetAllocationPropertiesFromHandle "virtual memory management is not carried yet";
+            unsupported 422 cuMemRetainAllocationHandle "virtual memory management is not carried yet";
+            unsupported 423 cuMemMapArrayAsync / cuMemMapArrayAsync_ptsz "virtual memory management is not carried yet";
+            // ---- Stream-ordered memory allocator -------------------------------------------------------
+            unsupported 430 cuDeviceSetMemPool "stream-ordered allocation is not carried yet";
+            unsupported 431 cuDeviceGetMemPool "stream-ordered allocation is not carried yet";
+            unsupported 432 cuDeviceGetDefaultMemPool "stream-ordered allocation is not carried yet";
+            unsupported 433 cuMemPoolTrimTo "stream-ordered allocation is not carried yet";
+            unsupported 434 cuMemPoolSetAttribute "stream-ordered allocation is not carried yet";
+            unsupported 435 cuMemPoolGetAttribute "stream-ordered allocation is not carried yet";
+            unsupported 436 cuMemPoolSetAccess "stream-ordered allocation is not carried yet";
+            unsupported 437 cuMemPoolGetAccess "stream-ordered allocation is not carried yet";
+            unsupported 438 cuMemPoolCreate "stream-ordered allocation is not carried yet";
+            unsupported 439 cuMemPoolDestroy "stream-ordered allocation is not carried yet";
+            unsupported 440 cuMemGetDefaultMemPool "stream-ordered allocation is not carried yet";
+            unsupported 441 cuMemGetMemPool "stream-ordered allocation is not carried yet";
+            unsupported 442 cuMemSetMemPool "stream-ordered allocation is not carried yet";
+            unsupported 443 cuMemPoolExportToShareableHandle "stream-ordered allocation is not carried yet";
+            unsupported 444 cuMemPoolImportFromShareableHandle "stream-ordered allocation is not carried yet";
+            unsupported 445 cuMemPoolExportPointer "stream-ordered allocation is not carried yet";
+            unsupported 446 cuMemPoolImportPointer "stream-ordered allocation is not carried yet";
+            unsupported 447 cuMemFreeAsync / cuMemFreeAsync_ptsz "stream-ordered allocation is not carried yet";
+            unsupported 448 cuMemAllocAsync / cuMemAllocAsync_ptsz "stream-ordered allocation is not carried yet";
+            unsupported 449 cuMemAllocFromPoolAsync / cuMemAllocFromPoolAsync_ptsz "stream-ordered allocation is not carried yet";
+            // ---- Stream management ---------------------------------------------------------------------
+            custom 450 cuStreamCreate(phStream: *mut CUstream, Flags: c_uint);
+            custom 451 cuStreamCreateWithPriority(phStream: *mut CUstream, flags: c_uint, priority: c_int);
+            local 452 cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode);
+            custom 453 cuStreamDestroy(hStream: CUstream);
+            custom 454 cuStreamDestroy_v2(hStream: CUstream);
+            local 455 cuStreamGetPriority / cuStreamGetPriority_ptsz(hStream: CUstream, priority: *mut c_int);
+            local 456 cuStreamGetId / cuStreamGetId_ptsz(hStream: CUstream, streamId: *mut u64);
+            local 457 cuStreamGetFlags / cuStreamGetFlags_ptsz(hStream: CUstream, flags: *mut c_uint);
+            local 458 cuStreamGetDevice / cuStreamGetDevice_ptsz(hStream: CUstream, device: *mut CUdevice);
+            local 459 cuStreamGetCtx / cuStreamGetCtx_ptsz(hStream: CUstream, pctx: *mut CUcontext);
+            local 460 cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz(hStream: CUstream, pCtx: *mut CUcontext, pGreenCtx: *mut CUgreenCtx);
+            custom 461 cuStreamWaitEvent / cuStreamWaitEvent_ptsz(hStream: CUstream, hEvent: CUevent, Flags: c_uint);
+            custom 462 cuStreamAddCallback / cuStreamAddCallback_ptsz(hStream: CUstream, callback: CUstreamCallback, userData: *mut c_void, flags: c_uint);
+            unsupported 463 cuStreamAttachMemAsync / cuStreamAttachMemAsync_ptsz "managed memory is not carried yet";
+            custom 464 cuStreamQuery / cuStreamQuery_ptsz(hStream: CUstream);
+            custom 465 cuStreamSynchronize / cuStreamSynchronize_ptsz(hStream: CUstream);
+            unsupported 466 cuStreamBeginCapture / cuStreamBeginCapture_ptsz "stream capture is not carried yet";
+            unsupported 467 cuStreamBeginCapture_v2 / cuStreamBeginCapture_v2_ptsz "stream capture is not carried yet";
+            unsupported 468 cuStreamBeginCaptureToGraph / cuStreamBeginCaptureToGraph_ptsz "stream capture is not carried yet";
+            unsupported 469 cuStreamEndCapture / cuStreamEndCapture_ptsz "stream capture is not carried yet";
+            local 470 cuStreamIsCapturing / cuStreamIsCapturing_ptsz(hStream: CUstream, captureStatus: *mut CUstreamCaptureStatus);
+            unsupported 471 cuStreamGetCaptureInfo / cuStreamGetCaptureInfo_ptsz "stream capture is not carried yet";
+            unsupported 472 cuStreamGetCaptureInfo_v2 / cuStreamGetCaptureInfo_v2_ptsz "stream capture is not carried yet";
+            unsupported 473 cuStreamGetCaptureInfo_v3 / cuStreamGetCaptureInfo_v3_ptsz "stream capture is not carried yet";
+            unsupported 474 cuStreamCopyAttributes / cuStreamCopyAttributes_ptsz "not carried yet";
+            unsupported 475 cuStreamGetAttribute / cuStreamGetAttribute_ptsz "not carried yet";
+            unsupported 476 cuStreamSetAttribute / cuStreamSetAttribute_ptsz "not carried yet";
+            unsupported 477 cuStreamUpdateCaptureDependencies / cuStreamUpdateCaptureDependencies_ptsz "stream capture is not carried yet";
+            unsupported 478 cuStreamUpdateCaptureDependencies_v2 / cuStreamUpdateCaptureDependencies_v2_ptsz "stream capture is not carried yet";
+            // ---- Event management ----------------------------------------------------------------------
+            custom 480 cuEventCreate(phEvent: *mut CUevent, Flags: c_uint);
+            custom 481 cuEventQuery(hEvent: CUevent);
+            custom 482 cuEventSynchronize(hEvent: CUevent);
+            custom 483 cuEventDestroy(hEvent: CUevent);
+            custom 484 cuEventDestroy_v2(hEvent: CUevent);
+            custom 485 cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent);
+            custom 486 cuEventElapsedTime_v2(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent);
+            custom 487 cuEventRecord / cuEventRecord_ptsz(hEvent: CUevent, hStream: CUstream);
+            custom 488 cuEventRecordWithFlags / cuEventRecordWithFlags_ptsz(hEvent: CUevent, hStream: CUstream, flags: c_uint);
+            // ---- Stream memory operations --------------------------------------------------------------
+            unsupported 490 cuStreamWriteValue32 / cuStreamWriteValue32_ptsz "stream memory operations are not carried yet";
+            unsupported 491 cuStreamWriteValue32_v2 / cuStreamWriteValue32_v2_ptsz "stream memory operations are not carried yet";
+            unsupported 492 cuStreamWaitValue32 / cuStreamWaitValue32_ptsz "stream memory operations are not carried yet";
+            unsupported 493 cuStreamWaitValue32_v2 / cuStreamWaitValue32_v2_ptsz "stream memory operations are not carried yet";
+            unsupported 494 cuStreamWriteValue64 / cuStreamWriteValue64_ptsz "stream memory operations are not carried yet";
+            unsupported 495 cuStreamWriteValue64_v2 / cuStreamWriteValue64_v2_ptsz "stream memory operations are not carried yet";
+            unsupported 496 cuStreamWaitValue64 / cuStreamWaitValue64_ptsz "stream memory operations are not carried yet";
+            unsupported 497 cuStreamWaitValue64_v2 / cuStreamWaitValue64_v2_ptsz "stream memory operations are not carried yet";
+            unsupported 498 cuStreamBatchMemOp / cuStreamBatchMemOp_ptsz "stream memory operations are not carried yet";
+            unsupported 499 cuStreamBatchMemOp_v2 / cuStreamBatchMemOp_v2_ptsz "stream memory operations are not carried yet";
+            // ---- Occupancy -----------------------------------------------------------------------------
+            custom 500 cuOccupancyMaxActiveBlocksPerMultiprocessor(numBlocks: *mut c_int, func: CUfunction, blockSize: c_int, dynamicSMemSize: usize);
+            custom 501 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(numBlocks: *mut c_int, func: CUfunction, blockSize: c_int, dynamicSMemSize: usize, flags: c_uint);
+            custom 502 cuOccupancyMaxPotentialBlockSize(minGridSize: *mut c_int, blockSize: *mut c_int, func: CUfunction, blockSizeToDynamicSMemSize: CUoccupancyB2DSize, dynamicSMemSize: usize, blockSizeLimit: c_int);
+            custom 503 cuOccupancyMaxPotentialBlockSizeWithFlags(minGridSize: *mut c_int, blockSize: *mut c_int, func: CUfunction, blockSizeToDynamicSMemSize: CUoccupancyB2DSize, dynamicSMemSize: usize, blockSizeLimit: c_int, flags: c_uint);
+            custom 504 cuOccupancyAvailableDynamicSMemPerBlock(dynamicSmemSize: *mut usize, func: CUfunction, numBlocks: c_int, blockSize: c_int);
+            custom 505 cuOccupancyMaxPotentialClusterSize(clusterSize: *mut c_int, func: CUfunction, config: *const CUlaunchConfig);
+            custom 506 cuOccupancyMaxActiveClusters(numClusters: *mut c_int, func: CUfunction, config: *const CUlaunchConfig);
+            // ---- Graph management ----------------------------------------------------------------------
+            unsupported 510 cuGraphCreate "graphs are not carried yet";
+            unsupported 511 cuGraphAddKernelNode "graphs are not carried yet";
+            unsupported 512 cuGraphAddKernelNode_v2 "graphs are not carried yet";
+            unsupported 513 cuGraphKernelNodeGetParams "graphs are not carried yet";
+            unsupported 514 cuGraphKernelNodeGetParams_v2 "graphs are not carried yet";
+            unsupported 515 cuGraphKernelNodeSetParams "graphs are not carried yet";
+            unsupported 516 cuGraphKernelNodeSetParams_v2 "graphs are not carried yet";
+            unsupported 517 cuGraphAddMemcpyNode "graphs are not carried yet";
+            unsupported 518 cuGraphMemcpyNodeGetParams "graphs are not carried yet";
+            unsupported 519 cuGraphMemcpyNodeSetParams "graphs are not carried yet";
+            unsupported 520 cuGraphAddMemsetNode "graphs are not carried yet";
+            unsupported 521 cuGraphMemsetNodeGetParams "graphs are not carried yet";
+            unsupported 522 cuGraphMemsetNodeSetParams "graphs are not carried yet";
+            unsupported 523 cuGraphAddHostNode "graphs are not carried yet";
+            unsupported 524 cuGraphHostNodeGetParams "graphs are not carried yet";
+            unsupported 525 cuGraphHostNodeSetParams "graphs are not carried yet";
+            unsupported 526 cuGraphAddChildGraphNode "graphs are not carried yet";
+            unsupported 527 cuGraphChildGraphNodeGetGraph "graphs are not carried yet";
+            unsupported 528 cuGraphAddEmptyNode "graphs are not carried yet";
+            unsupported 529 cuGraphAddEventRecordNode "graphs are not carried yet";
+            unsupported 530 cuGraphEventRecordNodeGetEvent "graphs are not carried yet";
+            unsupported 531 cuGraphEventRecordNodeSetEvent "graphs are not carried yet";
+            unsupported 532 cuGraphAddEventWaitNode "graphs are not carried yet";
+            unsupported 533 cuGraphEventWaitNodeGetEvent "graphs are not carried yet";
+            unsupported 534 cuGraphEventWaitNodeSetEvent "graphs are not carried yet";
+            unsupported 535 cuGraphAddExternalSemaphoresSignalNode "graphs are not carried yet";
+            unsupported 536 cuGraphExternalSemaphoresSignalNodeGetParams "graphs are not carried yet";
+            unsupported 537 cuGraphExternalSemaphoresSignalNodeSetParams "graphs are not carried yet";
+            unsupported 538 cuGraphAddExternalSemaphoresWaitNode "graphs are not carried yet";
+            unsupported 539 cuGraphExternalSemaphoresWaitNodeGetParams "graphs are not carried yet";
+            unsupported 540 cuGraphExternalSemaphoresWaitNodeSetParams "graphs are not carried yet";
+            unsupported 541 cuGraphAddBatchMemOpNode "graphs are not carried yet";
+            unsupported 542 cuGraphBatchMemOpNodeGetParams "graphs are not carried yet";
+            unsupported 543 cuGraphBatchMemOpNodeSetParams "graphs are not carried yet";
+            unsupported 544 cuGraphExecBatchMemOpNodeSetParams "graphs are not carried yet";
+            unsupported 545 cuGraphAddMemAllocNode "graphs are not carried yet";
+            unsupported 546 cuGraphMemAllocNodeGetParams "graphs are not carried yet";
+            unsupported 547 cuGraphAddMemFreeNode "graphs are not carried yet";
+            unsupported 548 cuGraphMemFreeNodeGetParams "graphs are not carried yet";
+            unsupported 549 cuDeviceGraphMemTrim "graphs are not carried yet";
+            unsupported 550 cuDeviceGetGraphMemAttribute "graphs are not carried yet";
+            unsupported 551 cuDeviceSetGraphMemAttribute "graphs are not carried yet";
+            unsupported 552 cuGraphClone "graphs are not carried yet";
+            unsupported 553 cuGraphNodeFindInClone "graphs are not carried yet";
+            unsupported 554 cuGraphNodeGetType "graphs are not carried yet";
+            unsupported 555 cuGraphGetNodes "graphs are not carried yet";
+            unsupported 556 cuGraphGetRootNodes "graphs are not carried yet";
+            unsupported 557 cuGraphGetEdges "graphs are not carried yet";
+            unsupported 558 cuGraphGetEdges_v2 "graphs are not carried yet";
+            unsupported 559 cuGraphNodeGetDependencies "graphs are not carried yet";
+            unsupported 560 cuGraphNodeGetDependencies_v2 "graphs are not carried yet";
+            unsupported 561 cuGraphNodeGetDependentNodes "graphs are not carried yet";
+            unsupported 562 cuGraphNodeGetDependentNodes_v2 "graphs are not carried yet";
+            unsupported 563 cuGraphAddDependencies "graphs are not carried yet";
+            unsupported 564 cuGraphAddDependencies_v2 "graphs are not carried yet";
+            unsupported 565 cuGraphRemoveDependencies "graphs are not carried yet";
+            unsupported 566 cuGraphRemoveDependencies_v2 "graphs are not carried yet";
+            unsupported 567 cuGraphDestroyNode "graphs are not carried yet";
+            unsupported 568 cuGraphInstantiateWithFlags "graphs are not carried yet";
+            unsupported 569 cuGraphExecGetFlags "graphs are not carried yet";
+            unsupported 570 cuGraphExecKernelNodeSetParams "graphs are not carried yet";
+            unsupported 571 cuGraphExecKernelNodeSetParams_v2 "graphs are not carried yet";
+            unsupported 572 cuGraphExecMemcpyNodeSetParams "graphs are not carried yet";
+            unsupported 573 cuGraphExecMemsetNodeSetParams "graphs are not carried yet";
+            unsupported 574 cuGraphExecHostNodeSetParams "graphs are not carried yet";
+            unsupported 575 cuGraphExecChildGraphNodeSetParams "graphs are not carried yet";
+            unsupported 576 cuGraphExecEventRecordNodeSetEvent "graphs are not carried yet";
+            unsupported 577 cuGraphExecEventWaitNodeSetEvent "graphs are not carried yet";
+            unsupported 578 cuGraphExecExternalSemaphoresSignalNodeSetParams "graphs are not carried yet";
+            unsupported 579 cuGraphExecExternalSemaphoresWaitNodeSetParams "graphs are not carried yet";
+            unsupported 580 cuGraphNodeSetEnabled "graphs are not carried yet";
+            unsupported 581 cuGraphNodeGetEnabled "graphs are not carried yet";
+            unsupported 582 cuGraphExecDestroy "graphs are not carried yet";
+            unsupported 583 cuGraphDestroy "graphs are not carried yet";
+            unsupported 584 cuGraphExecUpdate "graphs are not carried yet";
+            unsupported 585 cuGraphExecUpdate_v2 "graphs are not carried yet";
+            unsupported 586 cuGraphKernelNodeCopyAttributes "graphs are not carried yet";
+            unsupported 587 cuGraphKernelNodeGetAttribute "graphs are not carried yet";
+            unsupported 588 cuGraphKernelNodeSetAttribute "graphs are not carried yet";
+            unsupported 589 cuGraphDebugDotPrint "graphs are not carried yet";
+            unsupported 590 cuUserObjectCreate "graphs are not carried yet";
+            unsupported 591 cuUserObjectRetain "graphs are not carried yet";
+            unsupported 592 cuUserObjectRelease "graphs are not carried yet";
+            unsupported 593 cuGraphRetainUserObject "graphs are not carried yet";
+            unsupported 594 cuGraphReleaseUserObject "graphs are not carried yet";
+            unsupported 595 cuGraphAddNode "graphs are not carried yet";
+            unsupported 596 cuGraphAddNode_v2 "graphs are not carried yet";
+            unsupported 597 cuGraphNodeSetParams "graphs are not carried yet";
+            unsupported 598 cuGraphExecNodeSetParams "graphs are not carried yet";
+            unsupported 599 cuGraphConditionalHandleCreate "graphs are not carried yet";
+            unsupported 600 cuGraphInstantiateWithParams / cuGraphInstantiateWithParams_ptsz "graphs are not carried yet";
+            unsupported 601 cuGraphUpload / cuGraphUpload_ptsz "graphs are not carried yet";
+            unsupported 602 cuGraphLaunch / cuGraphLaunch_ptsz "graphs are not carried yet";
+            unsupported 603 cuGraphInstantiate "graphs are not carried yet";
+            unsupported 604 cuGraphInstantiate_v2 "graphs are not carried yet";
+            // ---- Texture and surface objects -----------------------------------------------------------
+            unsupported 610 cuTexObjectCreate "texture and surface objects are not carried yet";
+            unsupported 611 cuTexObjectDestroy "texture and surface objects are not carried yet";
+            unsupported 612 cuTexObjectGetResourceDesc "texture and surface objects are not carried yet";
+            unsupported 613 cuTexObjectGetTextureDesc "texture and surface objects are not carried yet";
+            unsupported 614 cuTexObjectGetResourceViewDesc "texture and surface objects are not carried yet";
+            unsupported 615 cuSurfObjectCreate "texture and surface objects are not carried yet";
+            unsupported 616 cuSurfObjectDestroy "texture and surface objects are not carried yet";
+            unsupported 617 cuSurfObjectGetResourceDesc "texture and surface objects are not carried yet";
+            // ---- Texture and surface references --------------------------------------------------------
+            unsupported 620 cuTexRefSetArray "texture and surface references are not carried yet";
+            unsupported 621 cuTexRefSetMipmappedArray "texture and surface references are not carried yet";
+            unsupported 622 cuTexRefSetAddress "texture and surface references are not carried yet";
+            unsupported 623 cuTexRefSetAddress_v2 "texture and surface references are not carried yet";
+            unsupported 624 cuTexRefSetAddress2D "texture and surface references are not carried yet";
+            unsupported 625 cuTexRefSetAddress2D_v2 "texture and surface references are not carried yet";
+            unsupported 626 cuTexRefSetAddress2D_v3 "texture and surface references are not carried yet";
+            unsupported 627 cuTexRefSetFormat "texture and surface references are not carried yet";
+            unsupported 628 cuTexRefSetAddressMode "texture and surface references are not carried yet";
+            unsupported 629 cuTexRefSetFilterMode "texture and surface references are not carried yet";
+            unsupported 630 cuTexRefSetMipmapFilterMode "texture and surface references are not carried yet";
+            unsupported 631 cuTexRefSetMipmapLevelBias "texture and surface references are not carried yet";
+            unsupported 632 cuTexRefSetMipmapLevelClamp "texture and surface references are not carried yet";
+            unsupported 633 cuTexRefSetMaxAnisotropy "texture and surface references are not carried yet";
+            unsupported 634 cuTexRefSetBorderColor "texture and surface references are not carried yet";
+            unsupported 635 cuTexRefSetFlags "texture and surface references are not carried yet";
+            unsupported 636 cuTexRefGetAddress "texture and surface references are not carried yet";
+            unsupported 637 cuTexRefGetAddress_v2 "texture and surface references are not carried yet";
+            unsupported 638 cuTexRefGetArray "texture and surface references are not carried yet";
+            unsupported 639 cuTexRefGetMipmappedArray "texture and surface references are not carried yet";
+            unsupported 640 cuTexRefGetAddressMode "texture and surface references are not carried yet";
+            unsupported 641 cuTexRefGetFilterMode "texture and surface references are not carried yet";
+            unsupported 642 cuTexRefGetFormat "texture and surface references are not carried yet";
+            unsupported 643 cuTexRefGetMipmapFilterMode "texture and surface references are not carried yet";
+            unsupported 644 cuTexRefGetMipmapLevelBias "texture and surface references are not carried yet";
+            unsupported 645 cuTexRefGetMipmapLevelClamp "texture and surface references are not carried yet";
+            unsupported 646 cuTexRefGetMaxAnisotropy "texture and surface references are not carried yet";
+            unsupported 647 cuTexRefGetBorderColor "texture and surface references are not carried yet";
+            unsupported 648 cuTexRefGetFlags "texture and surface references are not carried yet";
+            unsupported 649 cuTexRefCreate "texture and surface references are not carried yet";
+            unsupported 650 cuTexRefDestroy "texture and surface references are not carried yet";
+            unsupported 651 cuSurfRefSetArray "texture and surface references are not carried yet";
+            unsupported 652 cuSurfRefGetArray "texture and surface references are not carried yet";
+            // ---- Tensor maps ---------------------------------------------------------------------------
+            unsupported 660 cuTensorMapEncodeTiled "tensor maps are not carried yet";
+            unsupported 661 cuTensorMapEncodeIm2col "tensor maps are not carried yet";
+            unsupported 662 cuTensorMapEncodeIm2colWide "tensor maps are not carried yet";
+            unsupported 663 cuTensorMapReplaceAddress "tensor maps are not carried yet";
+            // ---- Interprocess communication ------------------------------------------------------------
+            unsupported 670 cuIpcGetEventHandle "interprocess handles are not carried yet";
+            unsupported 671 cuIpcOpenEventHandle "interprocess handles are not carried yet";
+            unsupported 672 cuIpcGetMemHandle "interprocess handles are not carried yet";
+            unsupported 673 cuIpcOpenMemHandle "interprocess handles are not carried yet";
+            unsupported 674 cuIpcOpenMemHandle_v2 "interprocess handles are not carried yet";
+            unsupported 675 cuIpcCloseMemHandle "interprocess handles are not carried yet";
+            // ---- Green contexts ------------------------------------------------------------------------
+            unsupported 680 cuGreenCtxCreate "green contexts are not carried yet";
+            unsupported 681 cuGreenCtxDestroy "green contexts are not carried yet";
+            unsupported 682 cuCtxFromGreenCtx "green contexts are not carried yet";
+            unsupported 683 cuDeviceGetDevResource "green contexts are not carried yet";
+            unsupported 684 cuCtxGetDevResource "green contexts are not carried yet";
+            unsupported 685 cuGreenCtxGetDevResource "green contexts are not carried yet";
+            unsupported 686 cuDevSmResourceSplitByCount "green contexts are not carried yet";
+            unsupported 687 cuDevResourceGenerateDesc "green contexts are not carried yet";
+            unsupported 688 cuGreenCtxRecordEvent "green contexts are not carried yet";
+            unsupported 689 cuGreenCtxWaitEvent "green contexts are not carried yet";
+            unsupported 690 cuStreamGetGreenCtx "green contexts are not carried yet";
+            unsupported 691 cuGreenCtxStreamCreate "green contexts are not carried yet";
+            unsupported 692 cuGreenCtxGetId "green contexts are not carried yet";
+            // ---- Multicast -----------------------------------------------------------------------------
+            unsupported 700 cuMulticastCreate "multicast objects span GPUs that a guest does not own";
+            unsupported 701 cuMulticastAddDevice "multicast objects span GPUs that a guest does not own";
+            unsupported 702 cuMulticastBindMem "multicast objects span GPUs that a guest does not own";
+            unsupported 703 cuMulticastBindAddr "multicast objects span GPUs that a guest does not own";
+            unsupported 704 cuMulticastUnbind "multicast objects span GPUs that a guest does not own";
+            unsupported 705 cuMulticastGetGranularity "multicast objects span GPUs that a guest does not own";
+            // ---- External resources --------------------------------------------------------------------
+            unsupported 710 cuImportExternalMemory "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 711 cuExternalMemoryGetMappedBuffer "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 712 cuExternalMemoryGetMappedMipmappedArray "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 713 cuDestroyExternalMemory "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 714 cuImportExternalSemaphore "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 715 cuDestroyExternalSemaphore "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 716 cuSignalExternalSemaphoresAsync / cuSignalExternalSemaphoresAsync_ptsz "external memory and semaphores come from a graphics driver that the guest does not have";
+            unsupported 717 cuWaitExternalSemaphoresAsync / cuWaitExternalSemaphoresAsync_ptsz "external memory and semaphores come from a graphics driver that the guest does not have";
+            // ---- Profiler, logs, core dumps, checkpoints -----------------------------------------------
+            unsupported 720 cuCoredumpGetAttribute "a core dump of the device would be written on the host";
+            unsupported 721 cuCoredumpGetAttributeGlobal "a core dump of the device would be written on the host";
+            unsupported 722 cuCoredumpSetAttribute "a core dump of the device would be written on the host";
+            unsupported 723 cuCoredumpSetAttributeGlobal "a core dump of the device would be written on the host";
+            unsupported 724 cuLogsRegisterCallback "the driver's log belongs to the host";
+            unsupported 725 cuLogsUnregisterCallback "the driver's log belongs to the host";
+            unsupported 726 cuLogsCurrent "the driver's log belongs to the host";
+            unsupported 727 cuLogsDumpToFile "the driver's log belongs to the host";
+            unsupported 728 cuLogsDumpToMemory "the driver's log belongs to the host";
+            unsupported 729 cuCheckpointProcessGetRestoreThreadId "checkpointing a process is the host operator's decision";
+            unsupported 730 cuCheckpointProcessGetState "checkpointing a process is the host operator's decision";
+            unsupported 731 cuCheckpointProcessLock "checkpointing a process is the host operator's decision";
+            unsupported 732 cuCheckpointProcessCheckpoint "checkpointing a process is the host operator's decision";
+            unsupported 733 cuCheckpointProcessRestore "checkpointing a process is the host operator's decision";
+            unsupported 734 cuCheckpointProcessUnlock "checkpointing a process is the host operator's decision";
+            local 735 cuProfilerInitialize(configFile: *const c_char, outputFile: *const c_char, outputMode: CUoutput_mode);
+            local 736 cuProfilerStart();
+            local 737 cuProfilerStop();
+            // ---- Graphics interoperability -------------------------------------------------------------
+            unsupported 740 cuGraphicsUnregisterResource "graphics interoperability needs the application's own display";
+            unsupported 741 cuGraphicsSubResourceGetMappedArray "graphics interoperability needs the application's own display";
+            unsupported 742 cuGraphicsResourceGetMappedMipmappedArray "graphics interoperability needs the application's own display";
+            unsupported 743 cuGraphicsResourceGetMappedPointer "graphics interoperability needs the application's own display";
+            unsupported 744 cuGraphicsResourceGetMappedPointer_v2 "graphics interoperability needs the application's own display";
+            unsupported 745 cuGraphicsResourceSetMapFlags "graphics interoperability needs the application's own display";
+            unsupported 746 cuGraphicsResourceSetMapFlags_v2 "graphics interoperability needs the application's own display";
+            unsupported 747 cuGraphicsMapResources / cuGraphicsMapResources_ptsz "graphics interoperability needs the application's own display";
+            unsupported 748 cuGraphicsUnmapResources / cuGraphicsUnmapResources_ptsz "graphics interoperability needs the application's own display";
+            unsupported 749 cuEGLApiInit "EGL streams need the application's own display";
+            unsupported 750 cuEGLStreamConsumerAcquireFrame "EGL streams need the application's own display";
+            unsupported 751 cuEGLStreamConsumerConnect "EGL streams need the application's own display";
+            unsupported 752 cuEGLStreamConsumerConnectWithFlags "EGL streams need the application's own display";
+            unsupported 753 cuEGLStreamConsumerDisconnect "EGL streams need the application's own display";
+            unsupported 754 cuEGLStreamConsumerReleaseFrame "EGL streams need the application's own display";
+            unsupported 755 cuEGLStreamProducerConnect "EGL streams need the application's own display";
+            unsupported 756 cuEGLStreamProducerDisconnect "EGL streams need the application's own display";
+            unsupported 757 cuEGLStreamProducerPresentFrame "EGL streams need the application's own display";
+            unsupported 758 cuEGLStreamProducerReturnFrame "EGL streams need the application's own display";
+            unsupported 759 cuGLCtxCreate "OpenGL interoperability needs the application's own display";
+            unsupported 760 cuGLCtxCreate_v2 "OpenGL interoperability needs the application's own display";
+            unsupported 761 cuGLGetDevices "OpenGL interoperability needs the application's own display";
+            unsupported 762 cuGLGetDevices_v2 "OpenGL interoperability needs the application's own display";
+            unsupported 763 cuGLInit "OpenGL interoperability needs the application's own display";
+            unsupported 764 cuGLMapBufferObject "OpenGL interoperability needs the application's own display";
+            unsupported 765 cuGLMapBufferObject_v2 / cuGLMapBufferObject_v2_ptds "OpenGL interoperability needs the application's own display";
+            unsupported 766 cuGLMapBufferObjectAsync "OpenGL interoperability needs the application's own display";
+            unsupported 767 cuGLMapBufferObjectAsync_v2 / cuGLMapBufferObjectAsync_v2_ptsz "OpenGL interoperability needs the application's own display";
+            unsupported 768 cuGLRegisterBufferObject "OpenGL interoperability needs the application's own display";
+            unsupported 769 cuGLSetBufferObjectMapFlags "OpenGL interoperability needs the application's own display";
+            unsupported 770 cuGLUnmapBufferObject "OpenGL interoperability needs the application's own display";
+            unsupported 771 cuGLUnmapBufferObjectAsync "OpenGL interoperability needs the application's own display";
+            unsupported 772 cuGLUnregisterBufferObject "OpenGL interoperability needs the application's own display";
+            unsupported 773 cuGraphicsEGLRegisterImage "EGL streams need the application's own display";
+            unsupported 774 cuGraphicsGLRegisterBuffer "OpenGL interoperability needs the application's own display";
+            unsupported 775 cuGraphicsGLRegisterImage "OpenGL interoperability needs the application's own display";
+            unsupported 776 cuGraphicsResourceGetMappedEglFrame "EGL streams need the application's own display";
+            unsupported 777 cuGraphicsVDPAURegisterOutputSurface "VDPAU interoperability needs the application's own display";
+            unsupported 778 cuGraphicsVDPAURegisterVideoSurface "VDPAU interoperability needs the application's own display";
+            unsupported 779 cuVDPAUCtxCreate "VDPAU interoperability needs the application's own display";
+            unsupported 780 cuVDPAUCtxCreate_v2 "VDPAU interoperability needs the application's own display";
+            unsupported 781 cuVDPAUGetDevice "VDPAU interoperability needs the application's own display";
+            // ---- Other ---------------------------------------------------------------------------------
+            unsupported 790 cuMemBatchDecompressAsync / cuMemBatchDecompressAsync_ptsz "the decompression engine is not carried yet";
+        }
+    };
+}
+
+/// Brings every row of [`for_each_driver_fn!`] to one shape; not called by hand.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! driver_table {
+    ($callback:path; $($class:ident $number:literal $name:ident $(/ $twin:ident)? $($reason:literal)? $(($($params:tt)*))? ;)*) => {
+        $callback! { $({ $class $number $name ($($twin)?) ($($reason)?) ($($($params)*)?) })* }
+    };
+}
+
+/// What the table says of one function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Wire opcode.
+    pub number: u16,
+    /// Exported symbol.
+    pub name: &'static str,
+    /// Exported symbol of the per-thread-default-stream form, where there is one.
+    pub twin: Option<&'static str>,
+    /// Who answers.
+    pub class: Class,
+    /// Why an `unsupported` row is unsupported; empty otherwise.
+    pub reason: &'static str,
+}
+
+/// The classes of the table; see the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "described at the head of this file")]
+pub enum Class {
+    Local,
+    Custom,
+    Forward,
+    Async,
+    Unsupported,
+}
+
+macro_rules! class {
+    (local) => {
+        Class::Local
+    };
+    (custom) => {
+        Class::Custom
+    };
+    (forward) => {
+        Class::Forward
+    };
+    (async) => {
+        Class::Async
+    };
+    (unsupported) => {
+        Class::Unsupported
+    };
+}
+
+macro_rules! first {
+    () => {
+        None
+    };
+    ($twin:ident) => {
+        Some(stringify!($twin))
+    };
+}
+
+macro_rules! reason {
+    () => {
+        ""
+    };
+    ($reason:literal) => {
+        $reason
+    };
+}
+
+macro_rules! rows {
+    ($({ $class:ident $number:literal $name:ident ($($twin:ident)?) ($($reason:literal)?) ($($params:tt)*) })*) => {
+        /// Every row, in the table's order.
+        pub const ROWS: &[Row] = &[$(Row {
+            number: $number,
+            name: stringify!($name),
+            twin: first!($($twin)?),
+            class: class!($class),
+            reason: reason!($($reason)?),
+        },)*];
+
+        /// Wire opcodes under the functions' own names.
+        #[expect(non_upper_case_globals, reason = "the names are CUDA's own")]
+        #[expect(missing_docs, reason = "the row of that name")]
+        pub mod op {
+            $(pub const $name: u16 = $number;)*
+        }
+
+        /// The row with this number; duplicates are unreachable patterns, which the build refuses.
+        #[must_use]
+        pub fn name_of(number: u16) -> Option<&'static str> {
+            match number {
+                $($number => Some(stringify!($name)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+for_each_driver_fn!(rows);
+
+/// The highest number in the table plus one: the length of a per-function counter array.
+pub const NUMBERS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_ascending_and_leave_room_for_control() {
+        let mut last = 99;
+        for row in ROWS {
+            assert!(row.number > last, "{} has number {} after {last}", row.name, row.number);
+            assert!(usize::from(row.number) < NUMBERS, "{}", row.name);
+            last = row.number;
+        }
+    }
+
+    #[test]
+    fn unsupported_rows_say_why() {
+        for row in ROWS {
+            assert_eq!(row.class == Class::Unsupported, !row.reason.is_empty(), "{}", row.name);
+        }
+    }
+}

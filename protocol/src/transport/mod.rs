@@ -1,0 +1,314 @@
+//! Moving frames between two processes: stream sockets (unix, vsock, TCP), and descriptors that travel with them.
+//!
+//! Everything above this module sees a [`Socket`]: a connected stream of bytes, whichever transport it came from. The
+//! server hands it from the daemon to a worker process as a bare descriptor.
+
+mod frames;
+pub mod descriptors;
+pub mod ring;
+
+pub use frames::{FrameReader, ReadError};
+
+use crate::endpoint::Endpoint;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+use vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+
+/// A connected stream of bytes.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+}
+
+/// A stream of bytes to a peer, whichever transport carries it.
+pub trait Transport: Send + Sync {
+    /// Reads what is there, at least one byte unless the peer has closed (0).
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all parts, in order, in as few calls as the system allows.
+    ///
+    /// # Errors
+    /// The operating system's; the stream is then out of step and has to be closed.
+    fn send_all(&self, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
+
+    /// Ends both directions: a blocked reader wakes with 0.
+    fn close(&self);
+}
+
+impl Socket {
+    /// Connects to `endpoint`.
+    ///
+    /// # Errors
+    /// The operating system's, and `InvalidInput` for an endpoint that nobody can connect to (`vsock:any`).
+    pub fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        let fd: OwnedFd = match endpoint {
+            Endpoint::Unix(path) => UnixStream::connect(path)?.into(),
+            Endpoint::Vsock { cid: u32::MAX, .. } => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "a CID is needed to connect"));
+            }
+            Endpoint::Vsock { cid, port } => VsockStream::connect_with_cid_port(*cid, *port)?.into(),
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.into()
+            }
+        };
+        Ok(Self { fd })
+    }
+
+    /// A connected pair, for tests and for processes that inherit one end.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self { fd: one.into() }, Self { fd: other.into() }))
+    }
+
+    /// A second descriptor of the same stream.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// Bounds how long one read waits; `None` waits for ever.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(libc::SO_RCVTIMEO, timeout)
+    }
+
+    /// Bounds how long one write waits; `None` waits for ever.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_send_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(libc::SO_SNDTIMEO, timeout)
+    }
+
+    fn set_timeout(&self, option: libc::c_int, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.unwrap_or_default();
+        let value = libc::timeval {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_usec: timeout.subsec_micros().into(),
+        };
+        let length = libc::socklen_t::try_from(size_of::<libc::timeval>()).expect("a timeval is small");
+        // SAFETY: the descriptor is ours and open; the value is a `timeval` of the length given.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                std::ptr::from_ref(&value).cast(),
+                length,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether bytes can be read without waiting.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.wait_readable(Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Waits until bytes can be read or `timeout` has passed; `false` for the latter.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one `pollfd`, which outlives the call.
+        match unsafe { libc::poll(&raw mut poll, 1, milliseconds) } {
+            0 => Ok(false),
+            result if result > 0 => Ok(true),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Transport for Socket {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // SAFETY: the buffer is valid for writes of its own length.
+            let count = unsafe { libc::read(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+            match usize::try_from(count) {
+                Ok(count) => return Ok(count),
+                Err(_) if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(io::Error::last_os_error()),
+            }
+        }
+    }
+
+    fn send_all(&self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let message = libc::msghdr {
+                msg_name: std::ptr::null_mut(),
+                msg_namelen: 0,
+                msg_iov: parts.as_mut_ptr().cast(),
+                msg_iovlen: parts.len().min(64),
+                msg_control: std::ptr::null_mut(),
+                msg_controllen: 0,
+                msg_flags: 0,
+            };
+            // SAFETY: an `IoSlice` has the layout of an `iovec`; the message and what it names outlive the call.
+            let count = unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+            match usize::try_from(count) {
+                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Err(_) if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(io::Error::last_os_error()),
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        // SAFETY: the descriptor is ours and open.
+        unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.fd
+    }
+}
+
+/// A descriptor that this process was given by number, at exec.
+///
+/// # Safety
+/// The number names an open descriptor that nothing else in this process owns.
+#[must_use]
+pub unsafe fn inherited(fd: RawFd) -> Socket {
+    // SAFETY: the caller's promise.
+    Socket { fd: unsafe { OwnedFd::from_raw_fd(fd) } }
+}
+
+/// Who is at the other end, as the operating system tells it (design D13): never from the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A process on this host, at the socket with this path.
+    Unix {
+        /// Process id, where the kernel knows it.
+        pid: Option<u32>,
+        /// User id, where the kernel knows it.
+        uid: Option<u32>,
+    },
+    /// A VM by its context id.
+    Vsock {
+        /// Context id.
+        cid: u32,
+    },
+    /// A network address.
+    Tcp {
+        /// Address and port.
+        address: String,
+    },
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// Of a unix path, which is removed when the listener goes.
+    Unix(UnixListener, std::path::PathBuf),
+    /// Of a vsock port.
+    Vsock(VsockListener),
+    /// Of a TCP port.
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Listens at `endpoint`. A unix socket that nobody answers at is replaced; one that is alive is not.
+    ///
+    /// # Errors
+    /// The operating system's; `AddrInUse` where another server listens.
+    pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Unix(path) => {
+                if UnixStream::connect(path).is_ok() {
+                    return Err(io::Error::new(ErrorKind::AddrInUse, "another server listens there"));
+                }
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                Ok(Self::Unix(UnixListener::bind(path)?, path.clone()))
+            }
+            Endpoint::Vsock { cid, port } => {
+                let cid = if *cid == u32::MAX { VMADDR_CID_ANY } else { *cid };
+                Ok(Self::Vsock(VsockListener::bind(&VsockAddr::new(cid, *port))?))
+            }
+            Endpoint::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
+        }
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                let (pid, uid) = descriptors::peer_credentials(&stream);
+                Ok((Socket { fd: stream.into() }, Peer::Unix { pid, uid }))
+            }
+            Self::Vsock(listener) => {
+                let (stream, address) = listener.accept()?;
+                Ok((Socket { fd: stream.into() }, Peer::Vsock { cid: address.cid() }))
+            }
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                Ok((Socket { fd: stream.into() }, Peer::Tcp { address: address.to_string() }))
+            }
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Unix(listener, _) => listener.as_raw_fd(),
+            Self::Vsock(listener) => listener.as_raw_fd(),
+            Self::Tcp(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The table of settings: one row is a key of the file, a flag, an environment variable and a line of the help.
+
+use clap::{Arg, ArgAction, Command};
+
+/// A setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the file, with the table that it stands in: `pool.size`.
+    pub name: &'static str,
+    /// What the help calls its value.
+    pub value: &'static str,
+    /// What holds where nobody says anything; several values apart by commas.
+    pub default: &'static str,
+    /// Whether SIGHUP changes it.
+    pub reloads: bool,
+    /// One line for the help.
+    pub help: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    reloads: bool,
+    help: &'static str,
+) -> Key {
+    Key { name, value, default, reloads, help }
+}
+
+/// Every setting but the `[[vm]]` rules.
+pub const KEYS: &[Key] = &[
+    key(
+        "listen",
+        "ENDPOINT",
+        "unix:/run/pxos-gpu.sock,vsock:any:9700",
+        true,
+        "Where guests connect: unix:/path, vsock:any:PORT or tcp:HOST:PORT; may be repeated",
+    ),
+    key("socket_mode", "MODE", "0660", false, "Permissions of the unix sockets for guests, octal"),
+    key("driver", "DRIVER", "auto", false, "The libcuda to use: auto, soft (this CPU) or a path"),
+    key("devices", "LIST", "all", false, "Devices to use, by ordinal or UUID, apart by commas; or all"),
+    key("max_sessions", "COUNT", "128", true, "Sessions at once"),
+    key("max_connecting", "COUNT", "64", true, "Connections at once that have not said their hello yet"),
+    key("hello_timeout", "TIME", "5s", true, "How long a guest may take to say its hello"),
+    key("drain_timeout", "TIME", "10s", true, "How long sessions may go on after SIGTERM"),
+    key("control", "PATH", pxos_protocol::admin::DEFAULT_CONTROL, false, "The control socket, for pxctl"),
+    key("control_mode", "MODE", "0600", false, "Permissions of the control socket, octal"),
+    key("pool.size", "COUNT", "1", true, "Workers that wait with the driver initialised"),
+    key("pool.start_timeout", "TIME", "60s", true, "How long a worker may take to become ready"),
+    key("pool.wait_timeout", "TIME", "30s", true, "How long a guest waits for a worker when none is ready"),
+    key("log.level", "LEVEL", "info", true, "What is logged: error, warn, info, debug or trace"),
+    key("log.format", "FORMAT", "text", false, "Form of the log: text or json"),
+    key("tcp.token", "TOKEN", "", true, "Token for TCP guests that no rule names (better in the environment)"),
+    key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
+    key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
+    key("default.policy", "POLICY", "allow", true, "Whether guests that no rule names may connect: allow or deny"),
+    key("default.memory_max", "SIZE", "max", true, "Device memory of a session of such a guest"),
+];
+
+/// Keys of a `[[vm]]` rule.
+pub const VM_KEYS: &[&str] = &["name", "cid", "socket", "token", "policy", "memory_max", "max_sessions"];
+
+impl Key {
+    /// The flag without its dashes: `pool-size`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace(['.', '_'], "-")
+    }
+
+    /// The environment variable: `PXOS_POOL_SIZE`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("PXOS_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// Whether it takes several values.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.name == "listen"
+    }
+}
+
+/// The command line of the daemon, without the worker mode.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new("pxos-server")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Shares this host's GPU with the CUDA programs of its VMs")
+        .after_help(
+            "Each setting may also stand in the file, as 'name = value', or in the environment, as PXOS_NAME; \
+             a flag wins over the environment, and that over the file. SIGHUP reads all again, SIGTERM ends.",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help(format!("Configuration file [default: {}]", pxos_protocol::admin::DEFAULT_CONFIG)),
+        )
+        .arg(
+            Arg::new("check-config")
+                .long("check-config")
+                .action(ArgAction::SetTrue)
+                .help("Only says whether the configuration is good"),
+        )
+        .arg(Arg::new("worker-program").long("worker-program").value_name("FILE").hide(true));
+    for key in KEYS {
+        let default = if key.default.is_empty() { "none" } else { key.default };
+        command = command.arg(
+            Arg::new(key.name)
+                .long(&*key.flag().leak()) // clap wants names that live for ever; there are few
+                .value_name(key.value)
+                .action(if key.is_list() { ArgAction::Append } else { ArgAction::Set })
+                .help(format!("{} [env: {}] [default: {default}]", key.help, key.variable())),
+        );
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+        assert_eq!(KEYS[10].flag(), "pool-size");
+        assert_eq!(KEYS[10].variable(), "PXOS_POOL_SIZE");
+    }
+
+    #[test]
+    fn every_setting_is_in_the_manual_and_in_the_example() {
+        let manual = include_str!("../../../docs/configuration.md");
+        let example = include_str!("../../../packaging/server.toml");
+        for key in KEYS {
+            assert!(manual.contains(&format!("`{}`", key.name)), "{} is not in docs/configuration.md", key.name);
+            assert!(manual.contains(&format!("`{}`", key.variable())), "{} is not in docs", key.variable());
+            let name = key.name.rsplit('.').next().unwrap();
+            assert!(example.contains(&format!("{name} = ")), "{} is not in packaging/server.toml", key.name);
+        }
+        for key in VM_KEYS {
+            assert!(manual.contains(&format!("`{key}`")), "vm {key} is not in docs/configuration.md");
+            assert!(example.contains(&format!("{key} = ")), "vm {key} is not in packaging/server.toml");
+        }
+    }
+}

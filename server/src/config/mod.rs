@@ -1,0 +1,382 @@
+//! The configuration: flags over environment over file, parsed once into a typed [`Config`], every mistake reported.
+//!
+//! [`keys::KEYS`] is the one table of settings: the file's keys, the flags, the environment variables and the help come
+//! from it. [`layers`] brings the three sources together with where each value stands; [`value`] turns one value into
+//! what it means; this file knows the settings themselves and what they must agree on.
+
+pub mod keys;
+pub mod layers;
+mod value;
+
+use layers::{Layers, Origin, Problem};
+pub use layers::{Problems, Sources};
+use pxos_protocol::endpoint::Endpoint;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that was read, where there was one.
+    pub file: Option<PathBuf>,
+    /// Where guests connect: `listen` and the sockets of the VM rules.
+    pub listen: Vec<Endpoint>,
+    /// Whether somebody asked for these endpoints; a default one that fails is only a warning.
+    pub listen_is_default: bool,
+    /// Permissions of unix sockets for guests.
+    pub socket_mode: u32,
+    /// Which libcuda.
+    pub driver: DriverChoice,
+    /// `CUDA_VISIBLE_DEVICES` of the workers; `None` for all devices.
+    pub devices: Option<String>,
+    /// Sessions at once.
+    pub max_sessions: usize,
+    /// Connections that have not said their hello yet, at once.
+    pub max_connecting: usize,
+    /// How long a hello may take.
+    pub hello_timeout: Duration,
+    /// How long sessions may go on once the daemon was told to stop.
+    pub drain_timeout: Duration,
+    /// The control socket.
+    pub control: PathBuf,
+    /// Its permissions.
+    pub control_mode: u32,
+    /// Warm workers.
+    pub pool: Pool,
+    /// The log.
+    pub log: Log,
+    /// What TCP guests must show.
+    pub tcp: Tcp,
+    /// For guests that no rule names.
+    pub default: Rights,
+    /// Rules, in the order of the file.
+    pub vms: Vec<Vm>,
+    /// What is started as a worker instead of this binary (tests).
+    pub worker_program: Option<PathBuf>,
+}
+
+/// Which libcuda the workers open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// The GPU's where it works, softgpu otherwise.
+    Auto,
+    /// softgpu.
+    Soft,
+    /// This file, or this name if it has no slash.
+    Path(PathBuf),
+}
+
+/// The pool of warm workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How many wait for a session.
+    pub size: usize,
+    /// How long a worker may take to become ready.
+    pub start_timeout: Duration,
+    /// How long a guest waits for a worker when none is warm.
+    pub wait_timeout: Duration,
+}
+
+/// The log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is written.
+    pub level: tracing::Level,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object on a line.
+    Json,
+}
+
+/// TCP, which does not say who speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// A token for guests that no rule names.
+    pub token: Option<String>,
+    /// Whether endpoints other than loopback are allowed.
+    pub remote: bool,
+    /// Whether a guest without a token is let in.
+    pub anonymous: bool,
+}
+
+/// What a guest may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Whether it may connect.
+    pub policy: Policy,
+    /// Device memory of a session in bytes, `None` for no limit.
+    pub memory_max: Option<u64>,
+}
+
+/// Whether a guest may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// A rule for one VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// Its name, in the log, the status and `pxctl`.
+    pub name: String,
+    /// How it is recognised.
+    pub identity: Identity,
+    /// What it may do.
+    pub rights: Rights,
+    /// Sessions of it at once, `None` for no limit of its own.
+    pub max_sessions: Option<usize>,
+}
+
+/// How a VM is recognised: by what the host's kernel says, or by a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The context id of its vsock device.
+    Cid(u32),
+    /// The unix socket at which it arrives; the server listens there.
+    Socket(PathBuf),
+    /// The token that it shows over TCP.
+    Token(String),
+}
+
+impl Config {
+    /// Reads the sources.
+    ///
+    /// # Errors
+    /// Every mistake in them, together.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut layers = Layers::read(sources);
+        let listen_is_default = !layers.has("listen");
+        let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
+        let default_memory = layers.take("default.memory_max", value::memory_max);
+        let default = Rights { policy: layers.take("default.policy", value::policy), memory_max: default_memory };
+        let vms = vms(&mut layers, &default);
+        let mut config = Self {
+            file: layers.file.clone(),
+            listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
+            listen_is_default,
+            socket_mode: layers.take("socket_mode", value::mode),
+            driver: layers.take("driver", value::driver),
+            devices: layers.take("devices", value::devices),
+            max_sessions: layers.take("max_sessions", value::count),
+            max_connecting: layers.take("max_connecting", value::count),
+            hello_timeout: layers.take("hello_timeout", value::duration),
+            drain_timeout: layers.take("drain_timeout", value::duration_or_zero),
+            control: layers.take("control", value::path),
+            control_mode: layers.take("control_mode", value::mode),
+            pool: Pool {
+                size: layers.take("pool.size", value::count_or_zero),
+                start_timeout: layers.take("pool.start_timeout", value::duration),
+                wait_timeout: layers.take("pool.wait_timeout", value::duration),
+            },
+            log: Log {
+                level: layers.take("log.level", value::level),
+                format: layers.take("log.format", value::format),
+            },
+            tcp: Tcp {
+                token: layers.take("tcp.token", value::optional_token),
+                remote: layers.take("tcp.remote", value::boolean),
+                anonymous: layers.take("tcp.anonymous", value::boolean),
+            },
+            default,
+            vms: vms.iter().map(|(_, vm)| vm.clone()).collect(),
+            worker_program: sources.worker_program.clone(),
+        };
+        let problems = &mut layers.problems;
+        config.check_endpoints(&listen, problems);
+        check_vms(&vms, problems);
+        config.listen_at_rules();
+        if config.listen.is_empty() && layers.problems.is_empty() {
+            let message = "listen: nobody can connect: there is neither an endpoint nor a [[vm]] with a socket";
+            layers.problems.push(Problem::new(layers.origin("listen"), message.to_owned()));
+        }
+        if layers.problems.is_empty() { Ok(config) } else { Err(Problems(layers.problems)) }
+    }
+
+    fn check_endpoints(&self, listen: &[(Origin, Endpoint)], problems: &mut Vec<Problem>) {
+        for (at, (origin, endpoint)) in listen.iter().enumerate() {
+            let mut problem = |message: String| problems.push(Problem::new(origin.clone(), message));
+            if listen[..at].iter().any(|(_, other)| other == endpoint) {
+                problem(format!("listen: {endpoint} is named twice"));
+            }
+            match endpoint {
+                Endpoint::Unix(path) if *path == self.control => {
+                    problem(format!("listen: {endpoint} is the control socket, which guests must not reach"));
+                }
+                Endpoint::Unix(path) if !path.is_absolute() => {
+                    problem(format!("listen: {endpoint} is not an absolute path"));
+                }
+                Endpoint::Tcp(address) => {
+                    if !self.tcp.remote && !is_loopback(address) {
+                        problem(format!(
+                            "listen: {endpoint} is not a loopback address (nothing encrypts TCP; say tcp.remote = true to allow it)"
+                        ));
+                    }
+                    let token = self.vms.iter().any(|vm| matches!(vm.identity, Identity::Token(_)));
+                    if !token && self.tcp.token.is_none() && !self.tcp.anonymous {
+                        problem(format!(
+                            "listen: {endpoint} needs a token, in tcp.token or in a [[vm]] rule (or say tcp.anonymous = true)"
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds the sockets of the rules to the endpoints.
+    fn listen_at_rules(&mut self) {
+        for vm in &self.vms {
+            if let Identity::Socket(path) = &vm.identity {
+                let endpoint = Endpoint::Unix(path.clone());
+                if !self.listen.contains(&endpoint) {
+                    self.listen.push(endpoint);
+                }
+            }
+        }
+    }
+
+    /// The settings as text, by key; secrets as whether there is one, beside what tells two of them apart.
+    #[must_use]
+    pub fn lines(&self) -> BTreeMap<String, (String, String)> {
+        let mut lines = BTreeMap::new();
+        let mut plain = |key: &str, text: String| lines.insert(key.to_owned(), (text.clone(), text));
+        let endpoints: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
+        plain("listen", endpoints.join(" "));
+        plain("socket_mode", format!("{:04o}", self.socket_mode));
+        plain("driver", self.driver.to_string());
+        plain("devices", self.devices.clone().unwrap_or_else(|| "all".into()));
+        plain("max_sessions", self.max_sessions.to_string());
+        plain("max_connecting", self.max_connecting.to_string());
+        plain("hello_timeout", format!("{:?}", self.hello_timeout));
+        plain("drain_timeout", format!("{:?}", self.drain_timeout));
+        plain("control", self.control.display().to_string());
+        plain("control_mode", format!("{:04o}", self.control_mode));
+        plain("pool.size", self.pool.size.to_string());
+        plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
+        plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("log.level", self.log.level.to_string().to_lowercase());
+        plain("log.format", format!("{:?}", self.log.format).to_lowercase());
+        plain("tcp.remote", self.tcp.remote.to_string());
+        plain("tcp.anonymous", self.tcp.anonymous.to_string());
+        plain("default.policy", format!("{:?}", self.default.policy).to_lowercase());
+        plain("default.memory_max", memory_text(self.default.memory_max));
+        let token = if self.tcp.token.is_some() { "set" } else { "none" };
+        lines.insert("tcp.token".into(), (token.into(), format!("{:?}", self.tcp.token)));
+        for vm in &self.vms {
+            let identity = match &vm.identity {
+                Identity::Cid(cid) => format!("cid {cid}"),
+                Identity::Socket(path) => format!("socket {}", path.display()),
+                Identity::Token(_) => "token".to_owned(),
+            };
+            let policy = format!("{:?}", vm.rights.policy).to_lowercase();
+            let memory = memory_text(vm.rights.memory_max);
+            let sessions = vm.max_sessions.map_or_else(|| "max".to_owned(), |sessions| sessions.to_string());
+            let text = format!("{identity}, {policy}, memory_max {memory}, max_sessions {sessions}");
+            lines.insert(format!("vm {}", vm.name), (text, format!("{vm:?}")));
+        }
+        lines
+    }
+
+    /// What differs in `new`: a line each. The second list names the settings that only a restart changes.
+    #[must_use]
+    pub fn differences(&self, new: &Self) -> (Vec<String>, Vec<String>) {
+        let (old_lines, new_lines) = (self.lines(), new.lines());
+        let mut changed = Vec::new();
+        let mut restart = Vec::new();
+        let all: std::collections::BTreeSet<&String> = old_lines.keys().chain(new_lines.keys()).collect();
+        for key in all {
+            let (old, new) = (old_lines.get(key), new_lines.get(key));
+            if old.map(|line| &line.1) == new.map(|line| &line.1) {
+                continue;
+            }
+            let shown = |line: Option<&(String, String)>| line.map_or("nothing", |line| &line.0).to_owned();
+            let text = format!("{key}: {} -> {}", shown(old), shown(new));
+            if keys::KEYS.iter().any(|row| row.name == key && !row.reloads) {
+                restart.push(text);
+            } else {
+                changed.push(text);
+            }
+        }
+        (changed, restart)
+    }
+}
+
+impl std::fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Soft => f.write_str("soft"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+fn memory_text(memory: Option<u64>) -> String {
+    memory.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string())
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Vm)> {
+    let mut vms = Vec::new();
+    for mut table in std::mem::take(&mut layers.vms) {
+        let origin = table.origin.clone();
+        let name = table.take("name", value::vm_name, &mut layers.problems);
+        let cid = table.take("cid", value::cid, &mut layers.problems).map(Identity::Cid);
+        let socket = table.take("socket", value::absolute_path, &mut layers.problems).map(Identity::Socket);
+        let token = table.take("token", value::token, &mut layers.problems).map(Identity::Token);
+        // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
+        let policy = table.take("policy", value::policy, &mut layers.problems).unwrap_or(Policy::Allow);
+        let memory_max =
+            table.take("memory_max", value::memory_max, &mut layers.problems).unwrap_or(default.memory_max);
+        let max_sessions = table.take("max_sessions", value::count, &mut layers.problems);
+        let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
+        let mut problem = |message: &str| layers.problems.push(Problem::new(origin.clone(), message.to_owned()));
+        if !table.had("name") {
+            problem("vm: a rule needs a name");
+        }
+        if named != 1 {
+            problem("vm: a rule needs exactly one of cid, socket and token, by which the VM is recognised");
+            continue;
+        }
+        if let (Some(name), Some(identity)) = (name, cid.or(socket).or(token)) {
+            let rights = Rights { policy, memory_max };
+            vms.push((origin, Vm { name, identity, rights, max_sessions }));
+        }
+    }
+    vms
+}
+
+fn check_vms(vms: &[(Origin, Vm)], problems: &mut Vec<Problem>) {
+    for (at, (origin, vm)) in vms.iter().enumerate() {
+        for (_, other) in &vms[..at] {
+            let same = if other.name == vm.name {
+                "name"
+            } else if other.identity == vm.identity {
+                "identity"
+            } else {
+                continue;
+            };
+            let message = format!("vm: '{}' has the same {same} as the rule '{}' before it", vm.name, other.name);
+            problems.push(Problem::new(origin.clone(), message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

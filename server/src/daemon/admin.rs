@@ -1,0 +1,192 @@
+//! The control socket: one JSON request per line, one JSON reply per line ([`pxos_protocol::admin`]). Operators only.
+
+use super::{Daemon, listen, spawn_thread};
+use pxos_protocol::admin::{self, Answer, MAX_REQUEST, Reply, Request, Status};
+use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::transport::{Listener, Socket};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing::{info, warn};
+
+/// Operators at once.
+const CONNECTIONS: usize = 32;
+/// How long one may say nothing.
+const IDLE: Duration = Duration::from_secs(300);
+/// How long one may take to receive an answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Binds the control socket.
+///
+/// # Errors
+/// The operating system's, `AddrInUse` where another server answers there.
+pub(super) fn bind(path: &Path, mode: u32) -> io::Result<Listener> {
+    listen::bind(&Endpoint::Unix(path.to_owned()), mode)
+}
+
+/// Answers at the control socket as long as the daemon lives.
+pub(super) fn serve(daemon: &Arc<Daemon>, listener: Listener) -> io::Result<()> {
+    let daemon = Arc::clone(daemon);
+    spawn_thread("control".into(), move || {
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => accept(&daemon, socket),
+                Err(error) => {
+                    if daemon.limits.accept.pass().is_some() {
+                        warn!(%error, "a connection to the control socket cannot be accepted");
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    })
+}
+
+fn accept(daemon: &Arc<Daemon>, socket: Socket) {
+    struct Open;
+    impl Drop for Open {
+        fn drop(&mut self) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let others = OPEN.fetch_add(1, Ordering::Relaxed);
+    let open = Open;
+    let stream = UnixStream::from(OwnedFd::from(socket));
+    if others >= CONNECTIONS {
+        let _ = write_reply(&stream, &Reply::Error(format!("{CONNECTIONS} operators are connected already")));
+        return;
+    }
+    let daemon = Arc::clone(daemon);
+    let result = spawn_thread("operator".into(), move || {
+        let _open = open;
+        let _ = converse(&daemon, &stream);
+    });
+    if let Err(error) = result {
+        warn!(%error, "no thread for an operator");
+    }
+}
+
+fn converse(daemon: &Arc<Daemon>, stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(IDLE))?;
+    stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let limit = u64::try_from(MAX_REQUEST).expect("small");
+        if (&mut reader).take(limit).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && line.len() >= MAX_REQUEST {
+            return write_reply(stream, &Reply::Error(format!("a request of more than {MAX_REQUEST} bytes")));
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => answer(daemon, &request),
+            Err(error) => Reply::Error(format!("this is no request: {error}")),
+        };
+        write_reply(stream, &reply)?;
+    }
+}
+
+fn write_reply(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
+    match request {
+        Request::Status => Reply::Ok(Answer::Status(Box::new(status(daemon)))),
+        Request::Kill { id } if daemon.sessions.dismiss(*id) => {
+            info!(session = id, "an operator ends the session");
+            Reply::Ok(Answer::Done(format!("session {id} ends")))
+        }
+        Request::Kill { id } => Reply::Error(format!("there is no session {id}")),
+    }
+}
+
+/// Everything at this moment.
+fn status(daemon: &Arc<Daemon>) -> Status {
+    let config = daemon.config();
+    let pool = daemon.pool.view();
+    let snapshot = daemon.pool.snapshot();
+    let devices = snapshot.iter().flat_map(|snapshot| snapshot.devices.iter().enumerate());
+    Status {
+        server: admin::Server {
+            software: crate::handoff::SOFTWARE.to_owned(),
+            wire: pxos_protocol::frame::VERSION,
+            fingerprint: format!("{:016x}", pxos_protocol::fingerprint()),
+            pid: std::process::id(),
+            state: daemon.state().to_owned(),
+            started: seconds(daemon.started.0),
+            uptime: daemon.started.1.elapsed().as_secs(),
+            config: config.file.clone(),
+        },
+        driver: admin::Driver {
+            configured: config.driver.to_string(),
+            path: pool.driver.map(|driver| driver.path),
+            version: snapshot.as_ref().map(|snapshot| snapshot.driver_version),
+            software: snapshot.as_ref().is_some_and(|snapshot| snapshot.software),
+            fallback: pool.fallback,
+        },
+        devices: devices.map(device).collect(),
+        listeners: daemon.endpoints.view(),
+        pool: admin::Pool {
+            size: pool.size,
+            warm: pool.warm.len(),
+            starting: pool.starting,
+            waiting: pool.waiting,
+            memory: pool
+                .warm
+                .iter()
+                .map(|worker| worker.stats.context_bytes.load(Ordering::Relaxed))
+                .fold(0, u64::saturating_add),
+            failures: pool.failures,
+            last_failure: pool.last_failure,
+        },
+        sessions: daemon.sessions.map(|id, session| admin::Session {
+            id,
+            vm: session.vm.clone(),
+            program: session.program.clone(),
+            pid: session.pid,
+            peer: session.peer.clone(),
+            software: session.software.clone(),
+            worker: session.worker.pid,
+            started: seconds(session.started.0),
+            uptime: session.started.1.elapsed().as_secs(),
+            counters: session.worker.stats.read(),
+        }),
+        totals: daemon.totals.view(),
+    }
+}
+
+fn device((ordinal, device): (usize, &pxos_protocol::control::Device)) -> admin::Device {
+    use pxos_protocol::types::attribute;
+    let part = |range: std::ops::Range<usize>| -> String {
+        device.uuid[range].iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let uuid = [part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)].join("-");
+    
+    admin::Device {
+        ordinal,
+        name: crate::log::printable(&device.name, 64),
+        uuid: format!("GPU-{uuid}"),
+        total_memory: device.total_memory,
+        compute_capability: (
+            device.attribute(attribute::COMPUTE_CAPABILITY_MAJOR),
+            device.attribute(attribute::COMPUTE_CAPABILITY_MINOR),
+        ),
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,414 @@
+//! Admission: from an accepted connection to a worker, a probe's answers, or a refusal.
+//!
+//! One thread for each connection that has no session yet, at most `max_connecting` of them, each with a deadline: a
+//! guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
+//! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
+
+use super::identity::{Admitted, describe, identify};
+use super::process::{Phase, Worker};
+use super::session::{Place, Session};
+use super::{Daemon, refusal::Reason, system};
+use crate::handoff::{Assign, Limits, SOFTWARE};
+use crate::log::printable;
+use pxos_protocol::control::{self, Hello, Purpose, Welcome};
+use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::frame::{self, HEADER, Header};
+use pxos_protocol::transport::{Peer, Socket, Transport};
+use serde::Deserialize;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tracing::{info, warn};
+
+/// Longest hello: names and a token.
+const HELLO_MAX: u32 = 16 << 10;
+/// How long a peer may take to receive an answer, and to close after a refusal.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pings that a probe may send, and how long it may last.
+const PROBE_PINGS: usize = 1000;
+/// See [`PROBE_PINGS`].
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Workers that may die under a guest before it is told.
+const TRIES: usize = 3;
+
+/// The beginning of every hello, of whatever version: enough to say which two versions do not agree.
+#[derive(Debug, Deserialize)]
+struct Prefix {
+    version: u32,
+    fingerprint: u64,
+    software: String,
+}
+
+/// Counts connections that are being admitted.
+#[derive(Debug, Default)]
+pub(super) struct Connecting(AtomicUsize);
+
+/// One of them.
+struct Slot(Arc<Daemon>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.connecting.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no session, with the line that the guest is told.
+struct Refused(Reason, String);
+
+/// Admits a connection in a thread of its own.
+pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, peer: Peer) {
+    daemon.totals.connection();
+    let connecting = daemon.connecting.0.fetch_add(1, Ordering::Relaxed);
+    let slot = Slot(Arc::clone(daemon));
+    let from = describe(endpoint, &peer);
+    let most = daemon.config().max_connecting;
+    if connecting >= most {
+        let message = format!("the server has {most} connections that wait already (max_connecting)");
+        return refuse(daemon, &socket, &from, &Refused(Reason::Connecting, message), false);
+    }
+    let endpoint = endpoint.clone();
+    let admit = move || {
+        let daemon = Arc::clone(&slot.0);
+        if let Err(refused) = admit(&daemon, &endpoint, &socket, &peer, &from) {
+            refuse(&daemon, &socket, &from, &refused, true);
+        }
+    };
+    if let Err(error) = super::spawn_thread("admit".into(), admit)
+        && daemon.limits.accept.pass().is_some()
+    {
+        warn!(%error, "no thread for a connection; it is closed");
+    }
+}
+
+fn admit(
+    daemon: &Arc<Daemon>,
+    endpoint: &Endpoint,
+    socket: &Socket,
+    peer: &Peer,
+    from: &str,
+) -> Result<(), Refused> {
+    let config = daemon.config();
+    socket.set_send_timeout(Some(ANSWER_TIMEOUT)).map_err(|error| malformed(&error))?;
+    let hello = read_hello(socket, Instant::now() + config.hello_timeout)?;
+    if daemon.is_draining() {
+        return Err(Refused(Reason::Draining, "the server is shutting down".into()));
+    }
+    let admitted = identify(&config, endpoint, peer, hello.token.as_deref())
+        .map_err(|denied| Refused(Reason::Denied, denied.to_string()))?;
+    match hello.purpose {
+        Purpose::Probe => probe(daemon, socket, &admitted),
+        Purpose::Session => {
+            let place = daemon
+                .sessions
+                .reserve(&admitted.vm, config.max_sessions, admitted.max_sessions)
+                .map_err(|full| Refused(Reason::Full, full.to_string()))?;
+            begin(daemon, socket, &place, &admitted, hello, from, config.pool.wait_timeout)
+        }
+    }
+}
+
+/// Reads a hello: exactly its bytes, until `deadline`, of a version that is ours.
+fn read_hello(socket: &Socket, deadline: Instant) -> Result<Hello, Refused> {
+    let mut bytes = [0; HEADER];
+    read_exact(socket, &mut bytes, deadline)?;
+    let header = Header::from_bytes(&bytes).map_err(|error| malformed(&error))?;
+    if header.op != frame::control::HELLO {
+        return Err(malformed(&format_args!("the first frame is of op {}, not a hello", header.op)));
+    }
+    if header.length > HELLO_MAX {
+        return Err(malformed(&format_args!("a hello of {} bytes (limit {HELLO_MAX})", header.length)));
+    }
+    let mut payload = vec![0; header.length as usize];
+    read_exact(socket, &mut payload, deadline)?;
+    let prefix: Prefix = control::decode(&payload).map_err(|error| malformed(&error))?;
+    check_version(&prefix)?;
+    let mut hello: Hello = control::decode(&payload).map_err(|error| malformed(&error))?;
+    if system::unread(socket) == system::Unread::Bytes {
+        return Err(malformed(&"bytes behind the hello, before the welcome"));
+    }
+    hello.program = printable(&hello.program, 64);
+    hello.software = printable(&hello.software, 32);
+    Ok(hello)
+}
+
+fn check_version(prefix: &Prefix) -> Result<(), Refused> {
+    let theirs = printable(&prefix.software, 32);
+    if prefix.version != frame::VERSION {
+        let message = format!(
+            "the guest's pxOS {theirs} speaks wire version {}, this server's pxOS {SOFTWARE} speaks {}; install the \
+             same version on both sides",
+            prefix.version,
+            frame::VERSION
+        );
+        return Err(Refused(Reason::Version, message));
+    }
+    let ours = pxos_protocol::fingerprint();
+    if prefix.fingerprint != ours {
+        let message = format!(
+            "the guest's pxOS {theirs} has API table {:016x}, this server's pxOS {SOFTWARE} has {ours:016x}; install \
+             the same build on both sides",
+            prefix.fingerprint
+        );
+        return Err(Refused(Reason::Version, message));
+    }
+    Ok(())
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Refused {
+    Refused(Reason::Malformed, error.to_string())
+}
+
+fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Result<(), Refused> {
+    while !buffer.is_empty() {
+        match system::poll([socket.as_fd()], Some(deadline)) {
+            Ok([true]) => {}
+            Ok([false]) => return Err(Refused(Reason::Timeout, "no hello came in time".into())),
+            Err(error) => return Err(malformed(&error)),
+        }
+        match socket.receive(buffer) {
+            Ok(0) => return Err(Refused(Reason::Closed, "the connection closed before a hello".into())),
+            Ok(count) => buffer = &mut buffer[count..],
+            Err(error) => return Err(Refused(Reason::Closed, format!("the connection broke: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Hands the connection to a warm worker.
+fn begin(
+    daemon: &Arc<Daemon>,
+    socket: &Socket,
+    place: &Place<'_>,
+    admitted: &Admitted,
+    mut hello: Hello,
+    from: &str,
+    timeout: Duration,
+) -> Result<(), Refused> {
+    hello.token = None;
+    socket.set_send_timeout(None).map_err(|error| malformed(&error))?;
+    let deadline = Instant::now() + timeout;
+    for _ in 0..TRIES {
+        let gone = || system::unread(socket) == system::Unread::End;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let worker = daemon.pool.take(left, gone).map_err(|error| {
+            use super::pool::NoWorker;
+            let reason = match error {
+                NoWorker::Closed => Reason::Draining,
+                NoWorker::Gone => Reason::Closed,
+                NoWorker::Timeout(_) | NoWorker::Failing(_) => Reason::NoWorker,
+            };
+            Refused(reason, error.to_string())
+        })?;
+        let assign = Assign {
+            session: place.id,
+            vm: admitted.vm.clone(),
+            hello: hello.clone(),
+            peer: from.to_owned(),
+            software: SOFTWARE.to_owned(),
+            limits: Limits { memory_max: admitted.rights.memory_max },
+        };
+        if hand_over(daemon, &worker, assign, socket) {
+            info!(
+                session = place.id,
+                vm = admitted.vm,
+                program = hello.program,
+                pid = hello.pid,
+                from,
+                software = hello.software,
+                worker = worker.pid,
+                "session begins"
+            );
+            return Ok(());
+        }
+    }
+    Err(Refused(Reason::NoWorker, format!("{TRIES} workers died before they took the session")))
+}
+
+/// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
+fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket: &Socket) -> bool {
+    let mut phase = worker.phase.lock();
+    if *phase != Phase::Warm {
+        return false;
+    }
+    let id = assign.session;
+    let session = Session {
+        vm: assign.vm.clone(),
+        program: assign.hello.program.clone(),
+        pid: assign.hello.pid,
+        software: assign.hello.software.clone(),
+        peer: assign.peer.clone(),
+        worker: Arc::clone(worker),
+        started: (SystemTime::now(), Instant::now()),
+        dismissed: false,
+    };
+    worker.stats.memory_limit.store(assign.limits.memory_max.unwrap_or(0), Ordering::Relaxed);
+    daemon.sessions.begin(id, session);
+    match worker.assign(assign, socket.as_fd()) {
+        Ok(()) => {
+            *phase = Phase::Assigned(id);
+            daemon.totals.session();
+            true
+        }
+        Err(error) => {
+            warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
+            daemon.sessions.end(id);
+            *phase = Phase::Gone;
+            worker.kill();
+            false
+        }
+    }
+}
+
+/// Answers a probe: the welcome, then its pings.
+fn probe(daemon: &Arc<Daemon>, socket: &Socket, admitted: &Admitted) -> Result<(), Refused> {
+    let snapshot = daemon.pool.snapshot();
+    let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
+    let mut snapshot = (*snapshot).clone();
+    if let Some(memory_max) = admitted.rights.memory_max {
+        for device in &mut snapshot.devices {
+            device.total_memory = device.total_memory.min(memory_max);
+        }
+    }
+    let welcome = Welcome {
+        software: SOFTWARE.to_owned(),
+        session: 0,
+        vm: admitted.vm.clone(),
+        snapshot,
+        shared_memory: None,
+    };
+    let payload = control::encode(&welcome).map_err(|error| malformed(&error))?;
+    daemon.totals.probe();
+    // A probe that breaks off is no refusal: it has been answered.
+    if send(socket, Header::new(frame::control::WELCOME), &payload).is_ok() {
+        let _ = answer_pings(socket, Instant::now() + PROBE_TIMEOUT);
+    }
+    Ok(())
+}
+
+fn answer_pings(socket: &Socket, deadline: Instant) -> Result<(), Refused> {
+    for _ in 0..PROBE_PINGS {
+        let mut bytes = [0; HEADER];
+        read_exact(socket, &mut bytes, deadline)?;
+        let ping = Header::from_bytes(&bytes).map_err(|error| malformed(&error))?;
+        if ping.op != frame::control::PING || ping.length != 0 {
+            return Err(malformed(&"a probe may only ping"));
+        }
+        let reply = Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
+        send(socket, reply, &[]).map_err(|error| malformed(&error))?;
+    }
+    Ok(())
+}
+
+fn send(socket: &Socket, mut header: Header, payload: &[u8]) -> io::Result<()> {
+    header.length = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    socket.send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(payload)])
+}
+
+/// Counts, logs and tells; then waits a moment for the peer to close, because a close with bytes unread can cost it the
+/// message.
+fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, linger: bool) {
+    let Refused(reason, message) = refused;
+    daemon.totals.refused(*reason);
+    if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
+        warn!(from, reason = reason.name(), suppressed, "refused: {message}");
+    }
+    if matches!(reason, Reason::Closed) {
+        return;
+    }
+    let refusal = control::Refusal { result: reason.result().0, message: message.clone() };
+    let _ = socket.set_send_timeout(Some(ANSWER_TIMEOUT));
+    let Ok(payload) = control::encode(&refusal) else { return };
+    if send(socket, Header::new(frame::control::REFUSAL), &payload).is_err() || !linger {
+        return;
+    }
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut rest = [0; 4096];
+    for _ in 0..16 {
+        match system::poll([socket.as_fd()], Some(deadline)) {
+            Ok([true]) if matches!(socket.receive(&mut rest), Ok(1..)) => {}
+            _ => break,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            version: frame::VERSION,
+            fingerprint: pxos_protocol::fingerprint(),
+            software: "9.9.9".into(),
+            purpose: Purpose::Session,
+            pid: 1,
+            program: "app\u{1b}[2J".into(),
+            token: None,
+            shared_memory: false,
+        }
+    }
+
+    fn frame_of(hello: &Hello) -> Vec<u8> {
+        let payload = control::encode(hello).unwrap();
+        let mut header = Header::new(frame::control::HELLO);
+        header.length = u32::try_from(payload.len()).unwrap();
+        [&header.to_bytes()[..], &payload].concat()
+    }
+
+    fn read(bytes: &[u8], close: bool) -> Result<Hello, (Reason, String)> {
+        let (ours, theirs) = Socket::pair().unwrap();
+        theirs.send_all(&mut [IoSlice::new(bytes)]).unwrap();
+        let theirs = (!close).then_some(theirs);
+        let deadline = Instant::now() + Duration::from_millis(30);
+        let result = read_hello(&ours, deadline).map_err(|Refused(reason, message)| (reason, message));
+        drop(theirs);
+        result
+    }
+
+    #[test]
+    fn a_good_hello_is_read_and_made_fit_for_a_log() {
+        let hello = read(&frame_of(&hello()), false).unwrap();
+        assert_eq!(hello.program, "app?[2J");
+    }
+
+    #[test]
+    fn versions_that_differ_are_both_named() {
+        let (reason, message) = read(&frame_of(&Hello { version: 77, ..hello() }), false).unwrap_err();
+        assert_eq!(reason, Reason::Version);
+        assert!(message.contains("9.9.9 speaks wire version 77"), "{message}");
+        assert!(message.contains(&format!("{SOFTWARE} speaks {}", frame::VERSION)), "{message}");
+        let (reason, message) = read(&frame_of(&Hello { fingerprint: 0xabc, ..hello() }), false).unwrap_err();
+        assert_eq!(reason, Reason::Version);
+        assert!(message.contains("0000000000000abc") && message.contains("9.9.9"), "{message}");
+        // A version whose hello goes on differently is still told which version it is.
+        let other = control::encode(&(78u32, 5u64, "78.0".to_owned(), [0xffu8; 3])).unwrap();
+        let mut header = Header::new(frame::control::HELLO);
+        header.length = u32::try_from(other.len()).unwrap();
+        let (reason, message) = read(&[&header.to_bytes()[..], &other].concat(), false).unwrap_err();
+        assert_eq!(reason, Reason::Version, "{message}");
+    }
+
+    #[test]
+    fn everything_else_is_refused_for_what_it_is() {
+        let good = frame_of(&hello());
+        let reason = |bytes: &[u8], close| read(bytes, close).unwrap_err().0;
+        assert_eq!(reason(b"GET / HTTP/1.1\r\nHost: somewhere.example\r\n\r\n", false), Reason::Malformed);
+        assert_eq!(reason(&[0; 64], false), Reason::Malformed);
+        assert_eq!(reason(&good[..20], false), Reason::Timeout);
+        assert_eq!(reason(&good[..good.len() - 8], false), Reason::Timeout);
+        assert_eq!(reason(&good[..good.len() - 8], true), Reason::Closed);
+        assert_eq!(reason(&[], true), Reason::Closed);
+        assert_eq!(reason(&[&good[..], &[0; 32]].concat(), false), Reason::Malformed);
+        let mut ping = Header::new(frame::control::PING);
+        assert_eq!(reason(&ping.to_bytes(), false), Reason::Malformed);
+        ping.op = frame::control::HELLO;
+        ping.length = HELLO_MAX + 8;
+        assert_eq!(reason(&ping.to_bytes(), false), Reason::Malformed);
+        // A string that claims to be longer than everything.
+        let mut lying = good;
+        lying[HEADER + 12..HEADER + 20].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(reason(&lying, false), Reason::Malformed);
+    }
+}

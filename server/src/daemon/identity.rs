@@ -1,0 +1,150 @@
+//! Who a guest is and what it may do: decided from the endpoint it arrived at, what the kernel says of its peer, and for
+//! TCP alone its token (design D13). Pure: no clock, no I/O.
+
+use crate::config::{Config, Identity, Policy, Rights, Vm};
+use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::transport::Peer;
+
+/// A guest that may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// Its VM: a rule's name, or one made of the connection, which no rule can have.
+    pub(super) vm: String,
+    /// What it may do.
+    pub(super) rights: Rights,
+    /// Sessions of the VM at once.
+    pub(super) max_sessions: Option<usize>,
+}
+
+/// Why a guest may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Denied {
+    /// A rule or the default says so.
+    #[error("VM '{0}' may not use this server's devices")]
+    Policy(String),
+    /// TCP without a token, or with one that is nobody's.
+    #[error("a connection over TCP needs a token that the server knows")]
+    Token,
+}
+
+/// Decides.
+pub(super) fn identify(
+    config: &Config,
+    endpoint: &Endpoint,
+    peer: &Peer,
+    token: Option<&str>,
+) -> Result<Admitted, Denied> {
+    let is = |vm: &&Vm| match (&vm.identity, peer, endpoint) {
+        (Identity::Cid(wanted), Peer::Vsock { cid }, _) => wanted == cid,
+        (Identity::Socket(wanted), Peer::Unix { .. }, Endpoint::Unix(path)) => wanted == path,
+        (Identity::Token(wanted), Peer::Tcp { .. }, _) => token.is_some_and(|token| same(token, wanted)),
+        _ => false,
+    };
+    let admitted = match config.vms.iter().find(is) {
+        Some(vm) => {
+            Admitted { vm: vm.name.clone(), rights: vm.rights.clone(), max_sessions: vm.max_sessions }
+        }
+        None => {
+            let vm = match peer {
+                Peer::Vsock { cid } => format!("vsock:{cid}"),
+                Peer::Unix { .. } => endpoint.to_string(),
+                Peer::Tcp { .. } => "tcp".to_owned(),
+            };
+            if matches!(peer, Peer::Tcp { .. }) && !config.tcp.anonymous {
+                let known = config.tcp.token.as_deref();
+                if !known.zip(token).is_some_and(|(known, token)| same(token, known)) {
+                    return Err(Denied::Token);
+                }
+            }
+            Admitted { vm, rights: config.default.clone(), max_sessions: None }
+        }
+    };
+    match admitted.rights.policy {
+        Policy::Allow => Ok(admitted),
+        Policy::Deny => Err(Denied::Policy(admitted.vm)),
+    }
+}
+
+/// The peer, for the log and the status.
+pub(super) fn describe(endpoint: &Endpoint, peer: &Peer) -> String {
+    match peer {
+        Peer::Unix { pid: Some(pid), uid: Some(uid) } => format!("{endpoint} pid {pid} uid {uid}"),
+        Peer::Unix { .. } => endpoint.to_string(),
+        Peer::Vsock { cid } => format!("vsock cid {cid}"),
+        Peer::Tcp { address } => format!("tcp {address}"),
+    }
+}
+
+/// Compares secrets in a time that does not tell how far they agree.
+fn same(one: &str, other: &str) -> bool {
+    let differences = one.bytes().zip(other.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    one.len() == other.len() && std::hint::black_box(differences) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    const SECRET: &str = "0123456789abcdef";
+
+    fn config(more: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "listen = [\"unix:/run/a.sock\", \"vsock:9700\", \"tcp:127.0.0.1:1\"]\n{more}\n\
+             [[vm]]\nname = \"red\"\ncid = 3\nmax_sessions = 2\n\
+             [[vm]]\nname = \"blue\"\nsocket = \"/run/blue.sock\"\n\
+             [[vm]]\nname = \"green\"\ntoken = \"{SECRET}\"\n\
+             [[vm]]\nname = \"black\"\ncid = 5\npolicy = \"deny\"\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        let sources = Sources { file: file.path().to_owned(), file_is_named: true, ..Sources::default() };
+        Config::load(&sources).unwrap()
+    }
+
+    fn name(config: &Config, endpoint: &str, peer: &Peer, token: Option<&str>) -> Result<String, Denied> {
+        identify(config, &endpoint.parse().unwrap(), peer, token).map(|admitted| admitted.vm)
+    }
+
+    #[test]
+    fn the_kernel_says_who_it_is() {
+        let config = config("");
+        let unix = Peer::Unix { pid: Some(1), uid: Some(0) };
+        let vsock = |cid| Peer::Vsock { cid };
+        assert_eq!(name(&config, "vsock:9700", &vsock(3), None).unwrap(), "red");
+        assert_eq!(name(&config, "vsock:9700", &vsock(4), None).unwrap(), "vsock:4");
+        assert_eq!(name(&config, "unix:/run/blue.sock", &unix, None).unwrap(), "blue");
+        assert_eq!(name(&config, "unix:/run/a.sock", &unix, None).unwrap(), "unix:/run/a.sock");
+        assert_eq!(
+            name(&config, "vsock:9700", &vsock(5), None),
+            Err(Denied::Policy("black".into()))
+        );
+    }
+
+    #[test]
+    fn a_token_counts_over_tcp_only() {
+        let config = config("");
+        let tcp = Peer::Tcp { address: "127.0.0.1:5".into() };
+        let unix = Peer::Unix { pid: None, uid: None };
+        assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, Some(SECRET)).unwrap(), "green");
+        for token in [None, Some(""), Some("0123456789abcdeF"), Some("0123456789abcdef0")] {
+            assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, token), Err(Denied::Token), "{token:?}");
+        }
+        assert_eq!(name(&config, "unix:/run/a.sock", &unix, Some(SECRET)).unwrap(), "unix:/run/a.sock");
+        assert_eq!(name(&config, "vsock:9700", &Peer::Vsock { cid: 4 }, Some(SECRET)).unwrap(), "vsock:4");
+    }
+
+    #[test]
+    fn strangers_get_the_default() {
+        let strict = config("default.policy = \"deny\"\ntcp.token = \"another-token-of-mine\"");
+        let unix = Peer::Unix { pid: None, uid: None };
+        assert!(name(&strict, "unix:/run/a.sock", &unix, None).is_err());
+        assert_eq!(name(&strict, "unix:/run/blue.sock", &unix, None).unwrap(), "blue");
+        assert_eq!(name(&strict, "vsock:9700", &Peer::Vsock { cid: 3 }, None).unwrap(), "red");
+        let tcp = Peer::Tcp { address: "127.0.0.1:5".into() };
+        let denied = name(&strict, "tcp:127.0.0.1:1", &tcp, Some("another-token-of-mine"));
+        assert_eq!(denied, Err(Denied::Policy("tcp".into())));
+        let open = config("tcp.anonymous = true");
+        assert_eq!(name(&open, "tcp:127.0.0.1:1", &tcp, None).unwrap(), "tcp");
+    }
+}

@@ -1,0 +1,391 @@
+//! The daemon: listens, admits guests, keeps workers warm, hands each guest process to one, and watches them.
+//!
+//! It never talks to a driver and never holds a guest's bytes beyond its hello; workers do both. The main thread owns the
+//! daemon's life ([`run`]): it waits for [`Event`]s and does nothing else. All other threads sleep in the kernel, so that
+//! an idle daemon costs no CPU.
+
+mod admin;
+mod admit;
+mod driver;
+mod identity;
+mod listen;
+mod pool;
+mod process;
+mod refusal;
+mod session;
+mod system;
+mod totals;
+mod watch;
+
+use crate::config::{Config, Sources};
+use crate::log::{self, Limited};
+use parking_lot::RwLock;
+use pxos_protocol::endpoint::Endpoint;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+use tracing::{error, info, warn};
+
+/// Threads of the daemon need little stack: the deepest thing they do is to read JSON of bounded depth.
+const STACK: usize = 512 << 10;
+/// How long sessions may take to tell their guests of the end once the time to drain is over.
+const DISMISSAL: Duration = Duration::from_secs(2);
+/// How long killed workers may take to be gone: the driver may hold them for a while.
+const REAPING: Duration = Duration::from_secs(10);
+
+/// What all threads share.
+#[derive(Debug)]
+struct Daemon {
+    config: RwLock<Arc<Config>>,
+    life: AtomicU8,
+    pool: pool::Pool,
+    sessions: session::Sessions,
+    endpoints: listen::Endpoints,
+    connecting: admit::Connecting,
+    totals: totals::Totals,
+    limits: LogLimits,
+    started: (SystemTime, Instant),
+    events: Sender<Event>,
+}
+
+/// Limits on what others can make the daemon write to the log.
+#[derive(Debug)]
+struct LogLimits {
+    accept: Limited,
+    session_end: Limited,
+    refusal: [Limited; refusal::Reason::ALL.len()],
+}
+
+/// What the main thread waits for.
+#[derive(Debug)]
+enum Event {
+    /// A signal.
+    Signal(i32),
+    /// The choice of the driver is settled.
+    Driver(pool::Outcome),
+    /// A worker is dead and waited for.
+    WorkerEnded,
+}
+
+/// Stages of the daemon's life; `Daemon::life` holds one as a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Life {
+    Starting,
+    Running,
+    Draining,
+}
+
+impl Daemon {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read())
+    }
+
+    fn is_draining(&self) -> bool {
+        self.life.load(Ordering::Relaxed) == Life::Draining as u8
+    }
+
+    fn set_life(&self, life: Life) {
+        self.life.store(life as u8, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> &'static str {
+        match self.life.load(Ordering::Relaxed) {
+            0 => "starting",
+            1 => "running",
+            _ => "draining",
+        }
+    }
+
+    /// Wakes the main thread, if there is something to tell.
+    fn tell(&self, event: Option<Event>) {
+        if let Some(event) = event {
+            // The receiver is gone only when the process ends.
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn launch(&self) -> process::Launch {
+        let config = self.config();
+        process::Launch {
+            program: config.worker_program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+            devices: config.devices.clone(),
+            log: config.log,
+        }
+    }
+}
+
+/// Runs the daemon until it is told to end. The log is open.
+pub fn run(config: Config, sources: &Sources) -> ExitCode {
+    info!(version = crate::handoff::SOFTWARE, pid = std::process::id(), "pxos-server starts");
+    let (events, inbox) = channel();
+    match start(config, events.clone()) {
+        Ok(daemon) => {
+            if let Err(failure) = forward_signals(events) {
+                error!("signals cannot be handled: {failure}");
+                return ExitCode::FAILURE;
+            }
+            let code = live(&daemon, &inbox, sources);
+            daemon.endpoints.keep(&[]);
+            let _ = std::fs::remove_file(&daemon.config().control);
+            info!("pxos-server ends");
+            code
+        }
+        Err(message) => {
+            error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Binds everything and starts all threads; nothing is accepted before there is a driver.
+fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
+    system::set_private_umask();
+    system::raise_file_limit();
+    let candidates = driver::candidates(&config.driver)?;
+    let control = admin::bind(&config.control, config.control_mode).map_err(|error| {
+        format!("cannot make the control socket {} (--control names another): {error}", config.control.display())
+    })?;
+    let daemon = Arc::new(Daemon {
+        pool: pool::Pool::new(config.pool.size, candidates),
+        life: AtomicU8::new(Life::Starting as u8),
+        sessions: session::Sessions::default(),
+        endpoints: listen::Endpoints::default(),
+        connecting: admit::Connecting::default(),
+        totals: totals::Totals::default(),
+        limits: LogLimits {
+            accept: Limited::new(),
+            session_end: Limited::new(),
+            refusal: std::array::from_fn(|_| Limited::new()),
+        },
+        started: (SystemTime::now(), Instant::now()),
+        config: RwLock::new(Arc::new(config)),
+        events,
+    });
+    let config = daemon.config();
+    daemon
+        .endpoints
+        .bind(&config.listen, config.socket_mode, config.listen_is_default)
+        .map_err(|errors| lines(&errors))?;
+    admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let pool = Arc::clone(&daemon);
+    // Never ends before the process does, because the workers die with this thread.
+    let forever = move || {
+        pool.pool.run(
+            || pool.launch(),
+            |worker, child| watch::spawn(&pool, worker, child),
+            |outcome| pool.tell(Some(Event::Driver(outcome))),
+        );
+        loop {
+            std::thread::park();
+        }
+    };
+    spawn_thread("pool".into(), forever).map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(daemon)
+}
+
+/// The main thread: one event after the other.
+fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> ExitCode {
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+    let mut stage = Stage::Living;
+    loop {
+        let deadline = match stage {
+            Stage::Living => None,
+            Stage::Draining(deadline) | Stage::Dismissing(deadline) | Stage::Reaping(deadline) => Some(deadline),
+        };
+        let event = next(inbox, deadline, watchdog);
+        if watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+        match event {
+            Some(Event::Signal(SIGHUP)) if stage == Stage::Living => reload(daemon, sources),
+            Some(Event::Signal(SIGTERM | SIGINT)) if stage == Stage::Living => stage = drain(daemon),
+            Some(Event::Signal(SIGTERM | SIGINT)) => {
+                warn!("told to end again: sessions are killed");
+                stage = reap(daemon);
+            }
+            Some(Event::Driver(pool::Outcome::Decided { driver, fallback })) if stage == Stage::Living => {
+                open(daemon, &driver, fallback.as_deref());
+            }
+            Some(Event::Driver(pool::Outcome::Hopeless(message))) if stage == Stage::Living => {
+                error!("no driver can be used: {message}");
+                return ExitCode::FAILURE;
+            }
+            Some(_) => {}
+            None => stage = next_stage(daemon, stage),
+        }
+        if stage != Stage::Living && is_over(daemon) {
+            return ExitCode::SUCCESS;
+        }
+        if let Stage::Reaping(deadline) = stage
+            && Instant::now() >= deadline
+        {
+            error!(sessions = daemon.sessions.count(), "killed workers are still there; the kernel has to end them");
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// Where the main thread is; each stage of the end has a deadline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Living,
+    /// Sessions may end by themselves.
+    Draining(Instant),
+    /// Workers were told to end.
+    Dismissing(Instant),
+    /// Workers were killed.
+    Reaping(Instant),
+}
+
+/// The next event, or `None` where the deadline or the watchdog's time has come.
+fn next(inbox: &Receiver<Event>, deadline: Option<Instant>, watchdog: Option<Duration>) -> Option<Event> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    match [left, watchdog].into_iter().flatten().min() {
+        None => inbox.recv().ok(),
+        Some(timeout) => inbox.recv_timeout(timeout).ok(),
+    }
+}
+
+/// There is a driver: guests may come.
+fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) {
+    if let Some(why) = fallback {
+        shout(&format!(
+            "NO GPU IS USED. {why}\n\
+             CUDA programs of guests run on this machine's CPU instead ({}), slowly.\n\
+             driver = \"soft\" says that this is meant; driver = \"PATH\" names the right libcuda.",
+            driver.display()
+        ));
+        warn!(driver = %driver.display(), reason = why, "no GPU is used: guests' programs run on this CPU");
+    }
+    let software = daemon.pool.snapshot().is_some_and(|snapshot| snapshot.software);
+    info!(driver = %driver.display(), software, "driver is ready");
+    daemon.set_life(Life::Running);
+    daemon.endpoints.start(daemon);
+    let status = format!("driver {}{}", driver.display(), if software { " (this CPU)" } else { "" });
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Says something on stderr that nobody overlooks, whatever the log's level and form.
+#[expect(clippy::print_stderr, reason = "an operator at the terminal must see this even where the log goes elsewhere")]
+fn shout(text: &str) {
+    let rule = "*".repeat(76);
+    eprintln!("{rule}");
+    for line in text.lines() {
+        eprintln!("* {line}");
+    }
+    eprintln!("{rule}");
+}
+
+fn drain(daemon: &Arc<Daemon>) -> Stage {
+    let timeout = daemon.config().drain_timeout;
+    let sessions = daemon.sessions.count();
+    info!(sessions, "told to end: no more guests are let in, and sessions have {timeout:?} to end");
+    notify(&[NotifyState::Stopping]);
+    daemon.set_life(Life::Draining);
+    daemon.endpoints.keep(&[]);
+    daemon.pool.close();
+    Stage::Draining(Instant::now() + timeout)
+}
+
+/// The deadline of `stage` has come, or merely the watchdog's time.
+fn next_stage(daemon: &Arc<Daemon>, stage: Stage) -> Stage {
+    match stage {
+        Stage::Draining(deadline) if Instant::now() >= deadline => {
+            warn!(sessions = daemon.sessions.count(), "sessions are ended");
+            daemon.sessions.dismiss_all();
+            Stage::Dismissing(Instant::now() + DISMISSAL)
+        }
+        Stage::Dismissing(deadline) if Instant::now() >= deadline => reap(daemon),
+        stage => stage,
+    }
+}
+
+fn reap(daemon: &Arc<Daemon>) -> Stage {
+    daemon.sessions.kill_all();
+    Stage::Reaping(Instant::now() + REAPING)
+}
+
+/// Whether nothing runs any more.
+fn is_over(daemon: &Arc<Daemon>) -> bool {
+    daemon.sessions.count() == 0
+}
+
+/// Reads the configuration again: all of it, or nothing if anything in it is wrong.
+fn reload(daemon: &Arc<Daemon>, sources: &Sources) {
+    let now = NotifyState::monotonic_usec_now().ok();
+    notify(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
+    match try_reload(daemon, sources) {
+        Ok(()) => info!("configuration is read again"),
+        Err(message) => {
+            for line in message.lines() {
+                error!("{line}");
+            }
+            error!("the configuration is not changed");
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
+    let old = daemon.config();
+    let mut new = Config::load(sources).map_err(|problems| problems.to_string())?;
+    let (changed, restart) = old.differences(&new);
+    // What only a start can change stays.
+    (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
+    (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
+    new.log.format = old.log.format;
+    if new.listen.iter().any(|endpoint| *endpoint == Endpoint::Unix(new.control.clone())) {
+        return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
+    }
+    daemon
+        .endpoints
+        .bind(&new.listen, new.socket_mode, new.listen_is_default)
+        .map_err(|errors| lines(&errors))?;
+    log::set_level(new.log.level);
+    for line in changed {
+        info!("changed: {line}");
+    }
+    for line in restart {
+        warn!("changes with the next start only: {line}");
+    }
+    let new = Arc::new(new);
+    *daemon.config.write() = Arc::clone(&new);
+    daemon.endpoints.keep(&new.listen);
+    if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
+        daemon.endpoints.start(daemon);
+    }
+    daemon.pool.set_size(new.pool.size);
+    Ok(())
+}
+
+fn lines<T: std::fmt::Display>(errors: &[T]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn forward_signals(events: Sender<Event>) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    spawn_thread("signals".into(), move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd cannot be told");
+    }
+}
+
+fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // The kernel keeps 15 characters of a name.
+    std::thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
+}

@@ -1,0 +1,343 @@
+//! The pool: workers that have the driver initialised and wait for a session, and the guests that wait for a worker.
+//!
+//! One thread starts workers ([`run`]); each worker has a watcher ([`super::watch`]) that tells the pool when it is
+//! ready and when it is not. Guests are served in the order in which they came.
+
+use super::driver::Candidate;
+use super::process::{Launch, Phase, Worker};
+use parking_lot::{Condvar, Mutex};
+use pxos_protocol::control::Snapshot;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Workers that start at once: initialising the driver is slow, and slower when many do it together.
+const STARTING_MAX: usize = 4;
+/// After a failure the next worker waits this long, and twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Failures in a row after which guests are told rather than kept waiting.
+const HOPELESS: u32 = 3;
+/// How often a waiting guest is looked at: one that has gone needs no worker.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    size: usize,
+    closed: bool,
+    /// The driver in use, or the one that is being tried.
+    driver: Option<Candidate>,
+    /// Drivers to try where that one fails before any worker was ready.
+    untried: VecDeque<Candidate>,
+    /// What the drivers said that failed.
+    tried: Vec<String>,
+    snapshot: Option<Arc<Snapshot>>,
+    starting: Vec<Arc<Worker>>,
+    /// Workers between the decision to start them and the process.
+    launching: usize,
+    warm: VecDeque<Arc<Worker>>,
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
+    failures_in_row: u32,
+    failures: u64,
+    last_failure: Option<String>,
+    not_before: Option<Instant>,
+}
+
+/// What the start of the first worker led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// There is a driver; `fallback` says why it is not the GPU's where one was hoped for.
+    Decided {
+        /// The driver's path or name.
+        driver: PathBuf,
+        /// Why it is not the first choice.
+        fallback: Option<String>,
+    },
+    /// No driver works; one line that says why for each.
+    Hopeless(String),
+}
+
+/// Why a guest gets no worker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoWorker {
+    /// The daemon ends.
+    #[error("the server is shutting down")]
+    Closed,
+    /// None was ready in time.
+    #[error("no worker became ready within {0:?}")]
+    Timeout(Duration),
+    /// Workers cannot be started.
+    #[error("no worker can be started: {0}")]
+    Failing(String),
+    /// The guest does not wait any more.
+    #[error("the guest has gone")]
+    Gone,
+}
+
+/// The pool at one moment, for the status.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) size: usize,
+    pub(super) warm: Vec<Arc<Worker>>,
+    pub(super) starting: usize,
+    pub(super) waiting: usize,
+    pub(super) failures: u64,
+    pub(super) last_failure: Option<String>,
+    pub(super) driver: Option<Candidate>,
+    pub(super) fallback: Option<String>,
+}
+
+impl Pool {
+    /// An empty pool that will hold `size` workers of the first of `candidates` that works.
+    pub(super) fn new(size: usize, candidates: Vec<Candidate>) -> Self {
+        let mut untried = VecDeque::from(candidates);
+        let state = State {
+            size,
+            closed: false,
+            driver: untried.pop_front(),
+            untried,
+            tried: Vec::new(),
+            snapshot: None,
+            starting: Vec::new(),
+            launching: 0,
+            warm: VecDeque::new(),
+            waiting: VecDeque::new(),
+            next_ticket: 0,
+            failures_in_row: 0,
+            failures: 0,
+            last_failure: None,
+            not_before: None,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Starts workers as long as the pool is open; each is passed to `watch`, and what settles the driver to `tell`. The thread that calls this must live as
+    /// long as the workers do.
+    pub(super) fn run(
+        &self,
+        launch: impl Fn() -> Launch,
+        watch: impl Fn(Arc<Worker>, Child),
+        tell: impl Fn(Outcome),
+    ) {
+        while let Some(driver) = self.next_start() {
+            match Worker::start(&launch(), &driver) {
+                Ok((worker, child)) => {
+                    let worker = Arc::new(worker);
+                    let mut state = self.state.lock();
+                    state.launching -= 1;
+                    state.starting.push(Arc::clone(&worker));
+                    if state.closed {
+                        worker.kill();
+                    }
+                    drop(state);
+                    watch(worker, child);
+                }
+                Err(error) => {
+                    self.state.lock().launching -= 1;
+                    let message = format!("a worker process cannot be started: {error}");
+                    if let Some(outcome) = self.failed(None, &message) {
+                        tell(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a worker should be started: the driver that it opens. `None` once the pool is closed.
+    fn next_start(&self) -> Option<PathBuf> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let wanted = state.wanted();
+            let pause = state.not_before.filter(|time| *time > Instant::now());
+            match (wanted, pause, &state.driver) {
+                (true, None, Some(driver)) => {
+                    let driver = driver.path.clone();
+                    state.launching += 1;
+                    return Some(driver);
+                }
+                (true, Some(time), _) => {
+                    self.changed.wait_until(&mut state, time);
+                }
+                _ => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// A worker says that it is ready. Returns an outcome if it is the first.
+    pub(super) fn ready(&self, worker: &Arc<Worker>, snapshot: Snapshot) -> Option<Outcome> {
+        let mut state = self.state.lock();
+        state.starting.retain(|other| other.pid != worker.pid);
+        state.failures_in_row = 0;
+        state.not_before = None;
+        let first = state.snapshot.is_none();
+        state.snapshot = Some(Arc::new(snapshot));
+        if state.closed {
+            worker.kill();
+        } else {
+            *worker.phase.lock() = Phase::Warm;
+            state.warm.push_back(Arc::clone(worker));
+        }
+        self.changed.notify_all();
+        first.then(|| Outcome::Decided {
+            driver: state.driver.as_ref().expect("a worker started with it").path.clone(),
+            fallback: state.fallback(),
+        })
+    }
+
+    /// A worker died or failed before it was ready (`None`: before it was a process). Returns an outcome if that settles
+    /// the choice of the driver.
+    pub(super) fn failed(&self, worker: Option<&Worker>, message: &str) -> Option<Outcome> {
+        let mut state = self.state.lock();
+        if let Some(worker) = worker {
+            state.starting.retain(|other| other.pid != worker.pid);
+        }
+        self.changed.notify_all();
+        if state.closed {
+            return None;
+        }
+        state.failures += 1;
+        state.last_failure = Some(message.to_owned());
+        if state.snapshot.is_some() {
+            state.failures_in_row += 1;
+            let pause = FIRST_PAUSE * 2u32.saturating_pow((state.failures_in_row - 1).min(10));
+            state.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+            return None;
+        }
+        // Nothing was ever ready (and one starts at a time until then): the driver is not to be used.
+        let failed = state.driver.take();
+        let name = failed.map_or_else(String::new, |driver| format!("{}: ", driver.path.display()));
+        state.tried.push(format!("{name}{message}"));
+        state.driver = state.untried.pop_front();
+        if state.driver.is_none() {
+            state.closed = true;
+            return Some(Outcome::Hopeless(state.tried.join("; ")));
+        }
+        None
+    }
+
+    /// A worker that was ready died before it had a session.
+    pub(super) fn died(&self, worker: &Worker, message: &str) {
+        let mut state = self.state.lock();
+        state.warm.retain(|other| other.pid != worker.pid);
+        state.failures += 1;
+        state.last_failure = Some(message.to_owned());
+        // If the next one dies as well, it is not at once.
+        state.not_before = Some(Instant::now() + LOOK);
+        self.changed.notify_all();
+    }
+
+    /// A warm worker, as soon as there is one for this guest, whom `gone` says to have given up.
+    pub(super) fn take(&self, timeout: Duration, gone: impl Fn() -> bool) -> Result<Arc<Worker>, NoWorker> {
+        let mut state = self.state.lock();
+        let deadline = Instant::now() + timeout;
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting.push_back(ticket);
+        self.changed.notify_all();
+        let result = loop {
+            if state.closed {
+                break Err(NoWorker::Closed);
+            }
+            if state.waiting.front() == Some(&ticket)
+                && let Some(worker) = state.warm.pop_front()
+            {
+                break Ok(worker);
+            }
+            if state.failures_in_row >= HOPELESS {
+                break Err(NoWorker::Failing(state.last_failure.clone().unwrap_or_default()));
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                break Err(NoWorker::Timeout(timeout));
+            }
+            if self.changed.wait_until(&mut state, deadline.min(now + LOOK)).timed_out() && gone() {
+                break Err(NoWorker::Gone);
+            }
+        };
+        state.waiting.retain(|other| *other != ticket);
+        // The next in the queue may have a worker waiting for it, and the pool one to start.
+        self.changed.notify_all();
+        result
+    }
+
+    /// Changes how many workers wait; those that are too many end.
+    pub(super) fn set_size(&self, size: usize) {
+        let mut state = self.state.lock();
+        state.size = size;
+        while state.warm.len() > size {
+            if let Some(worker) = state.warm.pop_back() {
+                // Gone at once for the pool; its watcher reaps it.
+                *worker.phase.lock() = Phase::Gone;
+                worker.kill();
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Ends the pool: no more workers, and those without a session are killed. Guests that wait are told.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        for worker in &state.starting {
+            worker.kill();
+        }
+        for worker in &state.warm {
+            *worker.phase.lock() = Phase::Gone;
+            worker.kill();
+        }
+        state.warm.clear();
+        self.changed.notify_all();
+    }
+
+    /// What the driver says of its devices, once a worker was ready.
+    pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.state.lock().snapshot.clone()
+    }
+
+    /// Now.
+    pub(super) fn view(&self) -> View {
+        let state = self.state.lock();
+        View {
+            size: state.size,
+            warm: state.warm.iter().cloned().collect(),
+            starting: state.starting.len() + state.launching,
+            waiting: state.waiting.len(),
+            failures: state.failures,
+            last_failure: state.last_failure.clone(),
+            driver: state.driver.clone().filter(|_| state.snapshot.is_some()),
+            fallback: state.fallback(),
+        }
+    }
+}
+
+impl State {
+    /// Whether another worker should be started.
+    fn wanted(&self) -> bool {
+        let starting = self.starting.len() + self.launching;
+        if self.snapshot.is_none() {
+            // One finds out whether the driver works.
+            return starting == 0;
+        }
+        let wanted = self.size + self.waiting.len();
+        starting < STARTING_MAX && self.warm.len() + starting < wanted
+    }
+
+    fn fallback(&self) -> Option<String> {
+        let is_fallback = self.driver.as_ref().is_some_and(|driver| driver.is_fallback);
+        is_fallback.then(|| self.tried.join("; "))
+    }
+}

@@ -1,0 +1,158 @@
+//! The table of sessions, and how many there may be.
+
+use super::process::Worker;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// A session: one guest process and its worker.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The VM.
+    pub(super) vm: String,
+    /// The program in the guest, fit for a log.
+    pub(super) program: String,
+    /// Its process id there.
+    pub(super) pid: u32,
+    /// Version of its shim, fit for a log.
+    pub(super) software: String,
+    /// Where it came from.
+    pub(super) peer: String,
+    /// Its worker.
+    pub(super) worker: Arc<Worker>,
+    /// When it began.
+    pub(super) started: (SystemTime, Instant),
+    /// Whether an operator or the end of the daemon ended it.
+    pub(super) dismissed: bool,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: BTreeMap<u64, Session>,
+    last: u64,
+    /// Places given out for sessions that do not stand yet, by VM.
+    reserved: BTreeMap<String, usize>,
+}
+
+/// A place for a session, which is free again when this goes.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    sessions: &'a Sessions,
+    /// Number that the session will have.
+    pub(super) id: u64,
+    vm: String,
+}
+
+/// Why there is no place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Full {
+    /// The server has as many as it may.
+    #[error("the server has {0} sessions already, as many as it may (max_sessions)")]
+    Server(usize),
+    /// The VM has.
+    #[error("VM '{0}' has {1} sessions already, as many as it may (max_sessions)")]
+    Vm(String, usize),
+}
+
+impl Sessions {
+    /// Reserves a place.
+    pub(super) fn reserve(&self, vm: &str, most: usize, most_of_vm: Option<usize>) -> Result<Place<'_>, Full> {
+        let mut table = self.table.lock();
+        let all = table.sessions.len() + table.reserved.values().sum::<usize>();
+        if all >= most {
+            return Err(Full::Server(all));
+        }
+        let of_vm = table.sessions.values().filter(|session| session.vm == vm).count()
+            + table.reserved.get(vm).copied().unwrap_or(0);
+        if most_of_vm.is_some_and(|most| of_vm >= most) {
+            return Err(Full::Vm(vm.to_owned(), of_vm));
+        }
+        *table.reserved.entry(vm.to_owned()).or_default() += 1;
+        table.last += 1;
+        Ok(Place { sessions: self, id: table.last, vm: vm.to_owned() })
+    }
+
+    /// Enters a session under its number.
+    pub(super) fn begin(&self, id: u64, session: Session) {
+        self.table.lock().sessions.insert(id, session);
+    }
+
+    /// Takes a session out.
+    pub(super) fn end(&self, id: u64) -> Option<Session> {
+        self.table.lock().sessions.remove(&id)
+    }
+
+    /// Ends a session from here; whether there is one of that number.
+    pub(super) fn dismiss(&self, id: u64) -> bool {
+        self.table.lock().sessions.get_mut(&id).map(dismiss).is_some()
+    }
+
+    /// Ends all sessions from here.
+    pub(super) fn dismiss_all(&self) {
+        self.table.lock().sessions.values_mut().for_each(dismiss);
+    }
+
+    /// Kills all workers of sessions.
+    pub(super) fn kill_all(&self) {
+        for session in self.table.lock().sessions.values_mut() {
+            session.dismissed = true;
+            session.worker.kill();
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.table.lock().sessions.len()
+    }
+
+    /// Something of each, oldest first.
+    pub(super) fn map<T>(&self, of: impl Fn(u64, &Session) -> T) -> Vec<T> {
+        self.table.lock().sessions.iter().map(|(id, session)| of(*id, session)).collect()
+    }
+}
+
+fn dismiss(session: &mut Session) {
+    session.dismissed = true;
+    session.worker.dismiss();
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut table = self.sessions.table.lock();
+        if let Some(count) = table.reserved.get_mut(&self.vm) {
+            *count -= 1;
+            if *count == 0 {
+                table.reserved.remove(&self.vm);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let sessions = Sessions::default();
+        let one = sessions.reserve("red", 3, Some(2)).unwrap();
+        let two = sessions.reserve("red", 3, Some(2)).unwrap();
+        assert!(two.id > one.id);
+        assert_eq!(sessions.reserve("red", 3, Some(2)).unwrap_err(), Full::Vm("red".into(), 2));
+        let three = sessions.reserve("blue", 3, None).unwrap();
+        assert_eq!(sessions.reserve("blue", 3, None).unwrap_err(), Full::Server(3));
+        drop((one, three));
+        let four = sessions.reserve("red", 3, Some(2)).unwrap();
+        assert!(four.id > two.id);
+        drop((two, four));
+        assert!(sessions.table.lock().reserved.is_empty());
+        assert!(!sessions.dismiss(1));
+    }
+}

@@ -1,0 +1,225 @@
+//! Watching one worker from its start to its end: one thread, which sleeps until the worker speaks or dies.
+//!
+//! Whatever a worker does, it ends here: one that is not ready in time, says what it may not say, or stays although its
+//! control socket is closed, is killed; and every one is waited for.
+
+use super::process::{Phase, Worker};
+use super::{Daemon, Event, system};
+use crate::handoff::{self, EndReason, FromWorker};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+/// How long a worker may take to end once its control socket is closed: time for a word to its guest.
+const DISMISSED: Duration = Duration::from_secs(1);
+/// How long a worker may take to end once it said that it does: the driver gives back all memory.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Watches `worker` in a thread of its own.
+pub(super) fn spawn(daemon: &Arc<Daemon>, worker: Arc<Worker>, child: Child) {
+    let daemon = Arc::clone(daemon);
+    let name = format!("worker-{}", worker.pid);
+    let other = Arc::clone(&worker);
+    let spawned = super::spawn_thread(name, move || watch(&daemon, &worker, child));
+    if let Err(error) = spawned {
+        // Nobody would ever wait for it; its death by this is seen by nobody but the kernel.
+        warn!(worker = other.pid, %error, "no thread to watch a worker; it is killed");
+        other.kill();
+    }
+}
+
+/// What a worker said that matters after its death.
+#[derive(Debug, Default)]
+struct Said {
+    failed: Option<String>,
+    ended: Option<(EndReason, String)>,
+    wrong: Option<String>,
+}
+
+fn watch(daemon: &Arc<Daemon>, worker: &Arc<Worker>, mut child: Child) {
+    let mut said = Said::default();
+    let start_timeout = daemon.config().pool.start_timeout;
+    let mut deadline = Some(Instant::now() + start_timeout);
+    let mut listening = true;
+    loop {
+        let control = if listening { worker.control().as_fd() } else { worker.process() };
+        let ready = system::poll([worker.process(), control], deadline);
+        let [dead, speaks] = ready.unwrap_or([true, false]);
+        if listening && speaks {
+            match hear(daemon, worker, &mut said) {
+                Heard::Ready => deadline = None,
+                Heard::Last => deadline = Some(Instant::now() + ENDING),
+                Heard::Closed => {
+                    listening = false;
+                    deadline = Some(Instant::now() + DISMISSED);
+                }
+                Heard::Wrong => {
+                    listening = false;
+                    worker.kill();
+                    deadline = None;
+                }
+            }
+        } else if dead {
+            break;
+        } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if *worker.phase.lock() == Phase::Starting && said.failed.is_none() {
+                said.failed = Some(format!("the worker was not ready within {start_timeout:?}"));
+            }
+            worker.kill();
+            deadline = None;
+        }
+    }
+    system::kill_group(worker.pid);
+    match child.wait() {
+        Ok(status) => finish(daemon, worker, said, status),
+        Err(error) => {
+            warn!(worker = worker.pid, %error, "a worker cannot be waited for");
+            finish(daemon, worker, said, ExitStatus::from_raw(0));
+        }
+    }
+}
+
+enum Heard {
+    Ready,
+    Last,
+    Closed,
+    Wrong,
+}
+
+fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
+    let phase = *worker.phase.lock();
+    match (handoff::receive::<FromWorker>(worker.control()), phase) {
+        (Ok(None), _) => Heard::Closed,
+        (Ok(Some((FromWorker::Ready { snapshot, .. }, _))), Phase::Starting) => {
+            info!(worker = worker.pid, devices = snapshot.devices.len(), "worker is warm");
+            let outcome = daemon.pool.ready(worker, snapshot);
+            daemon.tell(outcome.map(Event::Driver));
+            Heard::Ready
+        }
+        (Ok(Some((FromWorker::Failed { message }, _))), Phase::Starting) => {
+            said.failed = Some(crate::log::printable(&message, 500));
+            Heard::Last
+        }
+        (Ok(Some((FromWorker::Ended { reason, message }, _))), Phase::Assigned(_)) if said.ended.is_none() => {
+            said.ended = Some((reason, crate::log::printable(&message, 500)));
+            Heard::Last
+        }
+        (Ok(Some(_)), Phase::Gone) => Heard::Closed,
+        (Ok(Some(_)), phase) => {
+            said.wrong = Some(format!("it said what it may not say ({phase:?})"));
+            Heard::Wrong
+        }
+        (Err(error), _) => {
+            said.wrong = Some(error.to_string());
+            Heard::Wrong
+        }
+    }
+}
+
+/// The worker is dead and waited for.
+fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitStatus) {
+    let phase = std::mem::replace(&mut *worker.phase.lock(), Phase::Gone);
+    let how = said.wrong.clone().unwrap_or_else(|| describe(status));
+    match phase {
+        Phase::Starting => {
+            let message = said.failed.unwrap_or(how);
+            if !daemon.is_draining() {
+                warn!(worker = worker.pid, "worker failed to start: {message}");
+            }
+            let outcome = daemon.pool.failed(Some(worker), &message);
+            daemon.tell(outcome.map(Event::Driver));
+        }
+        Phase::Warm => {
+            warn!(worker = worker.pid, "warm worker died: {how}");
+            daemon.pool.died(worker, &how);
+        }
+        Phase::Assigned(id) => end_session(daemon, id, &said, status, &how),
+        Phase::Gone => debug!(worker = worker.pid, "spare worker ended"),
+    }
+    daemon.tell(Some(Event::WorkerEnded));
+}
+
+fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
+    let Some(session) = daemon.sessions.end(id) else { return };
+    let (word, message) = match &said.ended {
+        _ if said.wrong.is_some() => ("wrong", how),
+        _ if session.dismissed => ("dismissed", how),
+        Some((reason, message)) if status.success() || message_matters(*reason) => {
+            (word_of(*reason), message.as_str())
+        }
+        _ if status.signal().is_some() => ("signal", how),
+        _ if !status.success() => ("exit", how),
+        _ => ("closed", ""),
+    };
+    let counters = session.worker.stats.read();
+    daemon.totals.ended(word, &counters);
+    let seconds = session.started.1.elapsed().as_secs_f64();
+    let calls = counters.messages_sync.saturating_add(counters.messages_async);
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                session = id,
+                vm = session.vm,
+                program = session.program,
+                worker = session.worker.pid,
+                reason = word,
+                message,
+                seconds,
+                calls,
+                launches = counters.launches,
+                memory_peak = counters.memory_peak,
+                "session ends"
+            )
+        };
+    }
+    if matches!(word, "closed" | "dismissed") {
+        line!(info);
+    } else if let Some(suppressed) = daemon.limits.session_end.pass() {
+        if suppressed > 0 {
+            warn!(suppressed, "more sessions ended badly");
+        }
+        line!(warn);
+    }
+}
+
+fn message_matters(reason: EndReason) -> bool {
+    !matches!(reason, EndReason::Closed)
+}
+
+fn word_of(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Closed => "closed",
+        EndReason::Lost => "lost",
+        EndReason::Malformed => "malformed",
+        EndReason::Host => "host",
+        EndReason::Daemon => "dismissed",
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            let core = if status.core_dumped() { ", core dumped" } else { "" };
+            format!("worker died of {name} ({signal}){core}")
+        }
+        (None, Some(code)) => format!("worker ended with status {code}"),
+        (None, None) => "worker ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_is_described() {
+        assert_eq!(describe(ExitStatus::from_raw(0)), "worker ended with status 0");
+        assert_eq!(describe(ExitStatus::from_raw(3 << 8)), "worker ended with status 3");
+        assert_eq!(describe(ExitStatus::from_raw(9)), "worker died of SIGKILL (9)");
+        assert_eq!(describe(ExitStatus::from_raw(11 | 0x80)), "worker died of SIGSEGV (11), core dumped");
+    }
+}

@@ -1,0 +1,208 @@
+//! The only code that calls a real libcuda (or softgpu, which is one): symbols, looked up once, and a method each.
+//!
+//! Every method answers `Err` with the `CUresult` that is not success; a symbol that this driver lacks answers
+//! `CUDA_ERROR_NOT_SUPPORTED`.
+#![expect(non_snake_case, reason = "methods and parameters carry CUDA's own names")]
+
+use libloading::Library;
+use pxos_protocol::api::{Class, NUMBERS, ROWS};
+use pxos_protocol::types::*;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::path::Path;
+
+/// What a driver call answers.
+pub(crate) type Result<T = (), E = CUresult> = std::result::Result<T, E>;
+
+/// Why there is no driver.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    /// The library cannot be loaded.
+    #[error("{path} cannot be loaded: {error}")]
+    Load {
+        /// What was asked for.
+        path: String,
+        /// What the loader says.
+        error: libloading::Error,
+    },
+    /// A function without which nothing works is missing.
+    #[error("{path} lacks {symbol}; is it a libcuda?")]
+    Symbol {
+        /// What was asked for.
+        path: String,
+        /// The function.
+        symbol: &'static str,
+    },
+    /// The driver refuses to start.
+    #[error("{call} answers {result}")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// Its answer.
+        result: CUresult,
+    },
+}
+
+/// A host function as the driver calls it.
+pub(crate) type HostFn = unsafe extern "C" fn(user_data: *mut c_void);
+/// A stream callback as the driver calls it.
+pub(crate) type StreamCallback = unsafe extern "C" fn(stream: u64, status: CUresult, user_data: *mut c_void);
+
+macro_rules! driver {
+    ($($(#[$required:ident])? fn $name:ident($($p:ident: $t:ty),*);)*) => {
+        /// The functions of one libcuda.
+        pub(crate) struct Driver {
+            $($name: Option<unsafe extern "C" fn($($t),*) -> CUresult>,)*
+            generic: Box<[Option<unsafe extern "C" fn() -> CUresult>]>,
+            _library: Library,
+        }
+
+        impl Driver {
+            /// Loads the library at `path`, or the one of that name that the loader finds.
+            pub(crate) fn open(path: &Path) -> Result<Self, DriverError> {
+                let shown = path.display().to_string();
+                // SAFETY: a libcuda's initialisers have no preconditions; the operator chose the library.
+                let library = unsafe { Library::new(path) }
+                    .map_err(|error| DriverError::Load { path: shown.clone(), error })?;
+                let mut generic = vec![None; NUMBERS].into_boxed_slice();
+                for row in ROWS.iter().filter(|row| matches!(row.class, Class::Forward | Class::Async)) {
+                    // SAFETY: a function pointer; its signature is that of the row, by which alone it is called.
+                    let symbol = unsafe { library.get::<unsafe extern "C" fn() -> CUresult>(row.name) };
+                    generic[usize::from(row.number)] = symbol.ok().map(|symbol| *symbol);
+                }
+                let driver = Self {
+                    // SAFETY: function pointers of cuda.h's signatures, which a libcuda has.
+                    $($name: unsafe { library.get(stringify!($name)) }.ok().map(|symbol| *symbol),)*
+                    generic,
+                    _library: library,
+                };
+                $($(
+                    let _ = stringify!($required);
+                    if driver.$name.is_none() {
+                        return Err(DriverError::Symbol { path: shown.clone(), symbol: stringify!($name) });
+                    }
+                )?)*
+                Ok(driver)
+            }
+
+            $(
+                /// The driver function of that name.
+                ///
+                /// # Safety
+                /// As the CUDA driver API manual says of its pointers and handles.
+                #[expect(clippy::too_many_arguments, reason = "CUDA's own signatures", )]
+                pub(crate) unsafe fn $name(&self, $($p: $t),*) -> Result {
+                    match self.$name {
+                        // SAFETY: by this function's contract.
+                        Some(function) => unsafe { function($($p),*) }.ok(),
+                        None => Err(CUresult::ERROR_NOT_SUPPORTED),
+                    }
+                }
+            )*
+
+            /// The function of a `forward` or `async` row, to be called by the row's signature.
+            pub(crate) fn generic(&self, number: u16) -> Option<unsafe extern "C" fn() -> CUresult> {
+                self.generic.get(usize::from(number)).copied().flatten()
+            }
+        }
+    };
+}
+
+driver! {
+    #[required] fn cuInit(flags: c_uint);
+    #[required] fn cuDriverGetVersion(version: *mut c_int);
+    fn cuGetErrorString(error: CUresult, text: *mut *const c_char);
+    #[required] fn cuDeviceGetCount(count: *mut c_int);
+    #[required] fn cuDeviceGetName(name: *mut c_char, length: c_int, device: CUdevice);
+    fn cuDeviceGetUuid(uuid: *mut CUuuid, device: CUdevice);
+    fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, device: CUdevice);
+    fn cuDeviceGetLuid(luid: *mut [u8; 8], mask: *mut c_uint, device: CUdevice);
+    #[required] fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice);
+    #[required] fn cuDeviceGetAttribute(value: *mut c_int, attribute: CUdevice_attribute, device: CUdevice);
+    fn cuDeviceGetPCIBusId(text: *mut c_char, length: c_int, device: CUdevice);
+    fn cuDeviceCanAccessPeer(can: *mut c_int, device: CUdevice, peer: CUdevice);
+    fn cuDeviceGetExecAffinitySupport(can: *mut c_int, kind: CUexecAffinityType, device: CUdevice);
+    #[required] fn cuDevicePrimaryCtxRetain(context: *mut u64, device: CUdevice);
+    #[required] fn cuDevicePrimaryCtxRelease_v2(device: CUdevice);
+    fn cuDevicePrimaryCtxReset_v2(device: CUdevice);
+    fn cuCtxCreate_v2(context: *mut u64, flags: c_uint, device: CUdevice);
+    fn cuCtxCreate_v4(context: *mut u64, params: *mut CUctxCreateParams, flags: c_uint, device: CUdevice);
+    fn cuCtxDestroy_v2(context: u64);
+    #[required] fn cuCtxSetCurrent(context: u64);
+    fn cuCtxPopCurrent_v2(context: *mut u64);
+    #[required] fn cuCtxSynchronize();
+    fn cuCtxGetLimit(value: *mut usize, limit: CUlimit);
+    fn cuCtxSetLimit(limit: CUlimit, value: usize);
+    fn cuCtxGetApiVersion(context: u64, version: *mut c_uint);
+    fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int);
+    fn cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode);
+    fn cuModuleLoadDataEx(module: *mut u64, image: *const c_void, count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void);
+    fn cuModuleUnload(module: u64);
+    fn cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char);
+    fn cuModuleGetFunctionCount(count: *mut c_uint, module: u64);
+    fn cuModuleEnumerateFunctions(functions: *mut u64, count: c_uint, module: u64);
+    fn cuModuleGetGlobal_v2(address: *mut CUdeviceptr, bytes: *mut usize, module: u64, name: *const c_char);
+    fn cuLibraryLoadData(library: *mut u64, code: *const c_void, jit: *mut CUjit_option, values: *mut *mut c_void, count: c_uint, options: *mut CUlibraryOption, option_values: *mut *mut c_void, option_count: c_uint);
+    fn cuLibraryUnload(library: u64);
+    fn cuLibraryGetKernel(kernel: *mut u64, library: u64, name: *const c_char);
+    fn cuLibraryGetKernelCount(count: *mut c_uint, library: u64);
+    fn cuLibraryEnumerateKernels(kernels: *mut u64, count: c_uint, library: u64);
+    fn cuLibraryGetModule(module: *mut u64, library: u64);
+    fn cuLibraryGetGlobal(address: *mut CUdeviceptr, bytes: *mut usize, library: u64, name: *const c_char);
+    fn cuKernelGetAttribute(value: *mut c_int, attribute: CUfunction_attribute, kernel: u64, device: CUdevice);
+    fn cuKernelSetAttribute(attribute: CUfunction_attribute, value: c_int, kernel: u64, device: CUdevice);
+    fn cuKernelGetName(name: *mut *const c_char, kernel: u64);
+    fn cuKernelGetParamInfo(kernel: u64, index: usize, offset: *mut usize, size: *mut usize);
+    fn cuFuncGetAttribute(value: *mut c_int, attribute: CUfunction_attribute, function: u64);
+    fn cuFuncSetAttribute(function: u64, attribute: CUfunction_attribute, value: c_int);
+    fn cuFuncGetName(name: *mut *const c_char, function: u64);
+    fn cuFuncGetParamInfo(function: u64, index: usize, offset: *mut usize, size: *mut usize);
+    fn cuLaunchKernelEx(config: *const CUlaunchConfig, function: u64, params: *mut *mut c_void, extra: *mut *mut c_void);
+    #[required] fn cuLaunchKernel(function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint, shared: c_uint, stream: u64, params: *mut *mut c_void, extra: *mut *mut c_void);
+    fn cuLaunchHostFunc(stream: u64, function: HostFn, user_data: *mut c_void);
+    fn cuStreamAddCallback(stream: u64, function: StreamCallback, user_data: *mut c_void, flags: c_uint);
+    #[required] fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+    #[required] fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize);
+    fn cuMemAllocPitch_v2(address: *mut CUdeviceptr, pitch: *mut usize, width: usize, height: usize, element: c_uint);
+    #[required] fn cuMemFree_v2(address: CUdeviceptr);
+    fn cuMemHostAlloc(address: *mut *mut c_void, bytes: usize, flags: c_uint);
+    fn cuMemFreeHost(address: *mut c_void);
+    #[required] fn cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: u64);
+    #[required] fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: u64);
+    fn cuMemcpyDtoDAsync_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: u64);
+    fn cuMemsetD8Async(to: CUdeviceptr, value: u8, count: usize, stream: u64);
+    fn cuMemsetD16Async(to: CUdeviceptr, value: u16, count: usize, stream: u64);
+    fn cuMemsetD32Async(to: CUdeviceptr, value: c_uint, count: usize, stream: u64);
+    fn cuMemsetD2D8Async(to: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize, stream: u64);
+    fn cuMemsetD2D16Async(to: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize, stream: u64);
+    fn cuMemsetD2D32Async(to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize, stream: u64);
+    fn cuPointerSetAttribute(value: *const c_void, attribute: CUpointer_attribute, pointer: CUdeviceptr);
+    #[required] fn cuStreamCreateWithPriority(stream: *mut u64, flags: c_uint, priority: c_int);
+    #[required] fn cuStreamDestroy_v2(stream: u64);
+    fn cuStreamWaitEvent(stream: u64, event: u64, flags: c_uint);
+    #[required] fn cuStreamQuery(stream: u64);
+    #[required] fn cuStreamSynchronize(stream: u64);
+    #[required] fn cuEventCreate(event: *mut u64, flags: c_uint);
+    #[required] fn cuEventDestroy_v2(event: u64);
+    #[required] fn cuEventRecord(event: u64, stream: u64);
+    fn cuEventRecordWithFlags(event: u64, stream: u64, flags: c_uint);
+    #[required] fn cuEventQuery(event: u64);
+    #[required] fn cuEventSynchronize(event: u64);
+    fn cuEventElapsedTime(milliseconds: *mut f32, start: u64, end: u64);
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks: *mut c_int, function: u64, threads: c_int, shared: usize, flags: c_uint);
+    fn cuOccupancyAvailableDynamicSMemPerBlock(bytes: *mut usize, function: u64, blocks: c_int, threads: c_int);
+    fn cuOccupancyMaxPotentialClusterSize(size: *mut c_int, function: u64, config: *const CUlaunchConfig);
+    fn cuOccupancyMaxActiveClusters(clusters: *mut c_int, function: u64, config: *const CUlaunchConfig);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_libcuda_is_refused_by_name() {
+        let error = Driver::open(Path::new("/nonexistent/libcuda.so.1")).err().unwrap().to_string();
+        assert!(error.contains("/nonexistent/libcuda.so.1"), "{error}");
+        let error = Driver::open(Path::new("libc.so.6")).err().unwrap().to_string();
+        assert!(error.contains("cuInit"), "{error}");
+    }
+}

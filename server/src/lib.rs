@@ -1,0 +1,12 @@
+//! pxos-server: the daemon that admits guests, and the worker process that serves one of them on the host's libcuda.
+//!
+//! The binary is a thin shell around this library; tests and fuzz targets reach the parts through it.
+
+pub mod args;
+pub mod config;
+pub mod daemon;
+mod driver;
+pub mod handoff;
+pub mod log;
+pub mod stats;
+pub mod worker;

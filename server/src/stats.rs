@@ -1,0 +1,317 @@
+//! The stats page: counters of one worker in memory that the daemon reads, so that a status costs the worker nothing.
+//!
+//! A memfd, sealed against resizing (a worker that cut it would else kill the daemon with SIGBUS), mapped by both.
+//! The worker adds to it with relaxed atomics; the daemon reads it with [`Stats::read`] at any time. To the daemon every
+//! number is an allegation: nothing but reports is made of it. Only the daemon writes `memory_limit`.
+
+use pxos_protocol::admin::{Counters, LastError};
+use pxos_protocol::api::{NUMBERS, ROWS};
+use pxos_protocol::types::CUresult;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The page. All zero at first. Every field is one number of 64 bits, so that a torn read cannot happen.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Stats {
+    /// What the worker is doing: a [`State`].
+    pub state: AtomicU64,
+    /// Calls that the guest awaits the answer of (frames with [`pxos_protocol::frame::FLAG_REPLY`]).
+    pub messages_sync: AtomicU64,
+    /// Calls that nobody awaits.
+    pub messages_async: AtomicU64,
+    /// Replies sent.
+    pub replies: AtomicU64,
+    /// Bytes received from the guest, headers included.
+    pub bytes_in: AtomicU64,
+    /// Bytes sent to the guest, headers included.
+    pub bytes_out: AtomicU64,
+    /// Kernel launches, graph launches counted as one each.
+    pub launches: AtomicU64,
+    /// Bytes that the guest copied to the device.
+    pub copy_bytes_to_device: AtomicU64,
+    /// Bytes that the guest copied from the device.
+    pub copy_bytes_to_host: AtomicU64,
+    /// Device memory that the session's allocations hold, in bytes.
+    pub memory_used: AtomicU64,
+    /// Most of it that the session ever held, in bytes.
+    pub memory_peak: AtomicU64,
+    /// What the session may hold, in bytes; 0 for no limit. Written by the daemon.
+    pub memory_limit: AtomicU64,
+    /// Device memory that the worker's contexts and modules hold, in bytes.
+    pub context_bytes: AtomicU64,
+    /// Wire number of the last call.
+    pub last_op: AtomicU64,
+    /// Last `CUresult` that was not success in the lower 32 bits, the wire number of its call above them; 0 for none.
+    pub last_error: AtomicU64,
+    /// Calls that the driver answered with an error.
+    pub errors: AtomicU64,
+    /// Frames that could not be read as what they claimed to be; the session ends with the first.
+    pub decode_errors: AtomicU64,
+    /// Sticky errors: a context of the session is broken (an illegal address, for instance).
+    pub faults: AtomicU64,
+    /// Threads of the guest process that have called.
+    pub threads: AtomicU64,
+    /// Calls of functions that are not carried.
+    pub unsupported_calls: AtomicU64,
+    /// Calls by wire number: `calls[pxos_protocol::api::op::cuMemAlloc_v2 as usize]`.
+    pub calls: [AtomicU64; NUMBERS],
+}
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum State {
+    /// Opening the driver.
+    Starting = 0,
+    /// Waiting for a session.
+    Warm = 1,
+    /// Serving a session.
+    Serving = 2,
+    /// Giving back what the session held.
+    Ending = 3,
+    /// A number that is none of these.
+    Unknown = u64::MAX,
+}
+
+impl State {
+    fn of(number: u64) -> Self {
+        [Self::Starting, Self::Warm, Self::Serving, Self::Ending]
+            .into_iter()
+            .find(|state| *state as u64 == number)
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// One word, as the status shows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Warm => "warm",
+            Self::Serving => "serving",
+            Self::Ending => "ending",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Adds `amount`.
+pub fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl Stats {
+    /// Maps the page that the daemon passed by descriptor, for as long as the process lives.
+    ///
+    /// # Errors
+    /// The operating system's; `InvalidData` where the descriptor is of another size.
+    pub fn inherit(fd: &OwnedFd) -> io::Result<&'static Self> {
+        let mapping = Page::map(fd)?;
+        // SAFETY: the mapping is never unmapped, since the `Page` is not dropped.
+        let stats = unsafe { &*mapping.stats };
+        #[expect(clippy::mem_forget, reason = "the mapping stays for the life of the process")]
+        std::mem::forget(mapping);
+        Ok(stats)
+    }
+
+    /// Says what the worker is doing.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u64, Ordering::Relaxed);
+    }
+
+    /// Notes an error of `op`.
+    pub fn note_error(&self, op: u16, result: u32) {
+        count(&self.errors);
+        self.last_error.store(u64::from(op) << 32 | u64::from(result), Ordering::Relaxed);
+    }
+
+    /// Counts a call of `op`; a number outside the table is ignored.
+    pub fn note_call(&self, op: u16) {
+        self.last_op.store(op.into(), Ordering::Relaxed);
+        if let Some(counter) = self.calls.get(usize::from(op)) {
+            count(counter);
+        }
+    }
+
+    /// Everything at this moment.
+    #[must_use]
+    pub fn read(&self) -> Counters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let name = |number: u64| {
+            u16::try_from(number).ok().and_then(pxos_protocol::api::name_of).map(str::to_owned)
+        };
+        let last_error = get(&self.last_error);
+        Counters {
+            state: State::of(get(&self.state)).name().to_owned(),
+            messages_sync: get(&self.messages_sync),
+            messages_async: get(&self.messages_async),
+            replies: get(&self.replies),
+            bytes_in: get(&self.bytes_in),
+            bytes_out: get(&self.bytes_out),
+            launches: get(&self.launches),
+            copy_bytes_to_device: get(&self.copy_bytes_to_device),
+            copy_bytes_to_host: get(&self.copy_bytes_to_host),
+            memory_used: get(&self.memory_used),
+            memory_peak: get(&self.memory_peak),
+            memory_limit: get(&self.memory_limit),
+            context_bytes: get(&self.context_bytes),
+            last_op: name(get(&self.last_op)),
+            last_error: (last_error != 0).then(|| {
+                let result = u32::try_from(last_error & 0xffff_ffff).expect("32 bits");
+                let known = CUresult(result).name().map(str::to_owned);
+                LastError { result, name: known, function: name(last_error >> 32) }
+            }),
+            errors: get(&self.errors),
+            decode_errors: get(&self.decode_errors),
+            faults: get(&self.faults),
+            threads: get(&self.threads),
+            unsupported_calls: get(&self.unsupported_calls),
+            calls: ROWS
+                .iter()
+                .map(|row| (row.name.to_owned(), get(&self.calls[usize::from(row.number)])))
+                .filter(|(_, calls)| *calls != 0)
+                .collect(),
+        }
+    }
+}
+
+/// The daemon's mapping of a page; unmapped when it goes.
+#[derive(Debug)]
+pub struct Page {
+    stats: *const Stats,
+}
+
+// SAFETY: the page holds nothing but atomics.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// A new page and the descriptor to give to the worker (closed on exec unless that is undone).
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        // SAFETY: the name is a C string.
+        let fd = unsafe {
+            libc::memfd_create(c"pxos-stats".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just created, owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let size = libc::off_t::try_from(size_of::<Stats>()).expect("the page is small");
+        // SAFETY: plain calls on our descriptor.
+        let result = unsafe { libc::ftruncate(fd.as_raw_fd(), size) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: as above.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((Self::map(&fd)?, fd))
+    }
+
+    fn map(fd: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: an all-zero stat is valid, and the call fills it.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open and the buffer is a `stat`.
+        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if usize::try_from(stat.st_size) != Ok(size_of::<Stats>()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the stats page has another size"));
+        }
+        // SAFETY: a fresh shared mapping of a descriptor of exactly that size; the address is the kernel's choice.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Stats>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { stats: address.cast() })
+    }
+}
+
+impl std::ops::Deref for Page {
+    type Target = Stats;
+
+    fn deref(&self) -> &Stats {
+        // SAFETY: mapped for as long as `self` lives, page-aligned, sealed against shrinking, and all-zero bytes as
+        // well as any others are valid atomics.
+        unsafe { &*self.stats }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length, and no reference outlives `self`.
+        unsafe { libc::munmap(self.stats.cast_mut().cast(), size_of::<Stats>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pxos_protocol::api::op;
+
+    #[test]
+    fn both_sides_see_the_counters() {
+        let (page, fd) = Page::create().unwrap();
+        let worker = Stats::inherit(&fd).unwrap();
+        worker.set_state(State::Serving);
+        worker.note_call(op::cuMemAlloc_v2);
+        worker.note_call(op::cuMemAlloc_v2);
+        worker.note_error(op::cuMemAlloc_v2, 2);
+        add(&worker.bytes_in, 4096);
+        let read = page.read();
+        assert_eq!(read.state, "serving");
+        assert_eq!(read.calls, [("cuMemAlloc_v2".to_owned(), 2)].into());
+        assert_eq!(read.last_op.as_deref(), Some("cuMemAlloc_v2"));
+        let error = read.last_error.unwrap();
+        assert_eq!((error.result, error.name.as_deref()), (2, Some("CUDA_ERROR_OUT_OF_MEMORY")));
+        assert_eq!(error.function.as_deref(), Some("cuMemAlloc_v2"));
+        assert_eq!(read.bytes_in, 4096);
+    }
+
+    #[test]
+    fn garbage_from_a_worker_is_only_odd_numbers() {
+        let (page, fd) = Page::create().unwrap();
+        let worker = Stats::inherit(&fd).unwrap();
+        let all = std::ptr::from_ref(worker).cast::<AtomicU64>();
+        for index in 0..size_of::<Stats>() / 8 {
+            // SAFETY: the page is an array of atomics of that many.
+            unsafe { &*all.add(index) }.store(u64::MAX, Ordering::Relaxed);
+        }
+        worker.note_call(u16::MAX);
+        let read = page.read();
+        assert_eq!(read.state, "unknown");
+        assert_eq!(read.calls.len(), ROWS.len());
+        assert!(serde_json::to_string(&read).is_ok());
+    }
+
+    #[test]
+    fn the_page_cannot_be_cut() {
+        let (_page, fd) = Page::create().unwrap();
+        // SAFETY: a plain call on an open descriptor.
+        assert_ne!(unsafe { libc::ftruncate(fd.as_raw_fd(), 0) }, 0);
+        let other = std::fs::File::open("/dev/null").unwrap().into();
+        assert!(Page::map(&other).is_err());
+    }
+}

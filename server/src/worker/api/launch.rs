@@ -1,0 +1,184 @@
+//! Launches, attributes of functions, occupancy.
+
+use super::super::dispatch::{Answer, Call, Failed, done};
+use super::module::write_attributes;
+use crate::stats::count;
+use pxos_protocol::types::{CUlaunchAttribute, CUlaunchConfig, CUresult, CUstream, launch_attribute};
+use std::ffi::{c_int, c_void};
+
+/// Most attributes of one launch.
+const MAX_ATTRIBUTES: u64 = 64;
+
+/// Reads launch attributes, with the events inside them turned into the driver's.
+fn attributes(call: &mut Call<'_>, count: u64) -> Result<Vec<CUlaunchAttribute>, Failed> {
+    if count > MAX_ATTRIBUTES {
+        return Err(CUresult::ERROR_INVALID_VALUE.into());
+    }
+    let mut attributes = Vec::new();
+    for _ in 0..count {
+        let id = call.get()?;
+        let mut value: [u64; 8] = call.get()?;
+        match id {
+            launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
+                value[0] = call.state.events.get(value[0])?.native;
+            }
+            // Its value is a handle that the driver writes to.
+            launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => return Err(CUresult::ERROR_NOT_SUPPORTED.into()),
+            _ => {}
+        }
+        attributes.push(CUlaunchAttribute { id, pad: [0; 4], value });
+    }
+    Ok(attributes)
+}
+
+/// Two 32-bit numbers of one word.
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
+fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+/// `cuLaunchKernel` and its relatives: function, stream, shape, attributes, parameters.
+pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
+    let raw = call.get()?;
+    let stream = call.get_stream()?;
+    let first: [u64; 2] = call.get()?;
+    let second: [u64; 2] = call.get()?;
+    let ((grid_x, grid_y), (grid_z, block_x)) = (halves(first[0]), halves(first[1]));
+    let ((block_y, block_z), (shared, attribute_count)) = (halves(second[0]), halves(second[1]));
+    let attributes = if attribute_count == 0 { Vec::new() } else { attributes(call, attribute_count.into())? };
+    let packed = call.get::<u32>()? != 0;
+    let block = call.fields.get_bytes()?;
+    let state = &mut *call.state;
+    let function = state.kernels.get(raw).or_else(|_| state.functions.get(raw))?;
+    count(&call.session.stats.launches);
+    let mut size = block.len();
+    let mut extra: [*mut c_void; 5] = [
+        std::ptr::without_provenance_mut(1),
+        block.as_ptr().cast_mut().cast(),
+        std::ptr::without_provenance_mut(2),
+        (&raw mut size).cast(),
+        std::ptr::null_mut(),
+    ];
+    let (params, extra) = if packed {
+        (std::ptr::null_mut(), extra.as_mut_ptr())
+    } else {
+        // The driver reads each parameter's size from each pointer: the block must hold them all.
+        if block.len() < function.param_bytes {
+            return Err(CUresult::ERROR_INVALID_VALUE.into());
+        }
+        state.pointers.clear();
+        state.pointers.extend(function.offsets.iter().map(|offset| {
+            let parameter: *const u8 = block[*offset as usize..].as_ptr();
+            parameter.cast_mut().cast::<c_void>()
+        }));
+        (state.pointers.as_mut_ptr(), std::ptr::null_mut())
+    };
+    let native = function.native;
+    let driver = &call.session.driver;
+    // SAFETY: handles of this session's; parameter pointers into the frame, of the sizes that the driver itself told.
+    unsafe {
+        if attributes.is_empty() {
+            driver.cuLaunchKernel(
+                native, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, params, extra,
+            )?;
+        } else {
+            let config = config([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared, stream, &attributes);
+            driver.cuLaunchKernelEx(&raw const config, native, params, extra)?;
+        }
+    }
+    done()
+}
+
+fn config(
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    stream: u64,
+    attributes: &[CUlaunchAttribute],
+) -> CUlaunchConfig {
+    CUlaunchConfig {
+        grid_dim_x: grid[0],
+        grid_dim_y: grid[1],
+        grid_dim_z: grid[2],
+        block_dim_x: block[0],
+        block_dim_y: block[1],
+        block_dim_z: block[2],
+        shared_mem_bytes: shared,
+        stream: CUstream(stream),
+        attrs: attributes.as_ptr().cast_mut(),
+        num_attrs: u32::try_from(attributes.len()).expect("bounded by MAX_ATTRIBUTES"),
+    }
+}
+
+/// `cuFuncSetAttribute` and `cuKernelSetAttribute`: function, attribute, value; the answer is all attributes.
+pub(in super::super) fn set_attribute(call: &mut Call<'_>) -> Answer {
+    let (raw, attribute, value): (u64, u32, c_int) = (call.get()?, call.get()?, call.get()?);
+    let function = call.state.function(raw)?;
+    let (native, is_kernel) = (function.native, function.is_kernel);
+    let device = call.state.contexts.get(call.header.context).map_or(0, |context| context.device);
+    // SAFETY: a function of this session's.
+    unsafe {
+        if is_kernel {
+            call.driver().cuKernelSetAttribute(attribute, value, native, device)?;
+        } else {
+            call.driver().cuFuncSetAttribute(native, attribute, value)?;
+        }
+    }
+    write_attributes(call, native, is_kernel);
+    done()
+}
+
+/// Occupancy: function, threads, dynamic shared memory, flags.
+pub(in super::super) fn occupancy(call: &mut Call<'_>) -> Answer {
+    let raw = call.get()?;
+    let threads: c_int = call.get()?;
+    let shared = call.get_usize()?;
+    let flags = call.get()?;
+    let native = call.state.function(raw)?.native;
+    let mut blocks: c_int = 0;
+    // SAFETY: a function of this session's; a pointer to a local.
+    unsafe {
+        call.driver().cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+            &raw mut blocks,
+            native,
+            threads,
+            shared,
+            flags,
+        )?;
+    }
+    call.reply().put(blocks);
+    done()
+}
+
+/// `cuOccupancyAvailableDynamicSMemPerBlock`: function, blocks, threads.
+pub(in super::super) fn available_shared(call: &mut Call<'_>) -> Answer {
+    let (raw, blocks, threads): (u64, c_int, c_int) = (call.get()?, call.get()?, call.get()?);
+    let native = call.state.function(raw)?.native;
+    let mut bytes = 0;
+    // SAFETY: a function of this session's; a pointer to a local.
+    unsafe { call.driver().cuOccupancyAvailableDynamicSMemPerBlock(&raw mut bytes, native, blocks, threads)? };
+    call.reply().put(bytes as u64);
+    done()
+}
+
+/// Questions about clusters: function, grid, block, shared memory, attributes.
+pub(in super::super) fn clusters(call: &mut Call<'_>) -> Answer {
+    let raw = call.get()?;
+    let (grid, block, shared): ([u32; 3], [u32; 3], u32) = (call.get()?, call.get()?, call.get()?);
+    let attribute_count = call.get()?;
+    let attributes = attributes(call, attribute_count)?;
+    let native = call.state.function(raw)?.native;
+    let config = config(grid, block, shared, 0, &attributes);
+    let mut answer: c_int = 0;
+    let driver = call.driver();
+    // SAFETY: a function of this session's; pointers to locals.
+    unsafe {
+        if call.header.op == pxos_protocol::api::op::cuOccupancyMaxActiveClusters {
+            driver.cuOccupancyMaxActiveClusters(&raw mut answer, native, &raw const config)?;
+        } else {
+            driver.cuOccupancyMaxPotentialClusterSize(&raw mut answer, native, &raw const config)?;
+        }
+    }
+    call.reply().put(answer);
+    done()
+}

@@ -1,0 +1,10 @@
+//! The host's half of hand-written rows, a file per group, mirroring `shim/src/api`. Each decodes its payload, turns handles
+//! of the guest into the driver's, and calls.
+
+pub(super) mod context;
+pub(super) mod event;
+pub(super) mod launch;
+pub(super) mod library;
+pub(super) mod memory;
+pub(super) mod module;
+pub(super) mod stream;

@@ -1,0 +1,49 @@
+//! Streams.
+
+use super::super::dispatch::{Answer, Call, Outcome, done};
+use super::super::state::Owned;
+
+/// `cuStreamCreateWithPriority`: handle, flags, priority.
+pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
+    let (handle, flags, priority): (u64, u32, i32) = (call.get()?, call.get()?, call.get()?);
+    let mut native = 0;
+    // SAFETY: a pointer to a local.
+    unsafe { call.driver().cuStreamCreateWithPriority(&raw mut native, flags, priority)? };
+    call.state.streams.insert(handle, Owned { native, context: call.header.context })?;
+    done()
+}
+
+/// `cuStreamDestroy`: handle.
+pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
+    let handle = call.get()?;
+    let stream = call.state.streams.remove(handle)?;
+    // SAFETY: a stream of this session's, taken out of the table.
+    unsafe { call.driver().cuStreamDestroy_v2(stream.native)? };
+    done()
+}
+
+/// `cuStreamWaitEvent`: stream, event, flags.
+pub(in super::super) fn wait_event(call: &mut Call<'_>) -> Answer {
+    let stream = call.get_stream()?;
+    let event = call.get()?;
+    let flags = call.get()?;
+    let event = call.state.events.get(event)?.native;
+    // SAFETY: handles of this session's.
+    unsafe { call.driver().cuStreamWaitEvent(stream, event, flags)? };
+    done()
+}
+
+/// `cuStreamQuery`: stream.
+pub(in super::super) fn query(call: &mut Call<'_>) -> Answer {
+    let stream = call.get_stream()?;
+    // SAFETY: a handle of this session's.
+    unsafe { call.driver().cuStreamQuery(stream)? };
+    done()
+}
+
+/// `cuStreamSynchronize`: stream.
+pub(in super::super) fn synchronise(call: &mut Call<'_>) -> Answer {
+    let stream = call.get_stream()?;
+    // SAFETY: a handle of this session's. A guest that destroys the stream meanwhile hurts its own worker only.
+    Ok(Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuStreamSynchronize(stream) })))
+}

@@ -1,0 +1,261 @@
+//! From a frame to the code that runs it.
+
+use super::session::{Fatal, Session};
+use super::state::State;
+use super::{api, callbacks::Ticket};
+use crate::driver::Result;
+use crate::stats::count;
+use pxos_protocol::api::{Class, ROWS, op};
+use pxos_protocol::codec::{DecodeError, Plain, Reader, Writer};
+use pxos_protocol::for_each_driver_fn;
+use pxos_protocol::frame::{Header, control};
+use pxos_protocol::param::{Dev, In, Out, Param};
+use pxos_protocol::types::*;
+use std::ffi::{c_int, c_uint};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What is left of a call that blocks, to be run outside the leader's turn; writes the answer's payload.
+pub(super) type Later = Box<dyn FnOnce(&Session, &mut Vec<u8>) -> Result + Send>;
+
+/// How a call ended its turn.
+pub(super) enum Outcome {
+    /// It is over; the answer's payload is in the state.
+    Done(Result),
+    /// It blocks.
+    Later(Later),
+}
+
+/// Why a call did not get through.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The call answers this.
+    Call(CUresult),
+    /// The session ends.
+    Session(Fatal),
+}
+
+impl From<CUresult> for Failed {
+    fn from(result: CUresult) -> Self {
+        Self::Call(result)
+    }
+}
+
+impl From<DecodeError> for Failed {
+    fn from(error: DecodeError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+/// What a hand-written row answers.
+pub(super) type Answer = std::result::Result<Outcome, Failed>;
+
+/// A call in its turn.
+pub(super) struct Call<'a> {
+    /// The session.
+    pub(super) session: &'a Arc<Session>,
+    /// The leader's state.
+    pub(super) state: &'a mut State,
+    /// The frame.
+    pub(super) header: &'a Header,
+    /// Its payload.
+    pub(super) fields: Reader<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// The next field.
+    pub(super) fn get<T: Plain>(&mut self) -> std::result::Result<T, Failed> {
+        Ok(self.fields.get()?)
+    }
+
+    /// The next field, a length.
+    pub(super) fn get_usize(&mut self) -> std::result::Result<usize, Failed> {
+        usize::try_from(self.fields.get::<u64>()?).map_err(|_| Failed::Call(CUresult::ERROR_INVALID_VALUE))
+    }
+
+    /// The next field, a stream; the driver's handle for it.
+    pub(super) fn get_stream(&mut self) -> std::result::Result<u64, Failed> {
+        let raw = self.fields.get()?;
+        Ok(self.state.stream(self.session, raw, self.header.thread, self.header.context)?)
+    }
+
+    /// The driver.
+    pub(super) fn driver(&self) -> &'a crate::driver::Driver {
+        &self.session.driver
+    }
+
+    /// Where the answer's payload goes.
+    pub(super) fn reply(&mut self) -> Writer<'_> {
+        Writer::new(&mut self.state.reply)
+    }
+}
+
+/// The end of a call that is over.
+pub(super) const fn done() -> Answer {
+    Ok(Outcome::Done(Ok(())))
+}
+
+/// Whether a call waits for the device: it also answers errors of calls that nobody waited for, and brings output.
+pub(super) fn synchronises(number: u16) -> bool {
+    matches!(
+        number,
+        op::cuCtxSynchronize
+            | op::cuStreamSynchronize
+            | op::cuEventSynchronize
+            | op::cuMemcpyDtoHAsync_v2
+            | op::cuStreamQuery
+            | op::cuEventQuery
+            | control::PING
+    )
+}
+
+/// Runs one frame.
+pub(super) fn run(
+    session: &Arc<Session>,
+    state: &mut State,
+    header: &Header,
+    payload: &[u8],
+) -> std::result::Result<Outcome, Fatal> {
+    if header.thread > state.threads {
+        state.threads = header.thread;
+        session.stats.threads.store(header.thread.into(), Ordering::Relaxed);
+    }
+    match answer(&mut Call { session, state, header, fields: Reader::new(payload) }) {
+        Ok(outcome) => Ok(outcome),
+        Err(Failed::Call(result)) => Ok(Outcome::Done(Err(result))),
+        Err(Failed::Session(fatal)) => Err(fatal),
+    }
+}
+
+fn answer(call: &mut Call<'_>) -> Answer {
+    match call.header.op {
+        control::IMAGE => {
+            call.state.images.receive(call.fields.rest()).map_err(Failed::Session)?;
+            return done();
+        }
+        control::CALLBACK_DONE => {
+            let number = call.get()?;
+            call.session.callbacks.done(number);
+            return done();
+        }
+        control::PING => return done(),
+        op::cuDevicePrimaryCtxRetain => return api::context::retain(call),
+        op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => return api::context::reset(call),
+        op::cuCtxCreate_v2 => return api::context::create(call),
+        op::cuCtxDestroy_v2 => return api::context::destroy(call),
+        _ => {}
+    }
+    call.state.enter(call.session, call.header.context)?;
+    match call.header.op {
+        op::cuCtxSynchronize => api::context::synchronise(),
+        op::cuCtxGetLimit => api::context::limit(call),
+        op::cuCtxSetLimit => api::context::set_limit(call),
+        op::cuModuleLoadData => api::module::load(call),
+        op::cuModuleUnload => api::module::unload(call),
+        op::cuModuleGetFunction => api::module::function(call),
+        op::cuModuleEnumerateFunctions => api::module::enumerate(call),
+        op::cuModuleGetGlobal_v2 => api::module::global(call),
+        op::cuLibraryLoadData => api::library::load(call),
+        op::cuLibraryUnload => api::library::unload(call),
+        op::cuLibraryGetKernel => api::library::kernel(call),
+        op::cuLibraryEnumerateKernels => api::library::enumerate(call),
+        op::cuLibraryGetModule => api::library::module(call),
+        op::cuLibraryGetGlobal => api::library::global(call),
+        op::cuFuncSetAttribute => api::launch::set_attribute(call),
+        op::cuLaunchKernel => api::launch::kernel(call),
+        op::cuLaunchHostFunc => host_function(call),
+        op::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags => api::launch::occupancy(call),
+        op::cuOccupancyAvailableDynamicSMemPerBlock => api::launch::available_shared(call),
+        op::cuOccupancyMaxPotentialClusterSize | op::cuOccupancyMaxActiveClusters => api::launch::clusters(call),
+        op::cuMemGetInfo_v2 => api::memory::info(call),
+        op::cuMemAlloc_v2 => api::memory::allocate(call),
+        op::cuMemAllocPitch_v2 => api::memory::allocate_pitch(call),
+        op::cuMemFree_v2 => api::memory::free(call),
+        op::cuMemcpyHtoDAsync_v2 => api::memory::to_device(call),
+        op::cuMemcpyDtoHAsync_v2 => api::memory::to_host(call),
+        op::cuMemcpyDtoDAsync_v2 => api::memory::device_to_device(call),
+        op::cuMemsetD2D32Async => api::memory::fill(call),
+        op::cuPointerSetAttribute => api::memory::set_attribute(call),
+        op::cuStreamCreateWithPriority => api::stream::create(call),
+        op::cuStreamDestroy_v2 => api::stream::destroy(call),
+        op::cuStreamWaitEvent => api::stream::wait_event(call),
+        op::cuStreamQuery => api::stream::query(call),
+        op::cuStreamSynchronize => api::stream::synchronise(call),
+        op::cuEventCreate => api::event::create(call),
+        op::cuEventDestroy_v2 => api::event::destroy(call),
+        op::cuEventRecord => api::event::record(call),
+        op::cuEventQuery => api::event::query(call),
+        op::cuEventSynchronize => api::event::synchronise(call),
+        op::cuEventElapsedTime_v2 => api::event::elapsed(call),
+        number => generic(call, number).unwrap_or_else(|| unknown(call)),
+    }
+}
+
+/// An op that this server does not carry. One of the table is counted; any other is no call at all.
+fn unknown(call: &Call<'_>) -> Answer {
+    let number = call.header.op;
+    match ROWS.iter().find(|row| row.number == number) {
+        Some(row) if row.class == Class::Unsupported => {
+            count(&call.session.stats.unsupported_calls);
+            done()
+        }
+        Some(_) => Err(Failed::Call(CUresult::ERROR_NOT_SUPPORTED)),
+        None => Err(Failed::Session(Fatal::Malformed(format!("unknown op {number}")))),
+    }
+}
+
+macro_rules! generic_rows {
+    ($({ $class:ident $number:literal $name:ident $twin:tt $reason:tt $params:tt })*) => {
+        /// Runs a row that says everything: hold each parameter, call, reply each. `None` for any other row.
+        fn generic(call: &mut Call<'_>, number: u16) -> Option<Answer> {
+            $(generic_row! { $class call number $number $params })*
+            None
+        }
+    };
+}
+
+macro_rules! generic_row {
+    (forward $call:ident $asked:ident $number:literal ($($p:ident: $k:ty),*)) => {
+        if $asked == $number {
+            return Some((|| {
+                let function = $call.driver().generic($number).ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
+                // SAFETY: the symbol of this row, whose signature the row states.
+                let function: unsafe extern "C" fn($(<$k as Param>::C),*) -> CUresult =
+                    unsafe { std::mem::transmute(function) };
+                $(let mut $p = <$k as Param>::hold(&mut $call.fields)?;)*
+                // SAFETY: values, or pointers to the locals above.
+                unsafe { function($(<$k as Param>::pass(&mut $p)),*) }.ok()?;
+                let mut _writer = $call.reply();
+                $(<$k as Param>::reply(&$p, &mut _writer);)*
+                done()
+            })());
+        }
+    };
+    (async $($rest:tt)*) => { generic_row! { forward $($rest)* } };
+    ($class:ident $($rest:tt)*) => {};
+}
+
+for_each_driver_fn!(generic_rows);
+
+/// Puts a host callback into a stream.
+fn host_function(call: &mut Call<'_>) -> Answer {
+    let number = call.get()?;
+    let stream = call.get_stream()?;
+    let wants_status = call.get::<u32>()? != 0;
+    let user_data = Ticket::into_user_data(call.session, number);
+    let driver = call.driver();
+    // SAFETY: a stream of ours; the ticket lives until the driver gives it back.
+    let queued = unsafe {
+        if wants_status {
+            driver.cuStreamAddCallback(stream, super::callbacks::stream_callback, user_data, 0)
+        } else {
+            driver.cuLaunchHostFunc(stream, super::callbacks::host_function, user_data)
+        }
+    };
+    if let Err(error) = queued {
+        // SAFETY: the driver refused it.
+        unsafe { Ticket::reclaim(user_data) };
+        return Err(error.into());
+    }
+    done()
+}

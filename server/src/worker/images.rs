@@ -1,0 +1,96 @@
+//! Images that the guest has sent, by their hash: sent once, loaded as often as it likes.
+
+use super::session::Fatal;
+use pxos_protocol::codec::Reader;
+use pxos_protocol::types::CUresult;
+use std::collections::HashMap;
+
+/// Most bytes of images that a session may keep here; cuBLAS and cuDNN together stay below half of it.
+const MAX_TOTAL: u64 = 4 << 30;
+
+/// One image.
+#[derive(Debug)]
+struct Image {
+    bytes: Vec<u8>,
+    total: usize,
+}
+
+/// All images of a session.
+#[derive(Debug, Default)]
+pub(super) struct Images {
+    by_hash: HashMap<[u64; 2], Image>,
+    total: u64,
+}
+
+impl Images {
+    /// Takes a chunk: hash, total length, offset, bytes.
+    pub(super) fn receive(&mut self, payload: &[u8]) -> Result<(), Fatal> {
+        let mut fields = Reader::new(payload);
+        let hash: [u64; 2] = fields.get()?;
+        let total: u64 = fields.get()?;
+        let offset: u64 = fields.get()?;
+        let chunk = fields.get_bytes()?;
+        if offset == 0 && !self.by_hash.contains_key(&hash) {
+            if self.total.saturating_add(total) > MAX_TOTAL {
+                return Err(Fatal::Malformed(format!("images of more than {MAX_TOTAL} bytes")));
+            }
+            self.total += total;
+            // Grown as the bytes come, so that a claimed length costs nothing.
+            let total = usize::try_from(total).map_err(|_| Fatal::Malformed("image length".into()))?;
+            self.by_hash.insert(hash, Image { bytes: Vec::new(), total });
+        }
+        let image = self.by_hash.get_mut(&hash).ok_or_else(|| Fatal::Malformed("image without a start".into()))?;
+        if offset != image.bytes.len() as u64 || chunk.len() > image.total - image.bytes.len() {
+            return Err(Fatal::Malformed("image chunks out of order".into()));
+        }
+        image.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// A complete image whose own headers agree with its length: the driver will not read beyond its end.
+    pub(super) fn complete(&self, hash: [u64; 2]) -> Result<&[u8], CUresult> {
+        let image = self.by_hash.get(&hash).filter(|image| image.bytes.len() == image.total);
+        let bytes = &image.ok_or(CUresult::ERROR_INVALID_IMAGE)?.bytes;
+        let length = pxos_cudart::image::kind_of(bytes)
+            .and_then(|kind| pxos_cudart::image::length_of(bytes, kind))
+            .map_err(|error| CUresult(error.result()))?;
+        if length > bytes.len() { Err(CUresult::ERROR_INVALID_IMAGE) } else { Ok(bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pxos_protocol::codec::Writer;
+
+    fn chunk(hash: [u64; 2], total: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = Vec::new();
+        let mut writer = Writer::new(&mut buffer);
+        writer.put(hash);
+        writer.put(total);
+        writer.put(offset);
+        writer.put_bytes(bytes);
+        buffer
+    }
+
+    #[test]
+    fn an_image_is_whole_or_not_there() {
+        let mut images = Images::default();
+        let text = b".version 9.0\n.target sm_90\n.address_size 64\n\0";
+        images.receive(&chunk([1, 2], text.len() as u64, 0, &text[..10])).unwrap();
+        assert!(images.complete([1, 2]).is_err());
+        images.receive(&chunk([1, 2], text.len() as u64, 10, &text[10..])).unwrap();
+        assert_eq!(images.complete([1, 2]).unwrap(), text);
+        assert!(images.complete([3, 4]).is_err());
+    }
+
+    #[test]
+    fn claims_end_the_session_not_the_server() {
+        let mut images = Images::default();
+        assert!(images.receive(&chunk([1, 2], u64::MAX, 0, b"x")).is_err());
+        assert!(images.receive(&chunk([1, 2], 10, 5, b"x")).is_err());
+        images.receive(&chunk([1, 2], 2, 0, b"x")).unwrap();
+        assert!(images.receive(&chunk([1, 2], 2, 1, b"long")).is_err());
+        assert!(images.receive(b"").is_err());
+    }
+}

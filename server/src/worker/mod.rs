@@ -1,0 +1,100 @@
+//! A worker: the process that owns one guest process's CUDA context.
+//!
+//! It opens the driver and makes a primary context before any guest comes (design D3), waits for the daemon to hand it a
+//! connection, and replays that guest's calls in order ([`serve`]) until the connection ends. Then the process ends, and the
+//! operating system and the driver take everything back.
+
+mod api;
+mod callbacks;
+mod dispatch;
+mod images;
+mod output;
+mod serve;
+mod session;
+mod snapshot;
+mod staging;
+mod state;
+mod tables;
+
+use crate::driver::Driver;
+use crate::handoff::{self, Assign, EndReason, FromWorker, ToWorker};
+use crate::stats::{State, Stats};
+use output::Output;
+use pxos_protocol::control::{Snapshot, Welcome, encode};
+use pxos_protocol::frame::{Header, control};
+use pxos_protocol::transport::{FrameReader, Socket, Transport};
+use std::io::{IoSlice, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a worker starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// The daemon's socket ([`crate::handoff`]).
+    pub control: UnixStream,
+    /// The page that the daemon reads.
+    pub stats: &'static Stats,
+    /// The libcuda to open.
+    pub driver: PathBuf,
+}
+
+/// Serves one session.
+#[must_use]
+pub fn run(start: Start) -> ExitCode {
+    match warm_up_and_serve(&start) {
+        Ok(Some((reason, message))) => {
+            start.stats.set_state(State::Ending);
+            let _ = handoff::send(&start.control, &FromWorker::Ended { reason, message }, &[]);
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = handoff::send(&start.control, &FromWorker::Failed { message }, &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, String> {
+    let (output, mut log) = Output::capture().map_err(|error| format!("output cannot be captured: {error}"))?;
+    let driver = Driver::open(&start.driver).map_err(|error| error.to_string())?;
+    let (snapshot, context) = snapshot::take(&driver).map_err(|error| error.to_string())?;
+    let ready = FromWorker::Ready { snapshot: snapshot.clone(), pid: std::process::id() };
+    handoff::send(&start.control, &ready, &[]).map_err(|error| error.to_string())?;
+    start.stats.set_state(State::Warm);
+    let Some((ToWorker::Assign(assign), mut beside)) = handoff::receive(&start.control).map_err(|error| error.to_string())?
+    else {
+        return Ok(None);
+    };
+    let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
+    start.stats.set_state(State::Serving);
+    let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
+    if let Err(error) = greet(&connection, &assign, snapshot.clone()) {
+        return Ok(Some((EndReason::Lost, error)));
+    }
+    let ended = serve::run(driver, (snapshot, context), (reader, connection), output, start.stats, &assign);
+    let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
+    Ok(Some(ended))
+}
+
+fn greet(connection: &Socket, assign: &Assign, mut snapshot: Snapshot) -> Result<(), String> {
+    if let Some(limit) = assign.limits.memory_max {
+        for device in &mut snapshot.devices {
+            device.total_memory = device.total_memory.min(limit);
+        }
+    }
+    let welcome = Welcome {
+        software: assign.software.clone(),
+        session: assign.session,
+        vm: assign.vm.clone(),
+        snapshot,
+        shared_memory: None,
+    };
+    let payload = encode(&welcome).map_err(|error| error.to_string())?;
+    let mut header = Header::new(control::WELCOME);
+    header.length = u32::try_from(payload.len()).map_err(|error| error.to_string())?;
+    connection
+        .send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(&payload)])
+        .map_err(|error| error.to_string())
+}

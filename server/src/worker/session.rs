@@ -1,0 +1,198 @@
+//! What all threads of a worker share: the driver, the way back to the guest, the counters.
+
+use super::callbacks::Callbacks;
+use super::dispatch::Later;
+use super::output::Output;
+use super::staging::Staging;
+use crate::driver::{Driver, Result};
+use crate::handoff::{Assign, EndReason};
+use crate::stats::{Stats, add, count};
+use pxos_protocol::codec::{DecodeError, Writer};
+use pxos_protocol::control::{Refusal, Snapshot, encode};
+use pxos_protocol::frame::{HEADER, Header, control};
+use pxos_protocol::transport::{Socket, Transport};
+use pxos_protocol::types::CUresult;
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Why the session ends.
+#[derive(Debug)]
+pub(crate) enum Fatal {
+    /// The guest closed the connection.
+    Closed,
+    /// The connection broke.
+    Lost(String),
+    /// The guest sent what no guest sends.
+    Malformed(String),
+}
+
+impl Fatal {
+    /// For the daemon and its log.
+    pub(crate) fn describe(self) -> (EndReason, String) {
+        match self {
+            Self::Closed => (EndReason::Closed, String::new()),
+            Self::Lost(message) => (EndReason::Lost, message),
+            Self::Malformed(message) => (EndReason::Malformed, message),
+        }
+    }
+}
+
+impl From<DecodeError> for Fatal {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// Shared by the leader and the lanes.
+pub(crate) struct Session {
+    /// The driver.
+    pub(crate) driver: Driver,
+    /// What the guest was told of the devices.
+    pub(crate) snapshot: Snapshot,
+    /// Counters that the daemon reads.
+    pub(crate) stats: &'static Stats,
+    /// Host callbacks under way.
+    pub(crate) callbacks: Callbacks,
+    /// Page-locked memory for copies to the host.
+    pub(crate) staging: Staging,
+    connection: Mutex<Socket>,
+    output: Mutex<Output>,
+    /// An error of a call that nobody waited for; the next call that synchronises answers it (design D5).
+    pending: AtomicU32,
+}
+
+thread_local! {
+    /// The native context that is current on this thread.
+    static CURRENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Errors that stay with the context (CUDA driver API, "Data types").
+fn is_fault(result: CUresult) -> bool {
+    matches!(result.0, 214 | 700 | 702 | 710 | 714..=719)
+}
+
+impl Session {
+    /// A session for the guest behind `connection`.
+    pub(crate) fn new(
+        driver: Driver,
+        snapshot: Snapshot,
+        connection: Socket,
+        output: Output,
+        stats: &'static Stats,
+        assign: &Assign,
+        callbacks: Callbacks,
+    ) -> Self {
+        if let Some(limit) = assign.limits.memory_max {
+            stats.memory_limit.store(limit, Ordering::Relaxed);
+        }
+        Self {
+            driver,
+            snapshot,
+            stats,
+            callbacks,
+            staging: Staging::default(),
+            connection: Mutex::new(connection),
+            output: Mutex::new(output),
+            pending: AtomicU32::new(0),
+        }
+    }
+
+    /// Makes a native context current on this thread, unless it is.
+    pub(crate) fn enter(&self, native: u64) -> Result {
+        if CURRENT.get() != native {
+            // SAFETY: a context from the worker's own table, or none.
+            unsafe { self.driver.cuCtxSetCurrent(native)? };
+            CURRENT.set(native);
+        }
+        Ok(())
+    }
+
+    /// Forgets which context is current on this thread, after the driver has changed it.
+    pub(crate) fn left(&self) {
+        CURRENT.set(u64::MAX);
+    }
+
+    /// Writes one frame to the guest. A guest that is gone is noticed by the leader.
+    pub(crate) fn send(&self, mut header: Header, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let padding = length.next_multiple_of(8) - length;
+        header.length = u32::try_from(length + padding).expect("frames to the guest are bounded");
+        let bytes = header.to_bytes();
+        let zeros = [0; 8];
+        let mut slices = [IoSlice::new(&[]); 8];
+        slices[0] = IoSlice::new(&bytes);
+        for (slice, part) in slices[1..7].iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+        }
+        slices[7] = IoSlice::new(&zeros[..padding]);
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = connection.send_all(&mut slices);
+        drop(connection);
+        if sent.is_ok() {
+            add(&self.stats.bytes_out, (HEADER + length + padding) as u64);
+        }
+    }
+
+    /// Ends a call: answers it if the guest waits, keeps its error for later if not.
+    pub(crate) fn finish(&self, header: &Header, result: Result, reply: &[u8]) {
+        let mut code = CUresult::from(result);
+        if !code.is_success() && code != CUresult::ERROR_NOT_READY {
+            self.stats.note_error(header.op, code.0);
+            if is_fault(code) {
+                count(&self.stats.faults);
+            }
+        }
+        if !header.wants_reply() {
+            if !code.is_success() && !is_fault(code) {
+                // The first error is the one that explains the others.
+                let _ = self.pending.compare_exchange(0, code.0, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            return;
+        }
+        if super::dispatch::synchronises(header.op) {
+            self.send_output();
+            let pending = CUresult(self.pending.swap(0, Ordering::Relaxed));
+            if code.is_success() {
+                code = pending;
+            }
+        }
+        let mut answer = Header::new(control::REPLY);
+        answer.thread = header.thread;
+        answer.request = header.request;
+        answer.context = code.0.into();
+        self.send(answer, &[reply]);
+        count(&self.stats.replies);
+    }
+
+    /// Runs what a call left for its lane, and ends the call.
+    pub(crate) fn finish_later(&self, header: &Header, later: Later) {
+        let mut reply = Vec::new();
+        let result = later(self, &mut reply);
+        self.finish(header, result, &reply);
+    }
+
+    /// Sends what the device has printed.
+    pub(crate) fn send_output(&self) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefix = Vec::new();
+        output.drain(|stream, bytes| {
+            let mut writer = Writer::new(&mut prefix);
+            writer.put(stream);
+            writer.put(bytes.len() as u64);
+            self.send(Header::new(control::OUTPUT), &[&prefix, bytes]);
+        });
+    }
+
+    /// Tells the guest why its session is over.
+    pub(crate) fn refuse(&self, message: &str) {
+        let refusal = Refusal {
+            result: CUresult::ERROR_DEVICE_UNAVAILABLE.0,
+            message: format!("the server ended the session: {message}"),
+        };
+        if let Ok(payload) = encode(&refusal) {
+            self.send(Header::new(control::REFUSAL), &[&payload]);
+        }
+    }
+}

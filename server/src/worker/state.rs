@@ -1,0 +1,163 @@
+//! What the leader keeps of a session: the guest's handles and what they stand for.
+
+use super::images::Images;
+use super::session::Session;
+use super::staging::Upload;
+use super::tables::Table;
+use crate::driver::Result;
+use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, HandleKind};
+use std::collections::HashMap;
+
+/// A context of the guest's.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The driver's handle, 0 for a primary context that is not active.
+    pub(crate) native: u64,
+    /// Ordinal of its device.
+    pub(crate) device: i32,
+    /// The device's primary context.
+    pub(crate) primary: bool,
+}
+
+/// An object of one context.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owned {
+    /// The driver's handle.
+    pub(crate) native: u64,
+    /// The guest's handle of the context, 0 for none.
+    pub(crate) context: u64,
+}
+
+/// A function or kernel.
+#[derive(Debug)]
+pub(crate) struct Function {
+    /// The driver's handle.
+    pub(crate) native: u64,
+    /// The guest's handle of the module or library.
+    pub(crate) owner: u64,
+    /// Whether the owner is a library.
+    pub(crate) is_kernel: bool,
+    /// Offset of each parameter in the guest's block.
+    pub(crate) offsets: Vec<u32>,
+    /// Bytes of that block.
+    pub(crate) param_bytes: usize,
+}
+
+/// Everything that only the leader touches.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) contexts: Table<Context>,
+    pub(crate) streams: Table<Owned>,
+    pub(crate) events: Table<Owned>,
+    pub(crate) modules: Table<Owned>,
+    pub(crate) libraries: Table<Owned>,
+    pub(crate) functions: Table<Function>,
+    pub(crate) kernels: Table<Function>,
+    /// Native streams that stand for a guest thread's default stream, by thread and context.
+    pub(crate) per_thread: HashMap<(u32, u64), u64>,
+    /// Device memory by address: bytes and context.
+    pub(crate) allocations: HashMap<u64, (u64, u64)>,
+    /// Images.
+    pub(crate) images: Images,
+    /// Page-locked memory through which large copies reach the device.
+    pub(crate) upload: Upload,
+    /// The payload of the answer that is being made.
+    pub(crate) reply: Vec<u8>,
+    /// Pointers to the parameters of the launch that is being made.
+    pub(crate) pointers: Vec<*mut std::ffi::c_void>,
+    /// The first device's primary context, made before the guest came and not yet given to it.
+    warm: Option<u64>,
+    /// Highest guest thread seen.
+    pub(crate) threads: u32,
+}
+
+// SAFETY: the raw pointers are scratch space, empty between calls.
+unsafe impl Send for State {}
+
+impl State {
+    /// The state of a new session; `warm` is the context that the worker holds already.
+    pub(crate) fn new(warm: u64) -> Self {
+        Self {
+            contexts: Table::new(HandleKind::Context),
+            streams: Table::new(HandleKind::Stream),
+            events: Table::new(HandleKind::Event),
+            modules: Table::new(HandleKind::Module),
+            libraries: Table::new(HandleKind::Library),
+            functions: Table::new(HandleKind::Function),
+            kernels: Table::new(HandleKind::Kernel),
+            per_thread: HashMap::new(),
+            allocations: HashMap::new(),
+            images: Images::default(),
+            upload: Upload::default(),
+            reply: Vec::new(),
+            pointers: Vec::new(),
+            warm: (warm != 0).then_some(warm),
+            threads: 0,
+        }
+    }
+
+    /// Makes the guest's context current on this thread; a primary context that was reset comes back to life, as it
+    /// does natively at its next use.
+    pub(crate) fn enter(&mut self, session: &Session, raw: u64) -> Result {
+        if raw == 0 {
+            return session.enter(0);
+        }
+        let context = self.contexts.get_mut(raw).map_err(|_| CUresult::ERROR_INVALID_CONTEXT)?;
+        if context.native == 0 {
+            context.native = match self.warm.take().filter(|_| context.device == 0) {
+                Some(warm) => warm,
+                None => {
+                    let mut native = 0;
+                    // SAFETY: a pointer to a local.
+                    unsafe { session.driver.cuDevicePrimaryCtxRetain(&raw mut native, context.device)? };
+                    native
+                }
+            };
+        }
+        session.enter(context.native)
+    }
+
+    /// The driver's stream for a stream of the wire: 0 is the legacy default stream, 2 that of the guest's thread.
+    pub(crate) fn stream(&mut self, session: &Session, raw: u64, thread: u32, context: u64) -> Result<u64> {
+        if raw == 0 {
+            return Ok(0);
+        }
+        if raw != CU_STREAM_PER_THREAD.0 {
+            return self.streams.get(raw).map(|stream| stream.native);
+        }
+        if let Some(native) = self.per_thread.get(&(thread, context)) {
+            return Ok(*native);
+        }
+        let mut native = 0;
+        // A blocking stream: the per-thread default stream synchronises with the legacy one (CUDA driver API, "Stream
+        // synchronization behavior").
+        // SAFETY: a pointer to a local.
+        unsafe { session.driver.cuStreamCreateWithPriority(&raw mut native, 0, 0)? };
+        self.per_thread.insert((thread, context), native);
+        Ok(native)
+    }
+
+    /// A function or kernel by the guest's handle: one space for both.
+    pub(crate) fn function(&self, raw: u64) -> Result<&Function> {
+        self.kernels.get(raw).or_else(|_| self.functions.get(raw))
+    }
+
+    /// Forgets everything that goes with a context.
+    pub(crate) fn forget_context(&mut self, session: &Session, raw: u64) {
+        let Self { modules, functions, .. } = self;
+        functions.forget(|function| {
+            !function.is_kernel && modules.get(function.owner).is_ok_and(|module| module.context == raw)
+        });
+        self.streams.forget(|stream| stream.context == raw);
+        self.events.forget(|event| event.context == raw);
+        self.modules.forget(|module| module.context == raw);
+        self.per_thread.retain(|(_, context), _| *context != raw);
+        let mut freed = 0;
+        self.allocations.retain(|_, (bytes, context)| {
+            freed += if *context == raw { *bytes } else { 0 };
+            *context != raw
+        });
+        session.stats.memory_used.fetch_sub(freed, std::sync::atomic::Ordering::Relaxed);
+        self.upload.forget();
+    }
+}

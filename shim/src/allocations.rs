@@ -1,0 +1,108 @@
+//! What the guest knows about memory: every range it was given, so that copies find their direction, pointer attributes
+//! are answered here and a pointer that is none is refused by the very call.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+/// What a range of addresses is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Device memory from `cuMemAlloc` and its like.
+    Device,
+    /// A variable of a module.
+    Global,
+    /// Page-locked host memory from `cuMemHostAlloc`.
+    Pinned,
+    /// The application's own memory, registered by `cuMemHostRegister`.
+    Registered,
+}
+
+/// One range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allocation {
+    /// First address.
+    pub(crate) base: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Context that it belongs to, by its handle.
+    pub(crate) context: u64,
+    /// Ordinal of the device.
+    pub(crate) device: i32,
+    /// Flags it was made with (`CU_MEMHOSTALLOC_*` for host memory).
+    pub(crate) flags: u32,
+    /// A number that no other allocation of this process has (`CU_POINTER_ATTRIBUTE_BUFFER_ID`).
+    pub(crate) id: u64,
+}
+
+impl Allocation {
+    /// Whether host code may touch it.
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self.kind, Kind::Pinned | Kind::Registered)
+    }
+
+    /// Bytes from `address` to the end.
+    pub(crate) fn bytes_from(&self, address: u64) -> u64 {
+        self.base + self.size - address
+    }
+}
+
+/// All ranges by their first address.
+#[derive(Debug, Default)]
+pub(crate) struct Allocations {
+    ranges: RwLock<BTreeMap<u64, Allocation>>,
+    next_id: AtomicU64,
+}
+
+impl Allocations {
+    /// Adds a range.
+    pub(crate) fn insert(&self, kind: Kind, base: u64, size: u64, context: u64, device: i32, flags: u32) {
+        // Relaxed: the number only has to be unique.
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let allocation = Allocation { base, size, kind, context, device, flags, id };
+        self.ranges.write().unwrap_or_else(PoisonError::into_inner).insert(base, allocation);
+    }
+
+    /// The range that holds `address`.
+    pub(crate) fn find(&self, address: u64) -> Option<Allocation> {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, allocation) = ranges.range(..=address).next_back()?;
+        (address - allocation.base < allocation.size).then_some(*allocation)
+    }
+
+    /// Takes out the range that begins at `base`, where `accept` agrees.
+    pub(crate) fn remove(&self, base: u64, accept: impl FnOnce(&Allocation) -> bool) -> Option<Allocation> {
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        ranges.get(&base).filter(|allocation| accept(allocation))?;
+        ranges.remove(&base)
+    }
+
+    /// Takes out every range for which `dead` says so.
+    pub(crate) fn remove_all(&self, dead: impl Fn(&Allocation) -> bool) -> Vec<Allocation> {
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        let bases: Vec<u64> = ranges.values().filter(|range| dead(range)).map(|range| range.base).collect();
+        bases.iter().filter_map(|base| ranges.remove(base)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_finds_its_range() {
+        let table = Allocations::default();
+        table.insert(Kind::Device, 0x1000, 0x100, 1, 0, 0);
+        table.insert(Kind::Pinned, 0x2000, 0x10, 1, 0, 0);
+        assert_eq!(table.find(0x10ff).unwrap().base, 0x1000);
+        assert!(table.find(0x1100).is_none());
+        assert!(table.find(0xfff).is_none());
+        assert!(table.find(0x2008).unwrap().is_host());
+        assert!(table.remove(0x1001, |_| true).is_none());
+        assert!(table.remove(0x1000, |range| range.is_host()).is_none());
+        assert!(table.remove(0x1000, |range| !range.is_host()).is_some());
+        assert!(table.find(0x1000).is_none());
+    }
+}

@@ -1,0 +1,272 @@
+//! Copies of linear memory.
+//!
+//! To the device: small ones travel inside the call and need no answer; large ones in chunks, a window of which is
+//! under way at a time. To the host: the answer brings the bytes.
+
+use super::{Result, enter, stream_argument};
+use crate::allocations::{Allocation, Kind};
+use crate::call::call;
+use crate::session::Session;
+use pxos_protocol::api::op;
+use pxos_protocol::codec::Writer;
+use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY};
+use pxos_protocol::types::{CUcontext, CUdeviceptr, CUresult, CUstream};
+use std::collections::VecDeque;
+use std::ffi::c_void;
+
+/// Up to here a copy to the device is sent along and not awaited. Natively such a copy from pageable memory returns
+/// before it has run, too (CUDA driver API, "API synchronization behavior": 64 KiB).
+const INLINE: usize = 64 << 10;
+
+/// Chunks under way at a time: two fill the pipe, four ride out a hiccup.
+const WINDOW: usize = 4;
+
+/// One end of a copy.
+enum End {
+    Device(u64),
+    Host(*mut u8, Option<Kind>),
+}
+
+/// What `address` is, for a copy of `bytes` from or to it.
+fn end(session: &Session, address: u64, bytes: usize) -> Result<End> {
+    match session.allocations.find(address) {
+        Some(range) if range.bytes_from(address) < bytes as u64 && !range.is_host() => {
+            Err(CUresult::ERROR_INVALID_VALUE)
+        }
+        Some(range) if range.is_host() => Ok(End::Host(pointer(address), Some(range.kind))),
+        Some(_) => Ok(End::Device(address)),
+        // Unified addressing: what is no device memory is the host's (CUDA driver API, cuMemcpy).
+        None => Ok(End::Host(pointer(address), None)),
+    }
+}
+
+fn pointer(address: u64) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits"))
+}
+
+/// A device address that a copy of `bytes` may use.
+fn device_end(session: &Session, address: u64, bytes: usize) -> Result<u64> {
+    let fits = |range: &Allocation| !range.is_host() && range.bytes_from(address) >= bytes as u64;
+    session.allocations.find(address).filter(fits).map(|_| address).ok_or(CUresult::ERROR_INVALID_VALUE)
+}
+
+/// Copies to the device.
+///
+/// # Safety
+/// `bytes` at `source` may be read.
+unsafe fn to_device(
+    session: &'static Session,
+    destination: u64,
+    source: *const u8,
+    bytes: usize,
+    stream: u64,
+) -> Result {
+    if bytes <= INLINE {
+        // SAFETY: by this function's contract.
+        let data = unsafe { std::slice::from_raw_parts(source, bytes) };
+        return session.post(op::cuMemcpyHtoDAsync_v2, |writer| {
+            writer.put(destination);
+            writer.put(stream);
+            writer.put_bytes(data);
+        });
+    }
+    session.check()?;
+    let mut under_way = VecDeque::with_capacity(WINDOW);
+    let mut result = Ok(());
+    for offset in (0..bytes).step_by(BULK_CHUNK) {
+        let length = BULK_CHUNK.min(bytes - offset);
+        // SAFETY: within the range of this function's contract.
+        let data = unsafe { std::slice::from_raw_parts(source.add(offset), length) };
+        let header = session.header(op::cuMemcpyHtoDAsync_v2, FLAG_REPLY);
+        session.link.expect(header.request);
+        let mut fields = Vec::with_capacity(24);
+        let mut writer = Writer::new(&mut fields);
+        writer.put(destination + offset as u64);
+        writer.put(stream);
+        writer.put(length as u64);
+        session.link.send_bulk(header, &fields, data)?;
+        under_way.push_back(header.request);
+        if under_way.len() == WINDOW {
+            let oldest = under_way.pop_front().expect("the window is not empty");
+            result = result.and(session.answer(oldest).map(|_| ()));
+            if result.is_err() {
+                break;
+            }
+        }
+    }
+    for request in under_way {
+        result = result.and(session.answer(request).map(|_| ()));
+    }
+    result
+}
+
+/// Copies to the host and waits for it.
+///
+/// # Safety
+/// `bytes` at `destination` may be written.
+unsafe fn to_host(session: &Session, destination: *mut u8, source: u64, bytes: usize, stream: u64) -> Result {
+    session.check()?;
+    destination.expose_provenance();
+    let header = session.header(op::cuMemcpyDtoHAsync_v2, FLAG_REPLY);
+    // SAFETY: by this function's contract, and the call below returns only when it is answered or the link is dead.
+    unsafe { session.link.land(header.request, destination, bytes) };
+    let answer = session.call_in(header, |writer| {
+        writer.put(source);
+        writer.put(stream);
+        writer.put(bytes as u64);
+    });
+    answer.map(|_| ())
+}
+
+fn device_to_device(session: &'static Session, destination: u64, source: u64, bytes: usize, stream: u64) -> Result {
+    session.post(op::cuMemcpyDtoDAsync_v2, |writer| {
+        writer.put(destination);
+        writer.put(source);
+        writer.put(bytes as u64);
+        writer.put(stream);
+    })
+}
+
+/// Copies in whichever direction the two addresses say.
+///
+/// # Safety
+/// A host address is valid for the whole copy.
+unsafe fn unified(destination: u64, source: u64, bytes: usize, stream: CUstream, waits: bool) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, stream.0)?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    if destination == 0 || source == 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    match (end(session, destination, bytes)?, end(session, source, bytes)?) {
+        (End::Device(to), End::Device(from)) => device_to_device(session, to, from, bytes, stream),
+        // SAFETY: by this function's contract.
+        (End::Device(to), End::Host(from, _)) => unsafe { to_device(session, to, from, bytes, stream) },
+        // SAFETY: by this function's contract.
+        (End::Host(to, _), End::Device(from)) => unsafe { to_host(session, to, from, bytes, stream) },
+        (End::Host(to, to_kind), End::Host(from, from_kind)) => {
+            if waits || to_kind.is_some() || from_kind.is_some() {
+                call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
+            }
+            // SAFETY: by this function's contract; the ranges may overlap.
+            unsafe { std::ptr::copy(from, to, bytes) };
+            Ok(())
+        }
+    }
+}
+
+pub(crate) unsafe fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize) -> Result {
+    // SAFETY: the entry point's contract.
+    unsafe { unified(dst, src, ByteCount, CUstream::NULL, true) }
+}
+
+pub(crate) unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize, hStream: CUstream) -> Result {
+    // SAFETY: the entry point's contract.
+    unsafe { unified(dst, src, ByteCount, hStream, false) }
+}
+
+pub(crate) unsafe fn cuMemcpyHtoD_v2(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, CUstream::NULL) }
+}
+
+pub(crate) unsafe fn cuMemcpyHtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, hStream.0)?;
+    if ByteCount == 0 {
+        return Ok(());
+    }
+    let source = srcHost.expose_provenance() as u64;
+    if srcHost.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let destination = device_end(session, dstDevice, ByteCount)?;
+    match session.allocations.find(source).filter(|range| !range.is_host()) {
+        // Unified addressing lets a device pointer stand for a host one.
+        Some(_) => device_to_device(session, destination, source, ByteCount, stream),
+        // SAFETY: the entry point's contract.
+        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream) },
+    }
+}
+
+pub(crate) unsafe fn cuMemcpyDtoH_v2(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, CUstream::NULL) }
+}
+
+pub(crate) unsafe fn cuMemcpyDtoHAsync_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, hStream.0)?;
+    if ByteCount == 0 {
+        return Ok(());
+    }
+    if dstHost.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let source = device_end(session, srcDevice, ByteCount)?;
+    let destination = dstHost.expose_provenance() as u64;
+    match session.allocations.find(destination).filter(|range| !range.is_host()) {
+        Some(_) => device_to_device(session, destination, source, ByteCount, stream),
+        // SAFETY: the entry point's contract.
+        None => unsafe { to_host(session, dstHost.cast(), source, ByteCount, stream) },
+    }
+}
+
+pub(crate) unsafe fn cuMemcpyDtoD_v2(dstDevice: CUdeviceptr, srcDevice: CUdeviceptr, ByteCount: usize) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, CUstream::NULL) }
+}
+
+pub(crate) unsafe fn cuMemcpyDtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { unified(dstDevice, srcDevice, ByteCount, hStream, false) }
+}
+
+pub(crate) unsafe fn cuMemcpyPeer(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuMemcpyPeerAsync(dstDevice, dstContext, srcDevice, srcContext, ByteCount, CUstream::NULL) }
+}
+
+pub(crate) unsafe fn cuMemcpyPeerAsync(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> Result {
+    let (session, _) = enter()?;
+    for context in [dstContext, srcContext] {
+        session.contexts.get(context.0).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    }
+    let stream = stream_argument(session, hStream.0)?;
+    if ByteCount == 0 {
+        return Ok(());
+    }
+    let to = device_end(session, dstDevice, ByteCount)?;
+    let from = device_end(session, srcDevice, ByteCount)?;
+    device_to_device(session, to, from, ByteCount, stream)
+}

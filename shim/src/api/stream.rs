@@ -1,0 +1,194 @@
+//! Streams. Creating, destroying and waiting for events need no answer; what a stream is, the guest knows itself.
+
+use super::{Result, current, enter, put, stream_argument};
+use crate::call::{call, post};
+use crate::callbacks::Callback;
+use crate::objects::Stream;
+use crate::session::{Session, session};
+use crate::thread;
+use pxos_protocol::api::op;
+use pxos_protocol::types::{
+    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUdevice, CUevent, CUgreenCtx, CUresult, CUstream,
+    CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus,
+};
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::atomic::Ordering;
+
+const NON_BLOCKING: c_uint = 1;
+
+/// `cuStreamGetId`: the default streams have the ids that their handles would have, others one of their own in the
+/// context.
+pub(crate) fn stream_id(session: &Session, raw: u64) -> Result<u64> {
+    match stream_argument(session, raw)? {
+        0 => Ok(CU_STREAM_LEGACY.0),
+        // One id per thread, apart from the ids of created streams.
+        raw if raw == CU_STREAM_PER_THREAD.0 => Ok(1 << 32 | u64::from(thread::number())),
+        raw => session.streams.get(raw).map(|stream| stream.id).ok_or(CUresult::ERROR_INVALID_HANDLE),
+    }
+}
+
+pub(crate) unsafe fn cuStreamCreate(phStream: *mut CUstream, Flags: c_uint) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuStreamCreateWithPriority(phStream, Flags, 0) }
+}
+
+pub(crate) unsafe fn cuStreamCreateWithPriority(phStream: *mut CUstream, flags: c_uint, priority: c_int) -> Result {
+    let (session, context) = enter()?;
+    if flags & !NON_BLOCKING != 0 || phStream.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    // "Priorities outside the range are clamped" (CUDA driver API, cuStreamCreateWithPriority).
+    let (least, greatest) = super::device::device(session, context.device)?.priorities;
+    let priority = priority.clamp(greatest.min(least), least.max(greatest));
+    let id = context.next_stream_id.fetch_add(1, Ordering::Relaxed);
+    let owner = context.handle;
+    let stream = session.streams.mint(|handle| Stream { handle, context: owner, flags, priority, id })?;
+    session.post(op::cuStreamCreateWithPriority, |writer| {
+        writer.put(stream.handle);
+        writer.put(flags);
+        writer.put(priority);
+    })?;
+    // SAFETY: not null, and writable by the entry point's contract.
+    unsafe { put(phStream, CUstream(stream.handle)) }
+}
+
+pub(crate) unsafe fn cuStreamDestroy(hStream: CUstream) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { cuStreamDestroy_v2(hStream) }
+}
+
+pub(crate) unsafe fn cuStreamDestroy_v2(hStream: CUstream) -> Result {
+    let session = session()?;
+    let stream = session.streams.remove(hStream.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    post(op::cuStreamDestroy_v2, |writer| writer.put(stream.handle))
+}
+
+/// Answers `ask` of a created stream, or `default` for a default stream of the current context.
+fn of_stream<T>(raw: CUstream, ask: impl FnOnce(&Stream) -> T, default: impl FnOnce() -> T) -> Result<T> {
+    let session = session()?;
+    let stream = stream_argument(session, raw.0)?;
+    match session.streams.get(stream) {
+        Some(stream) => Ok(ask(&stream)),
+        None => {
+            current(session)?;
+            Ok(default())
+        }
+    }
+}
+
+pub(crate) unsafe fn cuStreamGetPriority(hStream: CUstream, priority: *mut c_int) -> Result {
+    let value = of_stream(hStream, |stream| stream.priority, || 0)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(priority, value) }
+}
+
+pub(crate) unsafe fn cuStreamGetFlags(hStream: CUstream, flags: *mut c_uint) -> Result {
+    let value = of_stream(hStream, |stream| stream.flags, || 0)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(flags, value) }
+}
+
+pub(crate) unsafe fn cuStreamGetId(hStream: CUstream, streamId: *mut u64) -> Result {
+    let id = stream_id(session()?, hStream.0)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(streamId, id) }
+}
+
+pub(crate) unsafe fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice) -> Result {
+    let context = of_stream(hStream, |stream| stream.context, thread::current_context)?;
+    let context = session()?.contexts.get(context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(device, context.device) }
+}
+
+pub(crate) unsafe fn cuStreamGetCtx(hStream: CUstream, pctx: *mut CUcontext) -> Result {
+    let context = of_stream(hStream, |stream| stream.context, thread::current_context)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(pctx, CUcontext(context)) }
+}
+
+pub(crate) unsafe fn cuStreamGetCtx_v2(
+    hStream: CUstream,
+    pCtx: *mut CUcontext,
+    pGreenCtx: *mut CUgreenCtx,
+) -> Result {
+    if !pGreenCtx.is_null() {
+        // SAFETY: not null, and writable by the entry point's contract.
+        unsafe { pGreenCtx.write(CUgreenCtx::NULL) };
+    }
+    // SAFETY: the contract is the same.
+    unsafe { cuStreamGetCtx(hStream, pCtx) }
+}
+
+pub(crate) unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags: c_uint) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, hStream.0)?;
+    let event = session.events.get(hEvent.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    if Flags > 1 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    if !event.recorded.load(Ordering::Acquire) {
+        // "If cuEventRecord has not been called on the event, this call acts as if the record has already completed."
+        return Ok(());
+    }
+    session.post(op::cuStreamWaitEvent, |writer| {
+        writer.put(stream);
+        writer.put(event.handle);
+        writer.put(Flags);
+    })
+}
+
+pub(crate) unsafe fn cuStreamQuery(hStream: CUstream) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, hStream.0)?;
+    call(op::cuStreamQuery, |writer| writer.put(stream)).map(|_| ())
+}
+
+pub(crate) unsafe fn cuStreamSynchronize(hStream: CUstream) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, hStream.0)?;
+    call(op::cuStreamSynchronize, |writer| writer.put(stream)).map(|_| ())
+}
+
+/// Puts a callback into a stream.
+pub(crate) fn enqueue_callback(raw: CUstream, callback: Callback) -> Result {
+    let (session, _) = enter()?;
+    let stream = stream_argument(session, raw.0)?;
+    let wants_status = matches!(callback, Callback::Stream(..));
+    let number = session.callbacks.register(session, callback)?;
+    session.post(op::cuLaunchHostFunc, |writer| {
+        writer.put(number);
+        writer.put(stream);
+        writer.put(u32::from(wants_status));
+    })
+}
+
+pub(crate) unsafe fn cuStreamAddCallback(
+    hStream: CUstream,
+    callback: CUstreamCallback,
+    userData: *mut c_void,
+    flags: c_uint,
+) -> Result {
+    if callback.is_none() || flags != 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    enqueue_callback(hStream, Callback::Stream(callback, hStream, userData.expose_provenance()))
+}
+
+pub(crate) unsafe fn cuStreamIsCapturing(hStream: CUstream, captureStatus: *mut CUstreamCaptureStatus) -> Result {
+    of_stream(hStream, |_| (), || ())?;
+    // No stream captures while cuStreamBeginCapture is not carried.
+    // SAFETY: the entry point's contract.
+    unsafe { put(captureStatus, 0) }
+}
+
+pub(crate) unsafe fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) -> Result {
+    session()?;
+    // SAFETY: null or a mode, by the entry point's contract.
+    let wanted = unsafe { mode.as_mut() }.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if *wanted > 2 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    *wanted = thread::exchange_capture_mode(*wanted);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Host callbacks (`cuLaunchHostFunc`, `cuStreamAddCallback`): the worker says when one is due, a thread of ours calls it, and
+//! the stream goes on when it has returned (CUDA driver API, "Stream management").
+
+use crate::session::Session;
+use pxos_protocol::frame::{Header, control};
+use pxos_protocol::types::{CUhostFn, CUresult, CUstream, CUstreamCallback};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+/// What to call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Callback {
+    /// `cuLaunchHostFunc`.
+    Host(CUhostFn, usize),
+    /// `cuStreamAddCallback`.
+    Stream(CUstreamCallback, CUstream, usize),
+}
+
+/// Callbacks that are on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Callbacks {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    started: bool,
+    next: u64,
+    pending: HashMap<u64, Callback>,
+}
+
+impl Callbacks {
+    /// Keeps `callback` until the worker asks for it; its number.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OPERATING_SYSTEM` where the thread that calls cannot be started.
+    pub(crate) fn register(&self, session: &'static Session, callback: Callback) -> Result<u64, CUresult> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.started {
+            if !spawn_quiet("pxos-callback", move || run(session)) {
+                return Err(CUresult::ERROR_OPERATING_SYSTEM);
+            }
+            state.started = true;
+        }
+        state.next += 1;
+        let number = state.next;
+        state.pending.insert(number, callback);
+        Ok(number)
+    }
+
+    fn take(&self, number: u64) -> Option<Callback> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.remove(&number)
+    }
+}
+
+fn run(session: &'static Session) {
+    while let Ok((number, status)) = session.link.wait_callback() {
+        match session.callbacks.take(number) {
+            Some(Callback::Host(Some(function), user_data)) => {
+                let user_data: *mut c_void = std::ptr::with_exposed_provenance_mut(user_data);
+                // SAFETY: the application gave the function and its data to cuLaunchHostFunc for just this.
+                unsafe { function(user_data) };
+            }
+            Some(Callback::Stream(Some(function), stream, user_data)) => {
+                let user_data: *mut c_void = std::ptr::with_exposed_provenance_mut(user_data);
+                // SAFETY: the application gave the function and its data to cuStreamAddCallback for just this.
+                unsafe { function(stream, CUresult(status), user_data) };
+            }
+            _ => {}
+        }
+        let mut header = Header::new(control::CALLBACK_DONE);
+        header.thread = crate::thread::number();
+        if session.link.send(header, &number.to_le_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Starts a thread that takes no signal of the application's. `false` where the system refuses.
+pub(crate) fn spawn_quiet(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+    // SAFETY: signal sets are plain data, filled before they are used, and the mask of this thread is put back.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let spawned = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body).is_ok();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        spawned
+    }
+}

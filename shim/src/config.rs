@@ -1,0 +1,99 @@
+//! Where the server is: `PXOS_SERVER`, then `/etc/pxos/client.toml`, then vsock 2:9700, then unix:/run/pxos-gpu.sock.
+
+use pxos_protocol::endpoint::{DEFAULT_VSOCK_PORT, Endpoint};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "/etc/pxos/client.toml";
+const SOCKET: &str = "/run/pxos-gpu.sock";
+
+/// `/etc/pxos/client.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// An endpoint.
+    server: Option<String>,
+    /// A token for a server that asks for one.
+    token: Option<String>,
+}
+
+/// Where to try, in order, and what to show there.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// Endpoints in the order in which they are tried.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// The token.
+    pub(crate) token: Option<String>,
+    /// What is wrong with the settings; connecting goes on with what is right.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads environment and file.
+    pub(crate) fn load() -> Self {
+        Self::from_parts(std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok(), Path::new(FILE))
+    }
+
+    fn from_parts(server: Option<String>, token: Option<String>, path: &Path) -> Self {
+        let mut config = Self { token, ..Self::default() };
+        if let Some(text) = server.filter(|text| !text.is_empty()) {
+            match text.parse() {
+                Ok(endpoint) => config.endpoints.push(endpoint),
+                Err(error) => config.problems.push(format!("PXOS_SERVER: {error}")),
+            }
+            // Who names a server means that one: falling back to another would hide the mistake.
+            return config;
+        }
+        if let Ok(text) = std::fs::read_to_string(path) {
+            match toml::from_str::<File>(&text) {
+                Ok(file) => {
+                    config.token = config.token.or(file.token);
+                    match file.server.map(|text| text.parse()) {
+                        Some(Ok(endpoint)) => {
+                            config.endpoints.push(endpoint);
+                            return config;
+                        }
+                        Some(Err(error)) => config.problems.push(format!("{}: {error}", path.display())),
+                        None => {}
+                    }
+                }
+                Err(error) => config.problems.push(format!("{}: {}", path.display(), error.message())),
+            }
+        }
+        config.endpoints.push(Endpoint::Vsock { cid: 2, port: DEFAULT_VSOCK_PORT });
+        config.endpoints.push(Endpoint::Unix(PathBuf::from(SOCKET)));
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_wins_and_is_final() {
+        let config = Config::from_parts(Some("unix:/x".into()), None, Path::new("/nonexistent"));
+        assert_eq!(config.endpoints, [Endpoint::Unix("/x".into())]);
+        let config = Config::from_parts(Some("nonsense".into()), None, Path::new("/nonexistent"));
+        assert!(config.endpoints.is_empty() && config.problems.len() == 1);
+    }
+
+    #[test]
+    fn without_settings_vsock_then_the_socket() {
+        let config = Config::from_parts(None, None, Path::new("/nonexistent"));
+        let shown: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["vsock:2:9700", "unix:/run/pxos-gpu.sock"]);
+    }
+
+    #[test]
+    fn the_file_is_read_and_its_mistakes_are_told() {
+        let path = std::env::temp_dir().join(format!("pxos-client-{}.toml", std::process::id()));
+        std::fs::write(&path, "server = \"tcp:127.0.0.1:9\"\ntoken = \"t\"\n").unwrap();
+        let config = Config::from_parts(None, None, &path);
+        assert_eq!(config.endpoints, [Endpoint::Tcp("127.0.0.1:9".into())]);
+        assert_eq!(config.token.as_deref(), Some("t"));
+        std::fs::write(&path, "sever = \"tcp:127.0.0.1:9\"\n").unwrap();
+        assert_eq!(Config::from_parts(None, None, &path).problems.len(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

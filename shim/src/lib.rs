@@ -1,0 +1,18 @@
+//! `libpxshim.so`, soname `libcuda.so.1`: the CUDA driver API as a guest program sees it.
+//!
+//! app → [`entry`] → [`api`] → [`call`] → [`session`] → transport ⇒ pxos-server. Loading the library does nothing: the
+//! first call that needs the server (`cuInit`) connects to it. The library lives in someone else's process, so it prints
+//! nothing but what [`log`] says it does, installs no signal handler and survives fork and exit at any moment.
+
+mod allocations;
+mod api;
+mod call;
+mod callbacks;
+mod config;
+mod entry;
+mod handles;
+mod link;
+mod log;
+mod objects;
+mod session;
+mod thread;

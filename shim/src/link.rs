@@ -1,0 +1,405 @@
+//! The connection: frames out in program order, frames in to whoever waits for them.
+//!
+//! Out: calls that nobody waits for are appended to a queue that a flusher thread writes, many per system call; a call
+//! that waits writes the queue itself. In: there is no reader thread. Of the threads that wait, one reads and hands
+//! the others theirs; when it has its own answer, the next takes over.
+
+use crate::log::{self, Level};
+use pxos_protocol::codec::Reader;
+use pxos_protocol::control::{Refusal, decode};
+use pxos_protocol::frame::{HEADER, Header, control};
+use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
+use pxos_protocol::types::CUresult;
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Queued bytes above which the caller writes them itself: backpressure, so that a program that launches faster than
+/// the server takes does not grow.
+const HIGH_WATER: usize = 256 << 10;
+
+/// How often the flusher looks again before it sleeps; about 20 µs, several times the gap between two launches of a
+/// busy program.
+const FLUSHER_SPINS: u32 = 400;
+
+/// What calls answer when the connection is gone: the worker died, the server was stopped, or a frame was wrong.
+pub(crate) const LOST: CUresult = CUresult::ERROR_DEVICE_UNAVAILABLE;
+
+/// The connection of this process.
+#[derive(Debug)]
+pub(crate) struct Link {
+    queue: Mutex<Vec<u8>>,
+    queued: AtomicUsize,
+    flusher: Mutex<FlusherState>,
+    flusher_wake: Condvar,
+    flusher_parked: AtomicBool,
+    writer: Mutex<Writer>,
+    incoming: Mutex<Incoming>,
+    arrived: Condvar,
+    reader: Mutex<FrameReader>,
+    /// Not zero once the connection is gone: the `CUresult` of every further call.
+    dead: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct FlusherState {
+    started: bool,
+}
+
+#[derive(Debug)]
+struct Writer {
+    socket: Socket,
+    spare: Vec<u8>,
+}
+
+/// What has come and what is awaited.
+#[derive(Debug, Default)]
+struct Incoming {
+    reading: bool,
+    replies: HashMap<u64, Slot>,
+    landings: HashMap<u64, Landing>,
+    callbacks: VecDeque<(u64, u32)>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Awaited,
+    Here(CUresult, Vec<u8>),
+}
+
+/// Where the bytes of a copy to the host go.
+#[derive(Clone, Copy, Debug)]
+struct Landing {
+    address: usize,
+    length: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    /// Speaks over `socket`, whose greeting is done.
+    pub(crate) fn new(reader: FrameReader, socket: Socket) -> Self {
+        Self {
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            flusher: Mutex::default(),
+            flusher_wake: Condvar::new(),
+            flusher_parked: AtomicBool::new(false),
+            writer: Mutex::new(Writer { socket, spare: Vec::new() }),
+            incoming: Mutex::default(),
+            arrived: Condvar::new(),
+            reader: Mutex::new(reader),
+            dead: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether the connection stands.
+    pub(crate) fn check(&self) -> Result<(), CUresult> {
+        // Relaxed: a flag that is only ever set; whoever needs more than the flag takes a lock.
+        CUresult(self.dead.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Appends a frame that nobody waits for. It is on its way within microseconds.
+    pub(crate) fn post(&'static self, header: Header, payload: &[u8]) -> Result<(), CUresult> {
+        self.check()?;
+        let queued = self.append(header, payload);
+        if queued > HIGH_WATER {
+            return self.flush();
+        }
+        // The flusher announces that it sleeps before it looks at the queue a last time, and we append before we look
+        // at the announcement; both with SeqCst, so one of us sees the other.
+        if self.flusher_parked.load(Ordering::SeqCst) {
+            self.wake_flusher();
+        }
+        Ok(())
+    }
+
+    /// Appends a frame and writes all that is queued.
+    pub(crate) fn send(&self, header: Header, payload: &[u8]) -> Result<(), CUresult> {
+        self.check()?;
+        self.append(header, payload);
+        self.flush()
+    }
+
+    fn append(&self, mut header: Header, payload: &[u8]) -> usize {
+        debug_assert!(payload.len().is_multiple_of(8), "payloads are padded by their writer");
+        header.length = u32::try_from(payload.len()).expect("payloads are bounded by MAX_PAYLOAD");
+        let mut queue = lock(&self.queue);
+        queue.extend_from_slice(&header.to_bytes());
+        queue.extend_from_slice(payload);
+        let queued = queue.len();
+        self.queued.store(queued, Ordering::SeqCst);
+        queued
+    }
+
+    /// Writes all that is queued.
+    pub(crate) fn flush(&self) -> Result<(), CUresult> {
+        self.flush_with(&[])
+    }
+
+    /// Writes all that is queued and then `parts`, which are not copied: whole frames of bulk data.
+    pub(crate) fn flush_with(&self, parts: &[&[u8]]) -> Result<(), CUresult> {
+        let mut writer = lock(&self.writer);
+        let spare = std::mem::take(&mut writer.spare);
+        let queued = {
+            let mut queue = lock(&self.queue);
+            self.queued.store(0, Ordering::SeqCst);
+            std::mem::replace(&mut *queue, spare)
+        };
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + parts.len());
+        if !queued.is_empty() {
+            slices.push(IoSlice::new(&queued));
+        }
+        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        let result = if slices.is_empty() { Ok(()) } else { writer.socket.send_all(&mut slices) };
+        drop(slices);
+        writer.spare = queued;
+        writer.spare.clear();
+        drop(writer);
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // The peer may have said why before it closed: read that first.
+                self.drain();
+                Err(self.lost(format_args!("the connection to the server failed: {error}")))
+            }
+        }
+    }
+
+    /// Writes one frame of bulk data: header, a few bytes of fields, then memory of the application.
+    pub(crate) fn send_bulk(&self, mut header: Header, fields: &[u8], bytes: &[u8]) -> Result<(), CUresult> {
+        self.check()?;
+        let padding = bytes.len().next_multiple_of(8) - bytes.len();
+        let length = fields.len() + bytes.len() + padding;
+        header.length = u32::try_from(length).expect("bulk frames are bounded by BULK_CHUNK");
+        let header: [u8; HEADER] = header.to_bytes();
+        self.flush_with(&[&header, fields, bytes, &[0; 8][..padding]])
+    }
+
+    fn wake_flusher(&'static self) {
+        let mut state = lock(&self.flusher);
+        if state.started {
+            self.flusher_wake.notify_one();
+            return;
+        }
+        state.started = true;
+        let spawned = crate::callbacks::spawn_quiet("pxos-flush", move || self.run_flusher());
+        if !spawned {
+            // Without a thread every call writes its own frame: slower, but right.
+            state.started = false;
+            drop(state);
+            let _ = self.flush();
+        }
+    }
+
+    fn run_flusher(&self) {
+        loop {
+            for _ in 0..FLUSHER_SPINS {
+                if self.queued.load(Ordering::SeqCst) > 0 && self.flush().is_err() {
+                    return;
+                }
+                std::hint::spin_loop();
+                std::thread::yield_now();
+            }
+            let mut state = lock(&self.flusher);
+            self.flusher_parked.store(true, Ordering::SeqCst);
+            while self.queued.load(Ordering::SeqCst) == 0 {
+                state = self.flusher_wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.flusher_parked.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes the first [`Self::post`] start the flusher.
+    pub(crate) fn arm_flusher(&self) {
+        self.flusher_parked.store(true, Ordering::SeqCst);
+    }
+
+    /// Announces that the answer to `request` is awaited; before the call is sent.
+    pub(crate) fn expect(&self, request: u64) {
+        lock(&self.incoming).replies.insert(request, Slot::Awaited);
+    }
+
+    /// Announces where the bytes of `request` go; before the call is sent.
+    ///
+    /// # Safety
+    /// The range is valid for writes until the call is answered.
+    pub(crate) unsafe fn land(&self, request: u64, address: *mut u8, length: usize) {
+        lock(&self.incoming).landings.insert(request, Landing { address: address.addr(), length });
+    }
+
+    /// Waits for the answer to `request`.
+    pub(crate) fn wait(&self, request: u64) -> Result<(CUresult, Vec<u8>), CUresult> {
+        let answer = self.drive(|incoming| match incoming.replies.get(&request) {
+            Some(Slot::Here(..)) => match incoming.replies.remove(&request) {
+                Some(Slot::Here(result, payload)) => Some((result, payload)),
+                _ => None,
+            },
+            _ => None,
+        });
+        if answer.is_err() {
+            lock(&self.incoming).replies.remove(&request);
+        }
+        lock(&self.incoming).landings.remove(&request);
+        answer
+    }
+
+    /// Waits for the next host callback: its number and status.
+    pub(crate) fn wait_callback(&self) -> Result<(u64, u32), CUresult> {
+        self.drive(|incoming| incoming.callbacks.pop_front())
+    }
+
+    /// Reads frames until `done` finds what it looks for, or lets another thread read.
+    fn drive<T>(&self, mut done: impl FnMut(&mut Incoming) -> Option<T>) -> Result<T, CUresult> {
+        let mut incoming = lock(&self.incoming);
+        loop {
+            if let Some(found) = done(&mut incoming) {
+                return Ok(found);
+            }
+            self.check()?;
+            if incoming.reading {
+                incoming = self.arrived.wait(incoming).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            incoming.reading = true;
+            drop(incoming);
+            self.read_one();
+            incoming = lock(&self.incoming);
+            incoming.reading = false;
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Reads what the peer said before it went.
+    fn drain(&self) {
+        let mut incoming = lock(&self.incoming);
+        if incoming.reading {
+            return;
+        }
+        incoming.reading = true;
+        drop(incoming);
+        while self.check().is_ok() {
+            self.read_one();
+        }
+        lock(&self.incoming).reading = false;
+        self.arrived.notify_all();
+    }
+
+    fn read_one(&self) {
+        let mut reader = lock(&self.reader);
+        match self.read_frame(&mut reader) {
+            Ok(()) => {}
+            Err(ReadError::Closed) => {
+                self.lost(format_args!("the server closed the connection"));
+            }
+            Err(error) => {
+                self.lost(format_args!("{error}"));
+            }
+        }
+    }
+
+    fn read_frame(&self, reader: &mut FrameReader) -> Result<(), ReadError> {
+        let header = reader.header()?;
+        match header.op {
+            control::REPLY => {
+                let payload = reader.payload(&header)?.to_vec();
+                #[expect(clippy::cast_possible_truncation, reason = "the result is the lower half")]
+                let result = CUresult(header.context as u32);
+                let mut incoming = lock(&self.incoming);
+                if let Some(slot) = incoming.replies.get_mut(&header.request) {
+                    *slot = Slot::Here(result, payload);
+                }
+            }
+            control::DATA => self.read_data(reader, &header)?,
+            control::OUTPUT => {
+                let payload = reader.payload(&header)?;
+                let mut fields = Reader::new(payload);
+                if let (Ok(stream), Ok(bytes)) = (fields.get::<u64>(), fields.get_bytes()) {
+                    print(stream, bytes);
+                }
+            }
+            control::CALLBACK => {
+                let payload = reader.payload(&header)?;
+                let mut fields = Reader::new(payload);
+                if let (Ok(number), Ok(status)) = (fields.get::<u64>(), fields.get::<u32>()) {
+                    lock(&self.incoming).callbacks.push_back((number, status));
+                }
+            }
+            control::REFUSAL => {
+                let refusal = decode::<Refusal>(reader.payload(&header)?).unwrap_or_else(|error| Refusal {
+                    result: LOST.0,
+                    message: format!("the server ended the session for an unreadable reason ({error})"),
+                });
+                self.fail(CUresult(refusal.result), format_args!("{}", refusal.message));
+            }
+            _ => {
+                reader.payload(&header)?;
+                log::line(Level::Warn, format_args!("the server sent an unknown frame of op {}", header.op));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of a copy go straight to where the application wants them.
+    fn read_data(&self, reader: &mut FrameReader, header: &Header) -> Result<(), ReadError> {
+        let mut prefix = [0; 16];
+        if header.length < 16 {
+            reader.payload(header)?;
+            return Ok(());
+        }
+        reader.payload_into(&mut prefix)?;
+        let mut fields = Reader::new(&prefix);
+        let offset = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let length = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let rest = header.length as usize - 16;
+        let landing = lock(&self.incoming).landings.get(&header.request).copied();
+        let fits = landing.filter(|landing| {
+            length <= rest && offset.checked_add(length).is_some_and(|end| end <= landing.length)
+        });
+        let mut padding = rest;
+        if let Some(landing) = fits {
+            let address = std::ptr::with_exposed_provenance_mut::<u8>(landing.address + offset);
+            // SAFETY: `land`'s caller promised the range, and offset and length were checked against it.
+            reader.payload_into(unsafe { std::slice::from_raw_parts_mut(address, length) })?;
+            padding -= length;
+        }
+        // Padding, or bytes that nobody waits for.
+        let mut scrap = [0; 4096];
+        while padding > 0 {
+            let piece = padding.min(scrap.len());
+            reader.payload_into(&mut scrap[..piece])?;
+            padding -= piece;
+        }
+        Ok(())
+    }
+
+    fn lost(&self, why: std::fmt::Arguments<'_>) -> CUresult {
+        self.fail(LOST, why);
+        CUresult(self.dead.load(Ordering::Relaxed))
+    }
+
+    /// Marks the connection as gone, with one line that says why.
+    fn fail(&self, result: CUresult, why: std::fmt::Arguments<'_>) {
+        let code = if result.is_success() { LOST.0 } else { result.0 };
+        if self.dead.compare_exchange(0, code, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            log::line(Level::Error, format_args!("{why}; CUDA calls answer {} from now on", CUresult(code)));
+        }
+        self.arrived.notify_all();
+    }
+}
+
+unsafe extern "C" {
+    static stdout: *mut libc::FILE;
+    static stderr: *mut libc::FILE;
+}
+
+/// Prints what the device printed through the C library's streams, so that it keeps its place among the program's own lines.
+fn print(stream: u64, bytes: &[u8]) {
+    // SAFETY: the C library's streams live as long as the process.
+    let file = unsafe { if stream == 2 { stderr } else { stdout } };
+    // SAFETY: a valid stream, and a buffer of the length given.
+    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), file) };
+}

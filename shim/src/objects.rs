@@ -1,0 +1,108 @@
+//! What the shim keeps of each object that the application made: enough to answer what does not change and to refuse what
+//! native CUDA would refuse at once.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+
+/// A context.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Its handle.
+    pub(crate) handle: u64,
+    /// Ordinal of its device.
+    pub(crate) device: i32,
+    /// `cuCtxGetId`: unique in the process.
+    pub(crate) id: u64,
+    /// The device's primary context.
+    pub(crate) primary: bool,
+    /// Flags it was made with.
+    pub(crate) flags: AtomicU32,
+    /// How often the primary context is retained; 1 for others until they are destroyed.
+    pub(crate) retained: AtomicU32,
+    /// Cache preference, which only this process reads back.
+    pub(crate) cache_config: AtomicU32,
+    /// Shared memory bank width, likewise.
+    pub(crate) shared_config: AtomicU32,
+    /// Next stream id within the context.
+    pub(crate) next_stream_id: AtomicU64,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// Its handle.
+    pub(crate) handle: u64,
+    /// Its context's handle.
+    pub(crate) context: u64,
+    /// `CU_STREAM_*` flags.
+    pub(crate) flags: u32,
+    /// Priority, clamped to the device's range.
+    pub(crate) priority: i32,
+    /// `cuStreamGetId`.
+    pub(crate) id: u64,
+}
+
+/// An event.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// Its handle.
+    pub(crate) handle: u64,
+    /// Its context's handle.
+    pub(crate) context: u64,
+    /// `CU_EVENT_*` flags.
+    pub(crate) flags: u32,
+    /// Whether it was ever recorded; an event that was not is complete.
+    pub(crate) recorded: AtomicBool,
+}
+
+/// Where functions and variables come from.
+#[derive(Debug)]
+pub(crate) struct Module {
+    /// Its handle.
+    pub(crate) handle: u64,
+    /// Context, 0 for a library, which is of none.
+    pub(crate) context: u64,
+    /// Functions or kernels by name, resolved once.
+    pub(crate) functions: Mutex<HashMap<String, u64>>,
+    /// Variables by name and context: address and bytes.
+    pub(crate) globals: Mutex<HashMap<(String, u64), (u64, u64)>>,
+    /// All names, once enumerated.
+    pub(crate) names: Mutex<Option<Vec<String>>>,
+    /// Modules of a library by context.
+    pub(crate) modules: Mutex<HashMap<u64, u64>>,
+}
+
+/// How many function attributes CUDA 13.0 has.
+pub(crate) const FUNCTION_ATTRIBUTES: usize = 16;
+
+/// A function of a module, or a kernel of a library: one handle space for both.
+#[derive(Debug)]
+pub(crate) struct Function {
+    /// Its handle.
+    pub(crate) handle: u64,
+    /// NUL-terminated, as `cuFuncGetName` hands it out.
+    pub(crate) name: std::ffi::CString,
+    /// The module or library.
+    pub(crate) owner: u64,
+    /// Whether the owner is a library.
+    pub(crate) is_kernel: bool,
+    /// Context of the module, 0 for a kernel.
+    pub(crate) context: u64,
+    /// Offset and size of each parameter.
+    pub(crate) params: Vec<(u32, u32)>,
+    /// Bytes that hold all parameters.
+    pub(crate) param_bytes: usize,
+    /// `cuFuncGetAttribute`, indexed by attribute; `i32::MIN` where the driver refuses.
+    pub(crate) attributes: [AtomicI32; FUNCTION_ATTRIBUTES],
+    /// Occupancy answers by what was asked.
+    pub(crate) occupancy: Mutex<HashMap<(i32, u64, u32), i32>>,
+}
+
+impl Function {
+    /// An attribute as last told by the driver.
+    pub(crate) fn attribute(&self, attribute: u32) -> Option<i32> {
+        let value = self.attributes.get(attribute as usize)?.load(std::sync::atomic::Ordering::Relaxed);
+        (value != i32::MIN).then_some(value)
+    }
+}

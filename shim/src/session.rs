@@ -1,0 +1,250 @@
+//! The session of this process: made by the first `cuInit`, never undone, poisoned in a forked child.
+
+use crate::allocations::Allocations;
+use crate::callbacks::Callbacks;
+use crate::config::Config;
+use crate::handles::HandleTable;
+use crate::link::Link;
+use crate::log::{self, Level};
+use crate::objects::{Context, Event, Function, Module, Stream};
+use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode, encode};
+use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::frame::{Header, VERSION, control};
+use pxos_protocol::transport::{FrameReader, Socket, Transport};
+use pxos_protocol::types::{CUresult, HandleKind};
+use std::collections::HashSet;
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// How long the server may take to greet: it may have to start a worker, whose driver takes about 0.4 s to initialise,
+/// several at once on a busy host.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Everything that this process shares with its worker.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The connection.
+    pub(crate) link: Link,
+    /// What does not change.
+    pub(crate) snapshot: Snapshot,
+    /// Live contexts.
+    pub(crate) contexts: HandleTable<Context>,
+    /// Each device's primary context, whose handle never changes.
+    pub(crate) primaries: Vec<Arc<Context>>,
+    /// Live streams.
+    pub(crate) streams: HandleTable<Stream>,
+    /// Live events.
+    pub(crate) events: HandleTable<Event>,
+    /// Live modules.
+    pub(crate) modules: HandleTable<Module>,
+    /// Live libraries.
+    pub(crate) libraries: HandleTable<Module>,
+    /// Functions of modules.
+    pub(crate) functions: HandleTable<Function>,
+    /// Kernels of libraries.
+    pub(crate) kernels: HandleTable<Function>,
+    /// Memory.
+    pub(crate) allocations: Allocations,
+    /// Host callbacks.
+    pub(crate) callbacks: Callbacks,
+    /// Hashes of the images that the worker has.
+    pub(crate) images: Mutex<HashSet<[u64; 2]>>,
+    /// The error that a fault left: every call answers it from then on.
+    pub(crate) sticky: AtomicU32,
+    next_request: AtomicU64,
+    next_context_id: AtomicU64,
+}
+
+static SESSION: OnceLock<Session> = OnceLock::new();
+static CONNECTING: Mutex<()> = Mutex::new(());
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// The session.
+///
+/// # Errors
+/// `CUDA_ERROR_NOT_INITIALIZED` before `cuInit`, and for ever in a child that was forked after it (as natively).
+#[inline]
+pub(crate) fn session() -> Result<&'static Session, CUresult> {
+    // Relaxed: set in the only thread of the child, before anything else runs there.
+    if FORKED.load(Ordering::Relaxed) {
+        return Err(CUresult::ERROR_NOT_INITIALIZED);
+    }
+    SESSION.get().ok_or(CUresult::ERROR_NOT_INITIALIZED)
+}
+
+/// The session if there is one in this process.
+pub(crate) fn existing() -> Option<&'static Session> {
+    session().ok()
+}
+
+/// Connects, unless this process is connected already.
+///
+/// # Errors
+/// `CUDA_ERROR_NO_DEVICE` where no server can be reached, what the server says where it refuses.
+pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
+    if FORKED.load(Ordering::Relaxed) {
+        return Err(CUresult::ERROR_NOT_INITIALIZED);
+    }
+    if let Some(session) = SESSION.get() {
+        return Ok(session);
+    }
+    let _one_at_a_time = CONNECTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(session) = SESSION.get() {
+        return Ok(session);
+    }
+    let session = connect()?;
+    static AT_FORK: Once = Once::new();
+    AT_FORK.call_once(|| {
+        // SAFETY: the handler only stores to atomics, which is allowed in a forked child.
+        unsafe { libc::pthread_atfork(None, None, Some(after_fork_child)) };
+    });
+    let session = SESSION.get_or_init(|| session);
+    session.link.arm_flusher();
+    Ok(session)
+}
+
+extern "C" fn after_fork_child() {
+    FORKED.store(true, Ordering::Relaxed);
+    pxos_cudart::after_fork_child();
+}
+
+fn connect() -> Result<Session, CUresult> {
+    let config = Config::load();
+    let mut tried = config.problems.clone();
+    for endpoint in &config.endpoints {
+        match greet(endpoint, &config) {
+            Ok((reader, socket, welcome)) => {
+                log::line(
+                    Level::Info,
+                    format_args!(
+                        "connected to {endpoint}, session {} of VM '{}', {} device(s){}",
+                        welcome.session,
+                        welcome.vm,
+                        welcome.snapshot.devices.len(),
+                        if welcome.snapshot.software { " in software" } else { "" }
+                    ),
+                );
+                return Session::new(Link::new(reader, socket), welcome.snapshot);
+            }
+            Err(GreetError::Refused(refusal)) => {
+                log::line(Level::Error, format_args!("{endpoint} refuses: {}", refusal.message));
+                let result = CUresult(refusal.result);
+                return Err(if result.is_success() { CUresult::ERROR_NO_DEVICE } else { result });
+            }
+            Err(GreetError::Failed(reason)) => tried.push(format!("{endpoint}: {reason}")),
+        }
+    }
+    log::line(
+        Level::Error,
+        format_args!(
+            "no pxos-server reached ({}); start pxos-server on the host, or set PXOS_SERVER=unix:/path or \
+             vsock:CID:PORT; `pxctl doctor` finds out more",
+            tried.join("; ")
+        ),
+    );
+    Err(CUresult::ERROR_NO_DEVICE)
+}
+
+enum GreetError {
+    Failed(String),
+    Refused(Refusal),
+}
+
+fn greet(endpoint: &Endpoint, config: &Config) -> Result<(FrameReader, Socket, Welcome), GreetError> {
+    let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
+    let socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    let hello = Hello {
+        version: VERSION,
+        fingerprint: pxos_protocol::fingerprint(),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        purpose: Purpose::Session,
+        pid: std::process::id(),
+        program: program_name(),
+        token: config.token.clone(),
+        shared_memory: false,
+    };
+    let payload = encode(&hello).map_err(|error| failed(&error))?;
+    let mut header = Header::new(control::HELLO);
+    header.length = u32::try_from(payload.len()).map_err(|error| failed(&error))?;
+    let bytes = header.to_bytes();
+    socket
+        .send_all(&mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
+        .map_err(|error| failed(&error))?;
+    socket.set_receive_timeout(Some(GREETING_TIMEOUT)).map_err(|error| failed(&error))?;
+    let mut reader = FrameReader::new(socket.try_clone().map_err(|error| failed(&error))?);
+    let header = reader.header().map_err(|error| failed(&error))?;
+    let payload = reader.payload(&header).map_err(|error| failed(&error))?;
+    match header.op {
+        control::WELCOME => {
+            let welcome = decode(payload).map_err(|error| failed(&error))?;
+            socket.set_receive_timeout(None).map_err(|error| failed(&error))?;
+            Ok((reader, socket, welcome))
+        }
+        control::REFUSAL => Err(decode(payload).map_or_else(|error| failed(&error), GreetError::Refused)),
+        op => Err(GreetError::Failed(format!("it answered the hello with op {op}; is this a pxos-server?"))),
+    }
+}
+
+fn program_name() -> String {
+    let name = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_default()
+}
+
+impl Session {
+    fn new(link: Link, snapshot: Snapshot) -> Result<Self, CUresult> {
+        let contexts = HandleTable::new(HandleKind::Context);
+        let next_context_id = AtomicU64::new(1);
+        let primaries = (0..)
+            .zip(&snapshot.devices)
+            .map(|(device, _)| {
+                let id = next_context_id.fetch_add(1, Ordering::Relaxed);
+                contexts.mint(|handle| Context {
+                    handle,
+                    device,
+                    id,
+                    primary: true,
+                    flags: AtomicU32::new(0),
+                    retained: AtomicU32::new(0),
+                    cache_config: AtomicU32::new(0),
+                    shared_config: AtomicU32::new(0),
+                    next_stream_id: AtomicU64::new(3),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            link,
+            snapshot,
+            contexts,
+            primaries,
+            streams: HandleTable::new(HandleKind::Stream),
+            events: HandleTable::new(HandleKind::Event),
+            modules: HandleTable::new(HandleKind::Module),
+            libraries: HandleTable::new(HandleKind::Library),
+            functions: HandleTable::new(HandleKind::Function),
+            kernels: HandleTable::new(HandleKind::Kernel),
+            allocations: Allocations::default(),
+            callbacks: Callbacks::default(),
+            images: Mutex::default(),
+            sticky: AtomicU32::new(0),
+            next_request: AtomicU64::new(1),
+            next_context_id,
+        })
+    }
+
+    /// A number for the next call.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An id for the next context.
+    pub(crate) fn next_context_id(&self) -> u64 {
+        self.next_context_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A function or a kernel: the two share one space (measured: cudart 13 launches kernels as functions).
+    pub(crate) fn function(&self, raw: u64) -> Option<Arc<Function>> {
+        self.kernels.get(raw).or_else(|| self.functions.get(raw))
+    }
+}

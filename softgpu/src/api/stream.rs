@@ -1,0 +1,366 @@
+//! Streams, callbacks and stream memory operations (CUDA driver API, sections "Stream management" and "Stream memory
+//! operations").
+
+use super::{Answer, DefaultStream, context as api_context, driver_fns};
+use crate::device::allocation;
+use crate::device::context::{self, STREAMS, stream_anywhere};
+use crate::device::event::EVENTS;
+use crate::device::stream::{Kind, as_callback};
+use pxos_protocol::types::{
+    CUcontext, CUdevice, CUdeviceptr, CUevent, CUgraph, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
+    CUstreamCaptureMode, CUstreamCaptureStatus,
+};
+use std::cell::Cell;
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+driver_fns! {
+    /// Makes a stream.
+    ready fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) {
+        let active = context::current()?;
+        stream.required()?;
+        stream.put(active.create_stream(kind(flags)?, api_context::LEAST_PRIORITY)?)
+    }
+
+    /// Makes a stream of some priority; one out of range is brought into it.
+    ready fn cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int) {
+        let active = context::current()?;
+        stream.required()?;
+        let priority = priority.clamp(api_context::GREATEST_PRIORITY, api_context::LEAST_PRIORITY);
+        stream.put(active.create_stream(kind(flags)?, priority)?)
+    }
+
+    /// Ends a stream; its work goes on.
+    ready fn cuStreamDestroy(stream: CUstream) {
+        destroy(stream)
+    }
+
+    /// Ends a stream; its work goes on.
+    ready fn cuStreamDestroy_v2(stream: CUstream) {
+        destroy(stream)
+    }
+
+    /// The priority of a stream.
+    ready fn cuStreamGetPriority / cuStreamGetPriority_ptsz(stream: CUstream, priority: *mut c_int) |default| {
+        let (_, stream) = stream_anywhere(stream, default)?;
+        priority.put(stream.priority)
+    }
+
+    /// A number for a stream that no other one of the process has had.
+    ready fn cuStreamGetId / cuStreamGetId_ptsz(stream: CUstream, id: *mut u64) |default| {
+        let (_, stream) = stream_anywhere(stream, default)?;
+        id.put(stream.id)
+    }
+
+    /// The flags of a stream.
+    ready fn cuStreamGetFlags / cuStreamGetFlags_ptsz(stream: CUstream, flags: *mut c_uint) |default| {
+        let (_, stream) = stream_anywhere(stream, default)?;
+        flags.put(if stream.kind == Kind::NonBlocking { NON_BLOCKING } else { 0 })
+    }
+
+    /// The device of a stream.
+    ready fn cuStreamGetDevice / cuStreamGetDevice_ptsz(stream: CUstream, device: *mut CUdevice) |default| {
+        let (active, _) = stream_anywhere(stream, default)?;
+        device.put(active.device.ordinal)
+    }
+
+    /// The context of a stream.
+    ready fn cuStreamGetCtx / cuStreamGetCtx_ptsz(stream: CUstream, context: *mut CUcontext) |default| {
+        let (active, _) = stream_anywhere(stream, default)?;
+        context.put(active.handle)
+    }
+
+    /// The context of a stream, which is no green one.
+    ready fn cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz(stream: CUstream, context: *mut CUcontext, green: *mut CUgreenCtx) |default| {
+        let (active, _) = stream_anywhere(stream, default)?;
+        context.required()?;
+        green.put_if_wanted(CUgreenCtx::NULL);
+        context.put(active.handle)
+    }
+
+    /// Makes further work of a stream wait for an event's last recording.
+    ready fn cuStreamWaitEvent / cuStreamWaitEvent_ptsz(stream: CUstream, event: CUevent, flags: c_uint) |default| {
+        let (active, stream) = stream_anywhere(stream, default)?;
+        let event = EVENTS.get(event)?;
+        check_event_flags(flags)?;
+        if let Some(marker) = event.marker().filter(|marker| !marker.is_reached()) {
+            active.mark(&stream, vec![marker]);
+        }
+        Ok(())
+    }
+
+    /// Calls a function once the work before it is done, whatever became of it.
+    ready fn cuStreamAddCallback / cuStreamAddCallback_ptsz(stream: CUstream, callback: CUstreamCallback, data: *mut c_void, flags: c_uint) |default| {
+        let (active, named) = stream_anywhere(stream, default)?;
+        let callback = callback.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        if flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let owner = active.share();
+        let work = move |status: CUresult| {
+            owner.flush();
+            // SAFETY: the application gave the function for exactly this call, and its data with it.
+            as_callback(|| unsafe { callback(stream, status, data.raw()) });
+            Ok(())
+        };
+        active.submit(&named, Vec::new(), Box::new(work));
+        Ok(())
+    }
+
+    /// Calls a function once the work before it is done, unless that failed.
+    ready fn cuLaunchHostFunc / cuLaunchHostFunc_ptsz(stream: CUstream, function: CUhostFn, data: *mut c_void) |default| {
+        let (active, stream) = stream_anywhere(stream, default)?;
+        let function = function.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let owner = active.share();
+        let work = move |status: CUresult| {
+            if status.is_success() {
+                owner.flush();
+                // SAFETY: the application gave the function for exactly this call, and its data with it.
+                as_callback(|| unsafe { function(data.raw()) });
+            }
+            Ok(())
+        };
+        active.submit(&stream, Vec::new(), Box::new(work));
+        Ok(())
+    }
+
+    /// Gives managed memory to a stream. Devices here see it at all times, so that only the arguments are checked.
+    ready fn cuStreamAttachMemAsync / cuStreamAttachMemAsync_ptsz(stream: CUstream, address: CUdeviceptr, _length: usize, flags: c_uint) |default| {
+        stream_anywhere(stream, default)?;
+        let held = allocation::find(address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let managed = matches!(held.origin, allocation::Origin::Managed(_));
+        if managed && matches!(flags, 1 | 2 | 4) { Ok(()) } else { Err(CUresult::ERROR_INVALID_VALUE) }
+    }
+
+    /// Whether all work of a stream is done.
+    ready fn cuStreamQuery / cuStreamQuery_ptsz(stream: CUstream) |default| {
+        let (active, stream) = stream_anywhere(stream, default)?;
+        let idle = stream.is_idle();
+        active.fault.check()?;
+        if idle { Ok(()) } else { Err(CUresult::ERROR_NOT_READY) }
+    }
+
+    /// Waits for all work of a stream.
+    ready fn cuStreamSynchronize / cuStreamSynchronize_ptsz(stream: CUstream) |default| {
+        let (active, stream) = stream_anywhere(stream, default)?;
+        stream.wait();
+        active.flush();
+        active.fault.check()
+    }
+
+    /// Whether a stream is being captured into a graph: never, since graphs are not supported.
+    ready fn cuStreamIsCapturing / cuStreamIsCapturing_ptsz(stream: CUstream, status: *mut CUstreamCaptureStatus) |default| {
+        stream_anywhere(stream, default)?;
+        status.put(0)
+    }
+
+    /// What is known of a stream's capture: that there is none.
+    ready fn cuStreamGetCaptureInfo / cuStreamGetCaptureInfo_ptsz(stream: CUstream, status: *mut CUstreamCaptureStatus, _id: *mut u64) |default| {
+        stream_anywhere(stream, default)?;
+        status.put(0)
+    }
+
+    /// What is known of a stream's capture: that there is none.
+    ready fn cuStreamGetCaptureInfo_v2 / cuStreamGetCaptureInfo_v2_ptsz(
+        stream: CUstream,
+        status: *mut CUstreamCaptureStatus,
+        _id: *mut u64,
+        _graph: *mut CUgraph,
+        _dependencies: *mut *const c_void,
+        _count: *mut usize,
+    ) |default| {
+        stream_anywhere(stream, default)?;
+        status.put(0)
+    }
+
+    /// What is known of a stream's capture: that there is none.
+    ready fn cuStreamGetCaptureInfo_v3 / cuStreamGetCaptureInfo_v3_ptsz(
+        stream: CUstream,
+        status: *mut CUstreamCaptureStatus,
+        _id: *mut u64,
+        _graph: *mut CUgraph,
+        _dependencies: *mut *const c_void,
+        _edges: *mut *const c_void,
+        _count: *mut usize,
+    ) |default| {
+        stream_anywhere(stream, default)?;
+        status.put(0)
+    }
+
+    /// Swaps the thread's capture mode.
+    ready fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) {
+        let new = mode.read()?;
+        if new > 2 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        mode.put(CAPTURE_MODE.replace(new))
+    }
+
+    /// Writes a word once the work before it is done.
+    ready fn cuStreamWriteValue32_v2 / cuStreamWriteValue32_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u32, _flags: c_uint) |default| {
+        write_value(stream, default, address, Word::Half(value))
+    }
+
+    /// Writes a word once the work before it is done.
+    ready fn cuStreamWriteValue64_v2 / cuStreamWriteValue64_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u64, _flags: c_uint) |default| {
+        write_value(stream, default, address, Word::Full(value))
+    }
+
+    /// Makes further work wait until a word in memory compares as asked.
+    ready fn cuStreamWaitValue32_v2 / cuStreamWaitValue32_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u32, flags: c_uint) |default| {
+        wait_value(stream, default, address, Word::Half(value), flags)
+    }
+
+    /// Makes further work wait until a word in memory compares as asked.
+    ready fn cuStreamWaitValue64_v2 / cuStreamWaitValue64_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u64, flags: c_uint) |default| {
+        wait_value(stream, default, address, Word::Full(value), flags)
+    }
+}
+
+/// `CU_STREAM_NON_BLOCKING`.
+const NON_BLOCKING: c_uint = 1;
+
+thread_local! {
+    static CAPTURE_MODE: Cell<CUstreamCaptureMode> = const { Cell::new(0) };
+}
+
+fn kind(flags: c_uint) -> Answer<Kind> {
+    match flags {
+        0 => Ok(Kind::Blocking),
+        NON_BLOCKING => Ok(Kind::NonBlocking),
+        _ => Err(CUresult::ERROR_INVALID_VALUE),
+    }
+}
+
+/// `CU_EVENT_WAIT_EXTERNAL` and `CU_EVENT_RECORD_EXTERNAL` belong to captures only (measured).
+pub(crate) fn check_event_flags(flags: c_uint) -> Answer {
+    match flags {
+        0 => Ok(()),
+        1 => Err(CUresult::ERROR_ILLEGAL_STATE),
+        _ => Err(CUresult::ERROR_INVALID_VALUE),
+    }
+}
+
+fn destroy(handle: CUstream) -> Answer {
+    let stream = STREAMS.get(handle)?;
+    if let Some(active) = stream.owner.upgrade() {
+        active.fault.check()?;
+    }
+    if STREAMS.remove(handle).is_none() {
+        return Err(CUresult::ERROR_INVALID_HANDLE);
+    }
+    if let Some(active) = stream.owner.upgrade() {
+        active.retire_stream(&stream);
+    }
+    Ok(())
+}
+
+/// The number of a stream of a context; null means the current context, and 0 to 2 the default streams.
+pub(crate) fn id_in(context: CUcontext, stream: CUstream) -> Answer<u64> {
+    let active = if context.is_null() {
+        context::current_even_faulted()?
+    } else {
+        context::named(context)?.active().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?
+    };
+    Ok(active.stream(stream, DefaultStream::Legacy)?.id)
+}
+
+/// The operand of a stream memory operation.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Half(u32),
+    Full(u64),
+}
+
+impl Word {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Half(_) => 4,
+            Self::Full(_) => 8,
+        }
+    }
+
+    /// Checks that a word of this size may be at an address that the API knows.
+    fn check(self, address: u64) -> Answer {
+        if !address.is_multiple_of(self.bytes()) {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        allocation::check(address, self.bytes()).map(drop)
+    }
+
+    fn write(self, address: u64) {
+        let at = usize::try_from(address).expect("addresses have 64 bits here");
+        match self {
+            // SAFETY: checked at the call, aligned, and mapped until the work before its end is done.
+            Self::Half(value) => unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(at)) }
+                .store(value, Ordering::Release),
+            // SAFETY: as above.
+            Self::Full(value) => unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(at)) }
+                .store(value, Ordering::Release),
+        }
+    }
+
+    /// Whether the word in memory compares as asked: cyclically not before, equal, with a common bit, or with not all
+    /// bits of either (CUDA driver API, `CUstreamWaitValue_flags`).
+    fn holds(self, address: u64, comparison: c_uint) -> bool {
+        let at = usize::try_from(address).expect("addresses have 64 bits here");
+        match self {
+            Self::Half(value) => {
+                // SAFETY: checked at the call, aligned, and mapped until the work before its end is done.
+                let found = unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(at)) };
+                let found = found.load(Ordering::Acquire);
+                match comparison {
+                    0 => found.wrapping_sub(value).cast_signed() >= 0,
+                    1 => found == value,
+                    2 => found & value != 0,
+                    _ => !(found | value) != 0,
+                }
+            }
+            Self::Full(value) => {
+                // SAFETY: as above.
+                let found = unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(at)) };
+                let found = found.load(Ordering::Acquire);
+                match comparison {
+                    0 => found.wrapping_sub(value).cast_signed() >= 0,
+                    1 => found == value,
+                    2 => found & value != 0,
+                    _ => !(found | value) != 0,
+                }
+            }
+        }
+    }
+}
+
+fn write_value(stream: CUstream, default: DefaultStream, address: u64, word: Word) -> Answer {
+    let (active, stream) = stream_anywhere(stream, default)?;
+    word.check(address)?;
+    let work = move |status: CUresult| {
+        if status.is_success() {
+            word.write(address);
+        }
+        Ok(())
+    };
+    active.submit(&stream, Vec::new(), Box::new(work));
+    Ok(())
+}
+
+fn wait_value(stream: CUstream, default: DefaultStream, address: u64, word: Word, flags: c_uint) -> Answer {
+    let (active, stream) = stream_anywhere(stream, default)?;
+    word.check(address)?;
+    /// `CU_STREAM_WAIT_VALUE_FLUSH`: about writes of other PCI devices.
+    const FLUSH: c_uint = 1 << 30;
+    let comparison = flags & !FLUSH;
+    if comparison > 3 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let owner = active.share();
+    let work = move |status: CUresult| {
+        while status.is_success() && !owner.is_ending() && !word.holds(address, comparison) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    };
+    active.submit(&stream, Vec::new(), Box::new(work));
+    Ok(())
+}

@@ -1,0 +1,518 @@
+//! Loads and stores in every state space, with their checks.
+//!
+//! Data races between device threads are the device program's: accesses are plain loads and stores through raw
+//! pointers into memory to which no Rust reference exists. A fault names the first lane that caused it.
+
+use std::marker::PhantomData;
+
+use super::fault::FaultKind;
+use super::op::{Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, pick, set_lane};
+use super::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WARP, WINDOW_BYTES, WINDOWS};
+
+/// Why an address cannot be accessed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bad {
+    pub(super) kind: FaultKind,
+    pub(super) address: u64,
+}
+
+fn illegal(address: u64) -> Bad {
+    Bad { kind: FaultKind::IllegalAddress, address }
+}
+
+/// A state space: how an address becomes a pointer.
+pub(super) trait Place: 'static {
+    const NAME: &'static str;
+    /// Where `bytes` bytes at an address are for a lane. Alignment has been checked.
+    fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad>;
+    /// Where a stretch is that all lanes share, if it is accessible as a whole.
+    fn span(cx: &mut Cx<'_>, address: u64, bytes: u32) -> Option<*mut u8> {
+        Self::locate(cx, 0, address, bytes).ok()
+    }
+}
+
+/// Global and constant memory.
+pub(super) struct GlobalPlace;
+impl Place for GlobalPlace {
+    const NAME: &'static str = "global";
+    #[inline(always)]
+    fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+        cx.memory.check(&mut cx.view, address, u64::from(bytes)).map_err(|error| illegal(error.address))
+    }
+}
+
+/// Shared memory of the block.
+pub(super) struct SharedPlace;
+impl Place for SharedPlace {
+    const NAME: &'static str = "shared";
+    #[inline(always)]
+    fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+        let limit = u64::from(cx.shared_bytes);
+        if address < limit && u64::from(bytes) <= limit - address {
+            return Ok(cx.shared.wrapping_add(address as usize));
+        }
+        Err(illegal(address))
+    }
+}
+
+/// The lane's local memory.
+pub(super) struct LocalPlace;
+impl Place for LocalPlace {
+    const NAME: &'static str = "local";
+    #[inline(always)]
+    fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+        let limit = cx.local_stride as u64;
+        if address < limit && u64::from(bytes) <= limit - address {
+            return Ok(cx.local.wrapping_add(lane * cx.local_stride + address as usize));
+        }
+        Err(illegal(address))
+    }
+    fn span(_: &mut Cx<'_>, _: u64, _: u32) -> Option<*mut u8> {
+        None
+    }
+}
+
+/// The kernel's parameter buffer, by offset. Stores to it are refused when lowered.
+pub(super) struct ParamPlace;
+impl Place for ParamPlace {
+    const NAME: &'static str = "param";
+    #[inline(always)]
+    fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+        let offset = if address >= PARAM_WINDOW { address - PARAM_WINDOW } else { address };
+        let limit = cx.params.len() as u64;
+        if offset < limit && u64::from(bytes) <= limit - offset {
+            return Ok(cx.params.as_ptr().wrapping_add(offset as usize).cast_mut());
+        }
+        Err(illegal(address))
+    }
+}
+
+/// A generic address.
+pub(super) struct GenericPlace;
+impl Place for GenericPlace {
+    const NAME: &'static str = "generic";
+    #[inline(always)]
+    fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+        if address < WINDOWS { GlobalPlace::locate(cx, lane, address, bytes) } else { window(cx, lane, address, bytes) }
+    }
+    #[inline(always)]
+    fn span(cx: &mut Cx<'_>, address: u64, bytes: u32) -> Option<*mut u8> {
+        if address < WINDOWS {
+            return GlobalPlace::span(cx, address, bytes);
+        }
+        if (LOCAL_WINDOW..LOCAL_WINDOW + WINDOW_BYTES).contains(&address) {
+            return None;
+        }
+        window(cx, 0, address, bytes).ok()
+    }
+}
+
+#[inline(never)]
+fn window(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+    let within = |window: u64| (window..window + WINDOW_BYTES).contains(&address);
+    let with_address = |bad: Bad| Bad { address, ..bad };
+    if within(SHARED_WINDOW) {
+        return SharedPlace::locate(cx, lane, address - SHARED_WINDOW, bytes).map_err(with_address);
+    }
+    if within(LOCAL_WINDOW) {
+        return LocalPlace::locate(cx, lane, address - LOCAL_WINDOW, bytes).map_err(with_address);
+    }
+    if within(PARAM_WINDOW) {
+        return ParamPlace::locate(cx, lane, address, bytes);
+    }
+    Err(illegal(address))
+}
+
+/// How the address is written.
+pub(super) trait Addr: 'static {
+    /// # Safety
+    /// As for [`super::op::OpFn`].
+    unsafe fn get(cx: &Cx<'_>, inst: &Inst, lane: usize) -> u64;
+}
+
+/// `[64-bit register + imm]`.
+pub(super) struct Reg64;
+impl Addr for Reg64 {
+    #[inline(always)]
+    unsafe fn get(cx: &Cx<'_>, inst: &Inst, at: usize) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { lane::<u64>(cx, inst.a, at) }.wrapping_add_signed(inst.imm)
+    }
+}
+
+/// `[32-bit register + imm]`.
+pub(super) struct Reg32;
+impl Addr for Reg32 {
+    #[inline(always)]
+    unsafe fn get(cx: &Cx<'_>, inst: &Inst, at: usize) -> u64 {
+        // SAFETY: the caller's promise.
+        u64::from(unsafe { lane::<u32>(cx, inst.a, at) }.wrapping_add(inst.imm as u32))
+    }
+}
+
+/// `[variable of the frame + imm]`.
+pub(super) struct Frame;
+impl Addr for Frame {
+    #[inline(always)]
+    unsafe fn get(cx: &Cx<'_>, inst: &Inst, _: usize) -> u64 {
+        u64::from(cx.local_base).wrapping_add_signed(inst.imm)
+    }
+}
+
+/// An access, packed into `Inst::code`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// 1, 2, 4, 8 (each element).
+    pub(super) bytes: u32,
+    pub(super) signed: bool,
+    /// Bits of the register: 8, 16, 32, 64.
+    pub(super) width: u32,
+}
+
+impl Shape {
+    pub(super) fn pack(self) -> u32 {
+        self.bytes | u32::from(self.signed) << 8 | self.width << 16
+    }
+
+    #[inline(always)]
+    fn unpack(code: u32) -> Self {
+        Self { bytes: code & 0xff, signed: code & 0x100 != 0, width: code >> 16 }
+    }
+}
+
+/// Reports an access that failed.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse(cx: &mut Cx<'_>, bad: Bad, what: &str, space: &str, lane: usize, bytes: u32) -> Flow {
+    let Bad { kind, address } = bad;
+    let why = match kind {
+        FaultKind::MisalignedAddress => "is misaligned",
+        _ => "is not accessible",
+    };
+    cx.fail(kind, lane, format!("{what} of {bytes} bytes in {space} memory: address {address:#x} {why}"))
+}
+
+/// Locates a naturally aligned access.
+#[inline(always)]
+pub(super) fn aligned<P: Place>(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+    if address & u64::from(bytes - 1) != 0 {
+        return Err(Bad { kind: FaultKind::MisalignedAddress, address });
+    }
+    P::locate(cx, lane, address, bytes)
+}
+
+/// The pointer to lane 0's element when all lanes access consecutive elements.
+#[inline(always)]
+unsafe fn consecutive<P: Place, A: Addr>(cx: &mut Cx<'_>, inst: &Inst, bytes: u32) -> Option<*mut u8> {
+    // SAFETY: the caller's promise (`OpFn`).
+    let first = unsafe { A::get(cx, inst, 0) };
+    let mut differs = first & u64::from(bytes - 1);
+    let mut wanted = first;
+    for at in 0..WARP {
+        // SAFETY: as above.
+        differs |= unsafe { A::get(cx, inst, at) } ^ wanted;
+        wanted = wanted.wrapping_add(u64::from(bytes));
+    }
+    if differs != 0 {
+        return None;
+    }
+    P::span(cx, first, bytes * WARP as u32)
+}
+
+/// Loads of elements as wide as their register.
+struct Load<P, A, T>(PhantomData<(P, A, T)>);
+impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Load<P, A, T> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let bytes = size_of::<T>() as u32;
+        // SAFETY: the caller's promise (`OpFn`); pointers come from `span` and `locate`, which have checked them.
+        unsafe {
+            if mask == FULL
+                && let Some(from) = consecutive::<P, A>(cx, inst, bytes)
+            {
+                std::ptr::copy_nonoverlapping(from.cast::<T>(), T::slot(cx, inst.d), WARP);
+                return Flow::Next;
+            }
+            for at in Lanes(mask) {
+                let address = A::get(cx, inst, at);
+                match aligned::<P>(cx, at, address, bytes) {
+                    Ok(from) => set_lane(cx, inst.d, at, from.cast::<T>().read()),
+                    Err(bad) => return refuse(cx, bad, "load", P::NAME, at, bytes),
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// Reads one element, extended to 64 bits.
+#[inline(always)]
+unsafe fn fetch(from: *const u8, shape: Shape) -> u64 {
+    // SAFETY: the caller has located `shape.bytes` aligned bytes.
+    unsafe {
+        match (shape.bytes, shape.signed) {
+            (1, false) => u64::from(from.read()),
+            (1, true) => i64::from(from.cast::<i8>().read()).cast_unsigned(),
+            (2, false) => u64::from(from.cast::<u16>().read()),
+            (2, true) => i64::from(from.cast::<i16>().read()).cast_unsigned(),
+            (4, false) => u64::from(from.cast::<u32>().read()),
+            (4, true) => i64::from(from.cast::<i32>().read()).cast_unsigned(),
+            _ => from.cast::<u64>().read(),
+        }
+    }
+}
+
+/// Writes one register lane, cut to the register's width.
+#[inline(always)]
+pub(super) unsafe fn deposit(cx: &Cx<'_>, slot: u32, at: usize, width: u32, value: u64) {
+    // SAFETY: the caller's promise (`OpFn`).
+    unsafe {
+        match width {
+            64 => set_lane(cx, slot, at, value),
+            32 => set_lane(cx, slot, at, value as u32),
+            16 => set_lane(cx, slot, at, value as u16),
+            _ => set_lane(cx, slot, at, value as u8),
+        }
+    }
+}
+
+/// Reads one register lane.
+#[inline(always)]
+pub(super) unsafe fn withdraw(cx: &Cx<'_>, slot: u32, at: usize, width: u32) -> u64 {
+    // SAFETY: the caller's promise (`OpFn`).
+    unsafe { if width == 64 { lane::<u64>(cx, slot, at) } else { u64::from(lane::<u32>(cx, slot, at)) } }
+}
+
+/// Loads of one element into a register that may be wider.
+struct LoadAny<P, A>(PhantomData<(P, A)>);
+impl<P: Place, A: Addr> Exec for LoadAny<P, A> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let shape = Shape::unpack(inst.code);
+        for at in Lanes(mask) {
+            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
+            unsafe {
+                let address = A::get(cx, inst, at);
+                match aligned::<P>(cx, at, address, shape.bytes) {
+                    Ok(from) => deposit(cx, inst.d, at, shape.width, fetch(from, shape)),
+                    Err(bad) => return refuse(cx, bad, "load", P::NAME, at, shape.bytes),
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// Vector loads: registers in `defs`.
+struct LoadVector<P, A>(PhantomData<(P, A)>);
+impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let shape = Shape::unpack(inst.code);
+        let aux = &cx.aux[inst.aux as usize];
+        let count = aux.defs.len();
+        let bytes = shape.bytes * count as u32;
+        for at in Lanes(mask) {
+            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer for the whole vector.
+            unsafe {
+                let address = A::get(cx, inst, at);
+                let from = match aligned::<P>(cx, at, address, bytes) {
+                    Ok(from) => from,
+                    Err(bad) => return refuse(cx, bad, "load", P::NAME, at, bytes),
+                };
+                if shape.bytes == 4 && shape.width == 32 {
+                    for (index, slot) in aux.defs.iter().enumerate() {
+                        set_lane(cx, *slot, at, from.cast::<u32>().add(index).read());
+                    }
+                } else {
+                    for (index, slot) in aux.defs.iter().enumerate() {
+                        let value = fetch(from.add(index * shape.bytes as usize), shape);
+                        deposit(cx, *slot, at, shape.width, value);
+                    }
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// Stores of elements as wide as their register; the value is in `b`.
+struct Store<P, A, T>(PhantomData<(P, A, T)>);
+impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Store<P, A, T> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let bytes = size_of::<T>() as u32;
+        // SAFETY: the caller's promise (`OpFn`); pointers come from `span` and `locate`, which have checked them.
+        unsafe {
+            if mask == FULL
+                && let Some(to) = consecutive::<P, A>(cx, inst, bytes)
+            {
+                std::ptr::copy_nonoverlapping(T::slot(cx, inst.b), to.cast::<T>(), WARP);
+                return Flow::Next;
+            }
+            for at in Lanes(mask) {
+                let address = A::get(cx, inst, at);
+                match aligned::<P>(cx, at, address, bytes) {
+                    Ok(to) => to.cast::<T>().write(lane(cx, inst.b, at)),
+                    Err(bad) => return refuse(cx, bad, "store", P::NAME, at, bytes),
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+#[inline(always)]
+unsafe fn put(to: *mut u8, bytes: u32, value: u64) {
+    // SAFETY: the caller has located `bytes` aligned bytes.
+    unsafe {
+        match bytes {
+            1 => to.write(value as u8),
+            2 => to.cast::<u16>().write(value as u16),
+            4 => to.cast::<u32>().write(value as u32),
+            _ => to.cast::<u64>().write(value),
+        }
+    }
+}
+
+/// Stores of the low part of a register.
+struct StoreAny<P, A>(PhantomData<(P, A)>);
+impl<P: Place, A: Addr> Exec for StoreAny<P, A> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let shape = Shape::unpack(inst.code);
+        for at in Lanes(mask) {
+            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
+            unsafe {
+                let address = A::get(cx, inst, at);
+                match aligned::<P>(cx, at, address, shape.bytes) {
+                    Ok(to) => put(to, shape.bytes, withdraw(cx, inst.b, at, shape.width)),
+                    Err(bad) => return refuse(cx, bad, "store", P::NAME, at, shape.bytes),
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// Vector stores: registers in `uses`.
+struct StoreVector<P, A>(PhantomData<(P, A)>);
+impl<P: Place, A: Addr> Exec for StoreVector<P, A> {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
+        let shape = Shape::unpack(inst.code);
+        let aux = &cx.aux[inst.aux as usize];
+        let bytes = shape.bytes * aux.uses.len() as u32;
+        for at in Lanes(mask) {
+            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer for the whole vector.
+            unsafe {
+                let address = A::get(cx, inst, at);
+                let to = match aligned::<P>(cx, at, address, bytes) {
+                    Ok(to) => to,
+                    Err(bad) => return refuse(cx, bad, "store", P::NAME, at, bytes),
+                };
+                for (index, slot) in aux.uses.iter().enumerate() {
+                    let value = withdraw(cx, *slot, at, shape.width);
+                    put(to.add(index * shape.bytes as usize), shape.bytes, value);
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// A state space as lowering names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SpaceName {
+    Global,
+    Shared,
+    Local,
+    Param,
+    Generic,
+}
+
+/// How an address is written, as lowering names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AddrName {
+    Reg64,
+    Reg32,
+    Frame,
+}
+
+/// Calls `$f!(Place, Addr)` for names.
+macro_rules! instance {
+    ($space:expr, $addr:expr, $f:ident) => {
+        match ($space, $addr) {
+            (SpaceName::Global, AddrName::Reg64) => $f!(GlobalPlace, Reg64),
+            (SpaceName::Global, _) => $f!(GlobalPlace, Reg32),
+            (SpaceName::Shared, AddrName::Reg64) => $f!(SharedPlace, Reg64),
+            (SpaceName::Shared, _) => $f!(SharedPlace, Reg32),
+            (SpaceName::Local, AddrName::Reg64) => $f!(LocalPlace, Reg64),
+            (SpaceName::Local, AddrName::Reg32) => $f!(LocalPlace, Reg32),
+            (SpaceName::Local, AddrName::Frame) => $f!(LocalPlace, Frame),
+            (SpaceName::Param, AddrName::Reg64) => $f!(ParamPlace, Reg64),
+            (SpaceName::Param, _) => $f!(ParamPlace, Reg32),
+            (SpaceName::Generic, AddrName::Reg32) => $f!(GenericPlace, Reg32),
+            (SpaceName::Generic, _) => $f!(GenericPlace, Reg64),
+        }
+    };
+}
+pub(super) use instance;
+
+/// A load of one element.
+pub(super) fn load(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
+    macro_rules! with {
+        ($p:ty, $a:ty) => {
+            match (shape.bytes, shape.width) {
+                (4, 32) => pick::<Load<$p, $a, u32>>(),
+                (8, 64) => pick::<Load<$p, $a, u64>>(),
+                _ => pick::<LoadAny<$p, $a>>(),
+            }
+        };
+    }
+    instance!(space, addr, with)
+}
+
+/// A load of several elements.
+pub(super) fn load_vector(space: SpaceName, addr: AddrName) -> OpFn {
+    macro_rules! with {
+        ($p:ty, $a:ty) => {
+            pick::<LoadVector<$p, $a>>()
+        };
+    }
+    instance!(space, addr, with)
+}
+
+/// A store of one element.
+pub(super) fn store(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
+    macro_rules! with {
+        ($p:ty, $a:ty) => {
+            match (shape.bytes, shape.width) {
+                (4, 32) => pick::<Store<$p, $a, u32>>(),
+                (8, 64) => pick::<Store<$p, $a, u64>>(),
+                _ => pick::<StoreAny<$p, $a>>(),
+            }
+        };
+    }
+    instance!(space, addr, with)
+}
+
+/// A store of several elements.
+pub(super) fn store_vector(space: SpaceName, addr: AddrName) -> OpFn {
+    macro_rules! with {
+        ($p:ty, $a:ty) => {
+            pick::<StoreVector<$p, $a>>()
+        };
+    }
+    instance!(space, addr, with)
+}
+
+/// Copies `bytes` from generic memory of a lane, for the runtime functions.
+pub(super) fn read_bytes(cx: &mut Cx<'_>, lane: usize, address: u64, out: &mut [u8]) -> Result<(), Bad> {
+    for (index, byte) in out.iter_mut().enumerate() {
+        let from = GenericPlace::locate(cx, lane, address.wrapping_add(index as u64), 1)?;
+        // SAFETY: `locate` has checked the byte.
+        *byte = unsafe { from.read() };
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Placeholder.
+
+pub mod image;
+pub mod isa;
+pub mod printf;
