@@ -1,2 +1,94 @@
-//! Placeholder.
-fn main() {}
+//! pxctl: what a pxOS server is doing, an end to a session, and a doctor for both sides.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
+
+mod control;
+mod doctor;
+mod probe;
+mod status;
+mod units;
+
+use clap::{Parser, Subcommand};
+use control::Control;
+use pxos_protocol::admin::{Answer, DEFAULT_CONTROL, Request};
+use pxos_protocol::endpoint::Endpoint;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Shows and controls a pxOS server, and finds out why CUDA does not work in a VM.
+#[derive(Debug, Parser)]
+#[command(name = "pxctl", version)]
+struct Args {
+    /// The server's control socket
+    #[arg(long, global = true, env = "PXOS_CONTROL", default_value = DEFAULT_CONTROL, value_name = "PATH")]
+    control: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the server, its devices and its sessions
+    Status {
+        /// As JSON, with everything
+        #[arg(long)]
+        json: bool,
+        /// With the functions that each session called
+        #[arg(long)]
+        calls: bool,
+    },
+    /// Ends a session: the guest process sees a CUDA error
+    Kill {
+        /// Number of the session
+        session: u64,
+    },
+    /// Looks for what keeps CUDA from working, on the host or in a guest
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The server to ask, instead of the one that the shim would use
+        #[arg(long, value_name = "ENDPOINT")]
+        server: Option<Endpoint>,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Status { json, calls } => show_status(&args.control, json, calls),
+        Command::Kill { session } => kill(&args.control, session),
+        Command::Doctor { json, server } => Ok(doctor::run(&args.control, server, json)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("pxctl: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn show_status(path: &std::path::Path, json: bool, calls: bool) -> Result<ExitCode, control::ControlError> {
+    let status = Control::connect(path)?.status()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status).expect("a status has string keys only"));
+    } else {
+        print!("{}", status::render(&status, calls));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kill(path: &std::path::Path, id: u64) -> Result<ExitCode, control::ControlError> {
+    if let Answer::Done(done) = Control::connect(path)?.ask(&Request::Kill { id })? {
+        println!("{done}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

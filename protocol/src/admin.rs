@@ -22,7 +22,7 @@ pub const MAX_REQUEST: usize = 64 << 10;
 pub enum Request {
     /// Everything that the server knows of itself: [`Answer::Status`].
     #[serde(rename = "status")]
-    Status,
+    Status {},
     /// Ends a session: [`Answer::Done`].
     #[serde(rename = "session.kill")]
     Kill {

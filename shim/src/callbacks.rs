@@ -49,14 +49,24 @@ impl Callbacks {
         Ok(number)
     }
 
-    fn take(&self, number: u64) -> Option<Callback> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.remove(&number)
+    /// Whether host functions are on their way, which may still write to memory that a later copy reads.
+    pub(crate) fn are_pending(&self) -> bool {
+        !self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.is_empty()
+    }
+
+    /// Forgets a callback that has returned.
+    fn forget(&self, number: u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.remove(&number);
+    }
+
+    fn find(&self, number: u64) -> Option<Callback> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.get(&number).copied()
     }
 }
 
 fn run(session: &'static Session) {
     while let Ok((number, status)) = session.link.wait_callback() {
-        match session.callbacks.take(number) {
+        match session.callbacks.find(number) {
             Some(Callback::Host(Some(function), user_data)) => {
                 let user_data: *mut c_void = std::ptr::with_exposed_provenance_mut(user_data);
                 // SAFETY: the application gave the function and its data to cuLaunchHostFunc for just this.
@@ -69,6 +79,7 @@ fn run(session: &'static Session) {
             }
             _ => {}
         }
+        session.callbacks.forget(number);
         let mut header = Header::new(control::CALLBACK_DONE);
         header.thread = crate::thread::number();
         if session.link.send(header, &number.to_le_bytes()).is_err() {

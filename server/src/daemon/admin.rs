@@ -104,7 +104,7 @@ fn write_reply(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
 
 fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
     match request {
-        Request::Status => Reply::Ok(Answer::Status(Box::new(status(daemon)))),
+        Request::Status {} => Reply::Ok(Answer::Status(Box::new(status(daemon)))),
         Request::Kill { id } if daemon.sessions.dismiss(*id) => {
             info!(session = id, "an operator ends the session");
             Reply::Ok(Answer::Done(format!("session {id} ends")))

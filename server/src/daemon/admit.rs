@@ -24,8 +24,10 @@ use tracing::{info, warn};
 
 /// Longest hello: names and a token.
 const HELLO_MAX: u32 = 16 << 10;
-/// How long a peer may take to receive an answer, and to close after a refusal.
+/// How long a peer may take to receive an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a peer that sent more than a hello may take to close after its refusal.
+const LINGER: Duration = Duration::from_millis(300);
 /// Pings that a probe may send, and how long it may last.
 const PROBE_PINGS: usize = 1000;
 /// See [`PROBE_PINGS`].
@@ -306,8 +308,8 @@ fn send(socket: &Socket, mut header: Header, payload: &[u8]) -> io::Result<()> {
     socket.send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(payload)])
 }
 
-/// Counts, logs and tells; then waits a moment for the peer to close, because a close with bytes unread can cost it the
-/// message.
+/// Counts, logs and tells. Where bytes may lie unread it waits a moment for the peer to close, because a close before
+/// that can cost the peer the message.
 fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, linger: bool) {
     let Refused(reason, message) = refused;
     daemon.totals.refused(*reason);
@@ -320,10 +322,11 @@ fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, 
     let refusal = control::Refusal { result: reason.result().0, message: message.clone() };
     let _ = socket.set_send_timeout(Some(ANSWER_TIMEOUT));
     let Ok(payload) = control::encode(&refusal) else { return };
+    let linger = linger && *reason == Reason::Malformed;
     if send(socket, Header::new(frame::control::REFUSAL), &payload).is_err() || !linger {
         return;
     }
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let deadline = Instant::now() + LINGER;
     let mut rest = [0; 4096];
     for _ in 0..16 {
         match system::poll([socket.as_fd()], Some(deadline)) {

@@ -144,10 +144,10 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
     let Some(session) = daemon.sessions.end(id) else { return };
-    let (word, message) = match &said.ended {
+    let (word, detail) = match &said.ended {
         _ if said.wrong.is_some() => ("wrong", how),
         _ if session.dismissed => ("dismissed", how),
-        Some((reason, message)) if status.success() || message_matters(*reason) => {
+        Some((reason, message)) if status.success() || *reason != EndReason::Closed => {
             (word_of(*reason), message.as_str())
         }
         _ if status.signal().is_some() => ("signal", how),
@@ -166,7 +166,7 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
                 program = session.program,
                 worker = session.worker.pid,
                 reason = word,
-                message,
+                detail,
                 seconds,
                 calls,
                 launches = counters.launches,
@@ -183,10 +183,6 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
         }
         line!(warn);
     }
-}
-
-fn message_matters(reason: EndReason) -> bool {
-    !matches!(reason, EndReason::Closed)
 }
 
 fn word_of(reason: EndReason) -> &'static str {

@@ -145,7 +145,12 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuCtxDestroy_v2 => return api::context::destroy(call),
         _ => {}
     }
-    call.state.enter(call.session, call.header.context)?;
+    match call.header.op {
+        op::cuLibraryLoadData | op::cuLibraryGetKernel | op::cuLibraryEnumerateKernels | op::cuLibraryUnload => {
+            call.state.enter_any(call.session, call.header.context)?;
+        }
+        _ => call.state.enter(call.session, call.header.context)?,
+    }
     match call.header.op {
         op::cuCtxSynchronize => api::context::synchronise(),
         op::cuCtxGetLimit => api::context::limit(call),

@@ -117,6 +117,24 @@ impl State {
         session.enter(context.native)
     }
 
+    /// Makes some context current where the guest's thread has none: kernels of a library can be asked for without one
+    /// (CUDA driver API, "Library management"), but the driver answers questions about them only in one.
+    pub(crate) fn enter_any(&mut self, session: &Session, raw: u64) -> Result {
+        if raw != 0 {
+            return self.enter(session, raw);
+        }
+        if let Some(context) = self.contexts.find(|context| context.native != 0) {
+            return session.enter(context.native);
+        }
+        if self.warm.is_none() {
+            let mut native = 0;
+            // SAFETY: a pointer to a local.
+            unsafe { session.driver.cuDevicePrimaryCtxRetain(&raw mut native, 0)? };
+            self.warm = Some(native);
+        }
+        session.enter(self.warm.unwrap_or(0))
+    }
+
     /// The driver's stream for a stream of the wire: 0 is the legacy default stream, 2 that of the guest's thread.
     pub(crate) fn stream(&mut self, session: &Session, raw: u64, thread: u32, context: u64) -> Result<u64> {
         if raw == 0 {

@@ -63,6 +63,11 @@ impl<T> Table<T> {
         self.entries[handle.slot as usize].take().map(|(_, object)| object).ok_or(CUresult::ERROR_INVALID_HANDLE)
     }
 
+    /// Some object for which `wanted` says so.
+    pub(crate) fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<&T> {
+        self.entries.iter().flatten().map(|(_, object)| object).find(|object| wanted(object))
+    }
+
     /// Forgets every object for which `dead` says so.
     pub(crate) fn forget(&mut self, dead: impl Fn(&T) -> bool) {
         for entry in &mut self.entries {

@@ -229,7 +229,7 @@ fn the_log_is_json_where_that_is_asked() {
     let mut guest = server.begin();
     assert!(guest.ping(1));
     drop(guest);
-    server.wait("ended", |status| status.sessions.is_empty());
+    server.wait_log("session ends");
     let log = server.log();
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();

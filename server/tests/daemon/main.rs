@@ -1,6 +1,6 @@
 //! The daemon as its guests, its operators and its host see it: the real binary, real processes, fake workers.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
-#![expect(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test's own helpers")]
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a test's own helpers")]
 
 mod admission;
 mod life;

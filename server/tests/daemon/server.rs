@@ -86,7 +86,7 @@ impl Server {
     }
 
     pub fn status(&self) -> Option<Status> {
-        match self.ask(&Request::Status)? {
+        match self.ask(&Request::Status {})? {
             Reply::Ok(Answer::Status(status)) => Some(*status),
             other => panic!("{other:?}"),
         }

@@ -61,6 +61,10 @@ unsafe fn to_device(
     bytes: usize,
     stream: u64,
 ) -> Result {
+    if session.callbacks.are_pending() {
+        // A host function before this copy may still write what the copy reads: its bytes are taken when it has run.
+        call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
+    }
     if bytes <= INLINE {
         // SAFETY: by this function's contract.
         let data = unsafe { std::slice::from_raw_parts(source, bytes) };

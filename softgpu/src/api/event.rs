@@ -113,3 +113,8 @@ fn destroy(event: CUevent) -> Answer {
     check(&*live(event)?)?;
     EVENTS.remove(event).map(drop).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
+
+/// Records the event that a launch attribute names.
+pub(crate) fn record_after_launch(event: CUevent, stream: CUstream, default: DefaultStream) -> Answer {
+    record(event, stream, default, 0)
+}

@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod execution;
 pub mod initialise;
+mod jit;
 pub mod library;
 pub mod memory;
 pub mod memset;
@@ -81,16 +82,13 @@ fn trace(name: &str, answer: CUresult) {
 macro_rules! driver_fns {
     ($($(#[$meta:meta])* $stage:ident fn $name:ident $(/ $twin:ident)? ($($arg:ident: $ty:ty),* $(,)?) $(|$default:ident|)? $body:block)*) => {
         $(
-            driver_fns!(@entry [$($meta)*] $stage $name ($($arg: $ty),*) ($($default)? Legacy) $body);
+            driver_fns!(@emit [$($meta)*] $stage $name ($($arg: $ty),*) ($($default)?) Legacy $body);
             driver_fns!(@twin ($($twin)?) [$($meta)*] $stage ($($arg: $ty),*) ($($default)?) $body);
         )*
     };
     (@twin () $($rest:tt)*) => {};
     (@twin ($twin:ident) [$($meta:meta)*] $stage:ident $args:tt ($default:ident) $body:block) => {
-        driver_fns!(@entry [$($meta)*] $stage $twin $args ($default PerThread) $body);
-    };
-    (@entry [$($meta:meta)*] $stage:ident $name:ident ($($arg:ident: $ty:ty),*) ($($default:ident)? $which:ident) $body:block) => {
-        driver_fns!(@emit [$($meta)*] $stage $name ($($arg: $ty),*) ($($default)?) $which $body);
+        driver_fns!(@emit [$($meta)*] $stage $twin $args ($default) PerThread $body);
     };
     (@emit [$($meta:meta)*] $stage:ident $name:ident ($($arg:ident: $ty:ty),*) ($($default:ident)?) $which:ident $body:block) => {
         $(#[$meta])*

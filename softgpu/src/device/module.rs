@@ -26,18 +26,18 @@ impl Code {
     /// Wraps a compiled program.
     pub(crate) fn new(program: Program, ptx_version: i32) -> Self {
         let c_string = |name: &str| std::ffi::CString::new(name).unwrap_or_default();
-        let names = program.kernels().iter().map(|kernel| c_string(&kernel.name)).collect();
+        let names = program.kernels.iter().map(|kernel| c_string(&kernel.name)).collect();
         Self { program: Arc::new(program), ptx_version, names }
     }
 
     /// The index of a kernel.
     pub(crate) fn kernel(&self, name: &str) -> Option<usize> {
-        self.program.kernels().iter().position(|kernel| kernel.name == name)
+        self.program.kernels.iter().position(|kernel| kernel.name == name)
     }
 
     /// Bytes of constant memory.
     pub(crate) fn constant_bytes(&self) -> u64 {
-        let constants = self.program.globals().iter().filter(|global| global.space == GlobalSpace::Const);
+        let constants = self.program.globals.iter().filter(|global| global.space == GlobalSpace::Const);
         constants.map(|global| global.size).sum()
     }
 }
@@ -116,7 +116,7 @@ impl Module {
             return Ok(functions);
         }
         let module = self.this.upgrade().ok_or(CUresult::ERROR_INVALID_HANDLE)?;
-        let count = self.code.program.kernels().len();
+        let count = self.code.program.kernels.len();
         let made = (0..count).map(|index| Function::create(&module, index)).collect::<Result<Vec<_>, _>>()?;
         let made = self.functions.get_or_init(|| made);
         Ok(made)
@@ -124,14 +124,14 @@ impl Module {
 
     /// Address and length of a variable.
     pub(crate) fn global(&self, name: &str) -> Option<(u64, u64)> {
-        let index = self.code.program.globals().iter().position(|global| global.name == name)?;
-        Some((*self.symbols.get(index)?, self.code.program.globals()[index].size))
+        let index = self.code.program.globals.iter().position(|global| global.name == name)?;
+        Some((*self.symbols.get(index)?, self.code.program.globals[index].size))
     }
 }
 
 /// Places a program's variables in a context's device memory.
 fn place(active: &Arc<Active>, program: &Program) -> Result<Arc<[u64]>, CUresult> {
-    let globals = program.globals();
+    let globals = &program.globals;
     let mut symbols = Vec::with_capacity(globals.len());
     for global in globals {
         // An empty variable has an address of its own too.
@@ -148,7 +148,12 @@ fn place(active: &Arc<Active>, program: &Program) -> Result<Arc<[u64]>, CUresult
     }
     let memory = &active.device.memory;
     for (global, address) in globals.iter().zip(&symbols) {
-        let image = program.initial(global, &symbols);
+        let size = usize::try_from(global.size).map_err(|_| CUresult::ERROR_OUT_OF_MEMORY)?;
+        let mut image = global.init.clone();
+        image.resize(size, 0);
+        for relocation in &global.relocations {
+            relocation.apply(&mut image, &symbols);
+        }
         memory.write(*address, &image).map_err(|_| CUresult::ERROR_UNKNOWN)?;
     }
     Ok(symbols.into())

@@ -14,7 +14,7 @@
 
 use super::Round;
 use super::exact::Exact;
-use super::float::{canonical_f32, ftz_f32, narrow, sat_f32, sat_f64};
+use super::float::{canonical_f32, ftz_f32, narrow, quiet_f64, sat_f32, sat_f64};
 use super::half::{self, Bf16, F16, Half};
 use super::int::Int;
 
@@ -90,7 +90,8 @@ pub fn convert(to: Num, from: Num, m: CvtMode, bits: u64) -> u64 {
         Num::E5m2 => from_f32(to, from, m, half::e5m2_to_f32(bits as u8)),
         Num::F32 | Num::Tf32 => {
             let a = f32::from_bits(bits as u32);
-            from_f32(to, from, m, if m.ftz { ftz_f32(a) } else { a })
+            // `.ftz` is an arithmetic step, which makes a NaN canonical (measured).
+            from_f32(to, from, m, if m.ftz { canonical_f32(ftz_f32(a)) } else { a })
         }
         Num::F64 => from_f64(to, m, f64::from_bits(bits)),
     }
@@ -134,7 +135,11 @@ fn int_to_half<H: Half, S: Int>(a: S, m: CvtMode) -> u16 {
     // To double, to odd beyond 53 bits: `f64` is exact up to there, and halves overflow or have 40 bits to spare.
     let v = a.value();
     let wide = v as f64;
-    let odd = if wide as i128 == v { wide } else { Exact::integer(v | 1).to_f64(Round::Rz) };
+    let odd = if wide as i128 == v {
+        wide
+    } else {
+        f64::from_bits(Exact::integer(v).to_f64(Round::Rz).to_bits() | 1)
+    };
     let x = H::from_f64(odd, m.round);
     if m.sat { half::sat::<H>(x) } else { x }
 }
@@ -152,7 +157,9 @@ fn from_f32(to: Num, from: Num, m: CvtMode, a: f32) -> u64 {
         Num::S64 => extended(f32_to_int::<i64>(a, m.round)),
         Num::F32 => {
             // What narrower formats call subnormal is normal here; `.ftz` concerns single precision only.
-            let x = canonical_f32(if m.ftz && from == Num::F32 { ftz_f32(a) } else { a });
+            let x = if m.ftz && from == Num::F32 { ftz_f32(a) } else { a };
+            // A `.bf16` is moved into place, NaN and all (measured).
+            let x = if from == Num::Bf16 { x } else { canonical_f32(x) };
             u64::from(clamped(x, m).to_bits())
         }
         Num::F64 => (if m.sat { sat_f64(f64::from(a)) } else { f64::from(a) }).to_bits(),
@@ -175,15 +182,26 @@ fn from_f64(to: Num, m: CvtMode, a: f64) -> u64 {
         Num::S32 => extended(f64_to_int::<i32>(a, m.round)),
         Num::S64 => extended(f64_to_int::<i64>(a, m.round)),
         Num::F64 => {
-            let a = if m.integral { integral_f64(a, m.round) } else { a };
+            let a = if m.integral { quiet_f64(integral_f64(a, m.round)) } else { a };
             (if m.sat { sat_f64(a) } else { a }).to_bits()
         }
         Num::F32 => u64::from(f64_to_f32(a, m.round, m.ftz, m.sat).to_bits()),
-        Num::F16 => u64::from(half_finish::<F16>(F16::from_f64(a, m.round), m)),
-        Num::Bf16 => u64::from(half_finish::<Bf16>(Bf16::from_f64(a, m.round), m)),
+        Num::F16 => u64::from(half_finish::<F16>(f64_to_half::<F16>(a, m.round), m)),
+        Num::Bf16 => u64::from(half_finish::<Bf16>(f64_to_half::<Bf16>(a, m.round), m)),
         // No such `cvt` exists; rounded to odd, the detour does not show.
         Num::Tf32 | Num::E4m3 | Num::E5m2 => from_f32(to, Num::F32, m, super::float::narrow_odd(a)),
     }
+}
+
+/// The nearest half; a NaN keeps its sign and the upper end of its payload (measured).
+fn f64_to_half<H: Half>(a: f64, round: Round) -> u16 {
+    if !a.is_nan() {
+        return H::from_f64(a, round);
+    }
+    let fraction_bits = H::INFINITY.trailing_zeros();
+    let payload = (a.to_bits() & ((1 << 52) - 1)) >> (52 - fraction_bits);
+    let sign = (a.to_bits() >> 48) as u16 & 0x8000;
+    sign | H::INFINITY | 1 << (fraction_bits - 1) | payload as u16
 }
 
 const fn is_int(n: Num) -> bool {
@@ -314,7 +332,8 @@ pub fn int_to_f64<T: Int>(a: T, round: Round) -> f64 {
 /// `cvt.{rn,rz,rm,rp}.f32.f64` (PTX ISA, "cvt").
 #[inline(always)]
 pub fn f64_to_f32(a: f64, round: Round, ftz: bool, sat: bool) -> f32 {
-    let x = canonical_f32(narrow(a, round));
+    // NaN keeps its sign and the upper end of its payload (measured), as in the host's conversion.
+    let x = narrow(a, round);
     let x = if ftz { ftz_f32(x) } else { x };
     if sat { sat_f32(x) } else { x }
 }

@@ -333,37 +333,44 @@ fn min_max_f32(a: f32, b: f32, m: MinMax, pick: impl Fn(f32, f32) -> f32) -> f32
 /// `min.f64` (PTX ISA, "min"): the operand that is a number; `-0` is below `+0`.
 #[inline(always)]
 pub fn min_f64(a: f64, b: f64) -> f64 {
-    if b.is_nan() { a } else { min_max!(f64, a, b, <, |) }
+    quiet_f64(if b.is_nan() && !a.is_nan() { a } else { min_max!(f64, a, b, <, |) })
 }
 
 /// `max.f64` (PTX ISA, "max"): the operand that is a number; `+0` is above `-0`.
 #[inline(always)]
 pub fn max_f64(a: f64, b: f64) -> f64 {
-    if b.is_nan() { a } else { min_max!(f64, a, b, >, &) }
+    quiet_f64(if b.is_nan() && !a.is_nan() { a } else { min_max!(f64, a, b, >, &) })
 }
 
-/// `abs.f32` (PTX ISA, "abs").
+/// `abs.f32` (PTX ISA, "abs"): NaN becomes canonical (measured).
 #[inline(always)]
 pub fn abs_f32(a: f32, ftz: bool) -> f32 {
-    input(a, ftz).abs()
+    canonical_f32(input(a, ftz).abs())
 }
 
-/// `neg.f32` (PTX ISA, "neg").
+/// `neg.f32` (PTX ISA, "neg"): NaN becomes canonical (measured).
 #[inline(always)]
 pub fn neg_f32(a: f32, ftz: bool) -> f32 {
-    -input(a, ftz)
+    canonical_f32(-input(a, ftz))
 }
 
-/// `abs.f64` (PTX ISA, "abs").
+/// A NaN made quiet; any other number as it is.
+#[inline(always)]
+pub fn quiet_f64(a: f64) -> f64 {
+    let quiet = if a.is_nan() { 1 << 51 } else { 0 };
+    f64::from_bits(a.to_bits() | quiet)
+}
+
+/// `abs.f64` (PTX ISA, "abs"): NaN keeps its sign (measured).
 #[inline(always)]
 pub fn abs_f64(a: f64) -> f64 {
-    a.abs()
+    if a.is_nan() { quiet_f64(a) } else { a.abs() }
 }
 
-/// `neg.f64` (PTX ISA, "neg").
+/// `neg.f64` (PTX ISA, "neg"): NaN keeps its sign (measured).
 #[inline(always)]
 pub fn neg_f64(a: f64) -> f64 {
-    -a
+    if a.is_nan() { quiet_f64(a) } else { -a }
 }
 
 /// `copysign.f32` (PTX ISA, "copysign"): the sign of `a` with the magnitude of `b`.
@@ -389,7 +396,7 @@ pub enum Testp {
     Number,
     /// `.notanumber`.
     NotANumber,
-    /// `.normal`: neither NaN, infinity, subnormal nor zero.
+    /// `.normal`: neither NaN, infinity nor subnormal; zero is normal.
     Normal,
     /// `.subnormal`: neither NaN, infinity, normal nor zero.
     Subnormal,
@@ -403,7 +410,7 @@ pub fn testp_f32(p: Testp, a: f32) -> bool {
         Testp::Infinite => a.is_infinite(),
         Testp::Number => !a.is_nan(),
         Testp::NotANumber => a.is_nan(),
-        Testp::Normal => a.is_normal(),
+        Testp::Normal => a.is_normal() || a == 0.0,
         Testp::Subnormal => a.is_subnormal(),
     }
 }
@@ -416,7 +423,7 @@ pub fn testp_f64(p: Testp, a: f64) -> bool {
         Testp::Infinite => a.is_infinite(),
         Testp::Number => !a.is_nan(),
         Testp::NotANumber => a.is_nan(),
-        Testp::Normal => a.is_normal(),
+        Testp::Normal => a.is_normal() || a == 0.0,
         Testp::Subnormal => a.is_subnormal(),
     }
 }

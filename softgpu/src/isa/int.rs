@@ -253,11 +253,17 @@ pub fn shf_r_clamp(a: u32, b: u32, c: u32) -> u32 {
 
 // ---- Bit fields ------------------------------------------------------------------------------------------
 
-/// `bfe` (PTX ISA, "bfe"): `len` bits of `a` from bit `pos`, sign-extended for a signed type; both counts use
-/// their low 8 bits.
+/// The two counts of a bit field instruction: their low 8 bits, and for a 64-bit type, whatever PTX says, all of
+/// them (measured; cut at 256 all the same, which is beyond any bit).
+#[inline(always)]
+fn field<T: Int>(pos: u32, len: u32) -> (u32, u32) {
+    if T::BITS == 64 { (pos.min(256), len.min(256)) } else { (pos & 0xff, len & 0xff) }
+}
+
+/// `bfe` (PTX ISA, "bfe"): `len` bits of `a` from bit `pos`, sign-extended for a signed type.
 #[inline(always)]
 pub fn bfe<T: Int>(a: T, pos: u32, len: u32) -> T {
-    let (pos, len) = (pos & 0xff, len & 0xff);
+    let (pos, len) = field::<T>(pos, len);
     if len == 0 {
         return T::default();
     }
@@ -269,15 +275,15 @@ pub fn bfe<T: Int>(a: T, pos: u32, len: u32) -> T {
         }
         a.shift_left(T::BITS - end).shift_right(T::BITS - end + pos)
     } else {
-        let field = shr(a, pos).bits();
-        T::from_bits(if len >= 64 { field } else { field & ((1 << len) - 1) })
+        let rest = shr(a, pos).bits();
+        T::from_bits(if len >= 64 { rest } else { rest & ((1 << len) - 1) })
     }
 }
 
 /// `bfi` (PTX ISA, "bfi"): `b` with its `len` bits from bit `pos` replaced by the low bits of `a`.
 #[inline(always)]
 pub fn bfi<T: Int>(a: T, b: T, pos: u32, len: u32) -> T {
-    let (pos, len) = (pos & 0xff, len & 0xff);
+    let (pos, len) = field::<T>(pos, len);
     if pos >= T::BITS {
         return b;
     }

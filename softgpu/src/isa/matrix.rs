@@ -288,13 +288,13 @@ pub enum BitOp {
     And,
 }
 
-/// One `mma.sync` or `wmma.mma`: D = A·B + C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// One `mma.sync` or `wmma.mma`: D = A·B + C. Make it once per instruction: it holds the layouts as tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mma {
-    a: Fragment,
-    b: Fragment,
-    c: Fragment,
-    d: Fragment,
+    a: Layout,
+    b: Layout,
+    c: Layout,
+    d: Layout,
     satfinite: bool,
     bit_op: BitOp,
 }
@@ -326,10 +326,10 @@ impl Mma {
             return None;
         }
         Some(Self {
-            a: fragment(shape, Operand::A, a)?,
-            b: fragment(shape, Operand::B, b)?,
-            c: fragment(shape, Operand::C, c)?,
-            d: fragment(shape, Operand::C, d)?,
+            a: Layout::new(fragment(shape, Operand::A, a)?),
+            b: Layout::new(fragment(shape, Operand::B, b)?),
+            c: Layout::new(fragment(shape, Operand::C, c)?),
+            d: Layout::new(fragment(shape, Operand::C, d)?),
             satfinite: false,
             bit_op: BitOp::Xor,
         })
@@ -337,19 +337,19 @@ impl Mma {
 
     /// With `.satfinite`: integer sums clamp to `.s32` instead of wrapping.
     #[must_use]
-    pub const fn satfinite(self, on: bool) -> Self {
+    pub fn satfinite(self, on: bool) -> Self {
         Self { satfinite: on, ..self }
     }
 
     /// With the given operation on `.b1` operands.
     #[must_use]
-    pub const fn bit_op(self, op: BitOp) -> Self {
+    pub fn bit_op(self, op: BitOp) -> Self {
         Self { bit_op: op, ..self }
     }
 
     /// The fragments of A, B, C and D.
     pub const fn fragments(&self) -> [Fragment; 4] {
-        [self.a, self.b, self.c, self.d]
+        [self.a.fragment, self.b.fragment, self.c.fragment, self.d.fragment]
     }
 
     /// Computes D. The closures read and write register `r` of `lane` as `(r, lane)`; a value is the register's
@@ -361,7 +361,7 @@ impl Mma {
         c: impl Fn(u32, u32) -> u64,
         d: impl FnMut(u32, u32, u64),
     ) {
-        match self.a.element.family() {
+        match self.a.fragment.element.family() {
             Family::Single => self.accumulate(a, b, c, d, single, single_bits, |x, y, sum: f32| x * y + sum),
             Family::Double => self.accumulate(
                 a,
@@ -421,10 +421,10 @@ impl Mma {
         encode: impl Fn(Element, T) -> u64,
         fused: impl Fn(T, T, T) -> T,
     ) {
-        let left = spread(self.a, a, &decode);
-        let right = spread(self.b, b, &decode);
-        let mut sums = spread(self.c, c, &decode);
-        let (n, k) = (self.c.cols as usize, self.a.cols as usize);
+        let left = self.a.spread(a, &decode);
+        let right = self.b.spread(b, &decode);
+        let mut sums = self.c.spread(c, &decode);
+        let (n, k) = (self.c.fragment.cols as usize, self.a.fragment.cols as usize);
         for (row, x) in sums.chunks_exact_mut(n).zip(left.chunks_exact(k)) {
             // Eight columns at a time, of a width known to the compiler: they fit vector registers.
             for (tile, eight) in row.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -436,41 +436,57 @@ impl Mma {
                 }
             }
         }
-        let (e, bits) = (self.d.per_register(), self.d.element.bits());
-        for lane in 0..32 {
-            for r in 0..self.d.registers() {
-                let mut value = 0;
-                for j in 0..e {
-                    let (row, col) = self.d.coord(lane, r * e + j);
-                    let element = encode(self.d.element, sums[row as usize * n + col as usize]);
-                    value |= element << (j * bits);
-                }
-                d(r, lane, value);
-            }
+        let Layout { fragment, places } = &self.d;
+        let bits = fragment.element.bits();
+        for (i, places) in (0..).zip(places.chunks_exact(fragment.per_register() as usize)) {
+            let value = (0..).zip(places).fold(0, |value, (j, place)| {
+                value | encode(fragment.element, sums[usize::from(*place)]) << (j * bits)
+            });
+            d(i / 32, i % 32, value);
         }
     }
 }
 
-/// An operand as a dense matrix, row by row.
-fn spread<T: Copy + Default>(
-    f: Fragment,
-    registers: impl Fn(u32, u32) -> u64,
-    decode: impl Fn(Element, u64) -> T,
-) -> Vec<T> {
-    let mut dense = vec![T::default(); (f.rows * f.cols) as usize];
-    let (e, bits) = (f.per_register(), f.element.bits());
-    let mask = u64::MAX >> (64 - bits);
-    // Copies beyond the first are not read.
-    for r in 0..f.rows * f.cols / 32 / e {
-        for lane in 0..32 {
-            let value = registers(r, lane);
-            for j in 0..e {
-                let (row, col) = f.coord(lane, r * e + j);
-                dense[(row * f.cols + col) as usize] = decode(f.element, value >> (j * bits) & mask);
+/// A fragment and its layout as a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layout {
+    fragment: Fragment,
+    /// Register by register, lane by lane, element by element: the place in the operand, row by row. Copies
+    /// beyond the first are left out.
+    places: Box<[u16]>,
+}
+
+impl Layout {
+    fn new(fragment: Fragment) -> Self {
+        let e = fragment.per_register();
+        let registers = fragment.rows * fragment.cols / 32 / e;
+        let place = |r, lane, j| {
+            let (row, col) = fragment.coord(lane, r * e + j);
+            (row * fragment.cols + col) as u16
+        };
+        let elements = move |r, lane| (0..e).map(move |j| place(r, lane, j));
+        let lanes = move |r| (0..32).flat_map(move |lane| elements(r, lane));
+        Self { fragment, places: (0..registers).flat_map(lanes).collect() }
+    }
+
+    /// The operand as a dense matrix, row by row.
+    #[inline(always)]
+    fn spread<T: Copy + Default>(
+        &self,
+        registers: impl Fn(u32, u32) -> u64,
+        decode: impl Fn(Element, u64) -> T,
+    ) -> Vec<T> {
+        let mut dense = vec![T::default(); self.places.len()];
+        let (e, bits) = (self.fragment.per_register(), self.fragment.element.bits());
+        let mask = u64::MAX >> (64 - bits);
+        for (i, places) in (0..).zip(self.places.chunks_exact(e as usize)) {
+            let value = registers(i / 32, i % 32);
+            for (j, place) in (0..).zip(places) {
+                dense[usize::from(*place)] = decode(self.fragment.element, value >> (j * bits) & mask);
             }
         }
+        dense
     }
-    dense
 }
 
 /// A floating-point element of at most 32 bits; the product of any two factors is exact in `f32`.

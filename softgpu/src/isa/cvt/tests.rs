@@ -166,7 +166,11 @@ fn modifiers() {
         0x7bff
     );
     assert_eq!(convert(Num::Tf32, Num::F32, mode(Round::Rna), 0x3f80_1000), 0x3f80_2000);
-    assert_eq!(convert(Num::F32, Num::F64, CvtMode::default(), f64::NAN.to_bits()), 0x7fff_ffff);
+    assert_eq!(convert(Num::F32, Num::F64, CvtMode::default(), 0xfff8_0000_1234_5678), 0xffc0_0000);
+    assert_eq!(convert(Num::F16, Num::F64, CvtMode::default(), 0xfff8_0000_1234_5678), 0xfe00);
+    assert_eq!(convert(Num::F32, Num::Bf16, CvtMode::default(), 0x7f81), 0x7f81_0000);
+    // One above a number of 53 bits: the bit that decides lies far below.
+    assert_eq!(convert(Num::Bf16, Num::U64, mode(Round::Rp), (1 << 63) + 1), 0x5f01);
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn properties() {
         (Testp::Infinite, [false, false, false, true, false]),
         (Testp::Number, [true, true, true, true, false]),
         (Testp::NotANumber, [false, false, false, false, true]),
-        (Testp::Normal, [false, false, true, false, false]),
+        (Testp::Normal, [true, false, true, false, false]),
         (Testp::Subnormal, [false, true, false, false, false]),
     ];
     for (p, want) in cases {

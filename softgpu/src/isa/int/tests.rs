@@ -12,7 +12,7 @@ fn wrap<T: Int>(v: i128) -> T {
 /// PTX ISA, "bfe".
 fn bfe_by_bits<T: Int>(a: T, b: u32, c: u32) -> T {
     let msb = T::BITS - 1;
-    let (pos, len) = (b & 0xff, c & 0xff);
+    let (pos, len) = if T::BITS == 64 { (b, c) } else { (b & 0xff, c & 0xff) };
     let bit = |i: u32| a.bits() >> i & 1;
     let sign = if !T::SIGNED || len == 0 { 0 } else { bit((pos + len - 1).min(msb)) };
     let d = (0..=msb).fold(0, |d, i| d | (if i < len && pos + i <= msb { bit(pos + i) } else { sign }) << i);
@@ -22,7 +22,7 @@ fn bfe_by_bits<T: Int>(a: T, b: u32, c: u32) -> T {
 /// PTX ISA, "bfi".
 fn bfi_by_bits<T: Int>(a: T, b: T, c: u32, d: u32) -> T {
     let msb = T::BITS - 1;
-    let (pos, len) = (c & 0xff, d & 0xff);
+    let (pos, len) = if T::BITS == 64 { (c, d) } else { (c & 0xff, d & 0xff) };
     let mut f = b.bits();
     for i in 0..len {
         if pos + i <= msb {

@@ -203,7 +203,7 @@ fn registers(f: Fragment, operand: Operand) -> Vec<[u64; 32]> {
     all
 }
 
-fn check(mma: Mma, bits: Option<BitOp>) {
+fn check(mma: &Mma, bits: Option<BitOp>) {
     let [fa, fb, fc, fd] = mma.fragments();
     let (a, b, c) = (registers(fa, Operand::A), registers(fb, Operand::B), registers(fc, Operand::C));
     let mut d = vec![[0; 32]; fd.registers() as usize];
@@ -256,8 +256,8 @@ fn products_equal_dense_products() {
             [F64, F64, F64, F64],
         ] {
             for mma in [Mma::mma_sync(shape, types), Mma::wmma(shape, types)].into_iter().flatten() {
-                check(mma, None);
-                check(mma.satfinite(true), None);
+                check(&mma, None);
+                check(&mma.satfinite(true), None);
                 count += 1;
             }
         }
@@ -266,7 +266,7 @@ fn products_equal_dense_products() {
             .flatten()
         {
             for op in [BitOp::Xor, BitOp::And] {
-                check(mma.bit_op(op), Some(op));
+                check(&mma.clone().bit_op(op), Some(op));
                 count += 1;
             }
         }
@@ -283,7 +283,7 @@ fn integer_sums_wrap_or_clamp() {
     let shape = Shape::new(16, 8, 16);
     let types = [Element::S32, Element::S8, Element::S8, Element::S32];
     let mma = Mma::mma_sync(shape, types).unwrap();
-    let run = |mma: Mma| {
+    let run = |mma: &Mma| {
         let mut first = 0;
         let ones = |_, _| 0x0101_0101;
         mma.run(
@@ -298,8 +298,8 @@ fn integer_sums_wrap_or_clamp() {
         );
         first as u32 as i32
     };
-    assert_eq!(run(mma), i32::MAX.wrapping_add(16));
-    assert_eq!(run(mma.satfinite(true)), i32::MAX);
+    assert_eq!(run(&mma), i32::MAX.wrapping_add(16));
+    assert_eq!(run(&mma.satfinite(true)), i32::MAX);
 }
 
 #[test]

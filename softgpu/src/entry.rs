@@ -1,0 +1,204 @@
+//! Every exported name: that all rows of the table are there, those that are not supported yet, and the addresses
+//! that `cuGetProcAddress` hands out.
+//!
+//! The functions of [`crate::api`] export themselves. The list below has the other names of the table; a row without
+//! an entry, or with two, fails the build.
+
+#[expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")]
+use crate::api::{
+    context::*, copy::*, device::*, error::*, event::*, execution::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*,
+};
+use pxos_protocol::for_each_driver_fn;
+use pxos_protocol::types::CUresult;
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+/// Exports functions that answer `CUDA_ERROR_NOT_SUPPORTED`. Their parameters do not matter to that answer, and the
+/// C calling convention lets a callee ignore them.
+macro_rules! not_supported {
+    ($($name:ident)*) => {
+        $(
+            /// Not supported; the table in `pxos_protocol::api` describes it.
+            #[unsafe(no_mangle)]
+            #[expect(non_snake_case, reason = "the driver's own name")]
+            pub extern "C" fn $name() -> CUresult {
+                crate::api::guard(stringify!($name), crate::api::Stage::Ready, || Err(CUresult::ERROR_NOT_SUPPORTED))
+            }
+        )*
+    };
+}
+
+not_supported! {
+    cuDeviceGetHostAtomicCapabilities cuDeviceGetNvSciSyncAttributes cuDeviceRegisterAsyncNotification
+    cuDeviceUnregisterAsyncNotification cuDeviceGetP2PAtomicCapabilities cuCtxCreate cuCtxGetExecAffinity
+    cuCtxRecordEvent cuCtxWaitEvent cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLinkCreate
+    cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete cuLinkDestroy
+    cuLibraryGetUnifiedFunction cuLaunchCooperativeKernelMultiDevice cuFuncSetBlockShape cuFuncSetSharedSize
+    cuParamSetSize cuParamSeti cuParamSetf cuParamSetv cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetTexRef
+    cuMemGetInfo cuMemAlloc cuMemAllocPitch cuMemFree cuMemGetAddressRange cuMemHostGetDevicePointer
+    cuMemGetHandleForAddressRange cuMemGetAttribute cuMemGetAttribute_v2 cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD
+    cuMemcpyDtoA cuMemcpyDtoA_v2 cuMemcpyDtoA_v2_ptds cuMemcpyAtoD cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyHtoA
+    cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds cuMemcpyAtoH cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyAtoA
+    cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds cuMemcpyHtoAAsync cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz
+    cuMemcpyAtoHAsync cuMemcpyAtoHAsync_v2 cuMemcpyAtoHAsync_v2_ptsz cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D
+    cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpy3DPeer
+    cuMemcpy3DPeer_ptds cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz
+    cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz
+    cuMemcpy3DBatchAsync_v2 cuMemcpy3DBatchAsync_v2_ptsz cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16
+    cuMemsetD2D32 cuArrayCreate cuArrayCreate_v2 cuArrayGetDescriptor cuArrayGetDescriptor_v2
+    cuArrayGetSparseProperties cuMipmappedArrayGetSparseProperties cuArrayGetMemoryRequirements
+    cuMipmappedArrayGetMemoryRequirements cuArrayGetPlane cuArrayDestroy cuArray3DCreate cuArray3DCreate_v2
+    cuArray3DGetDescriptor cuArray3DGetDescriptor_v2 cuMipmappedArrayCreate cuMipmappedArrayGetLevel
+    cuMipmappedArrayDestroy cuMemAdvise cuMemAdvise_v2 cuMemRangeGetAttribute cuMemRangeGetAttributes
+    cuMemPrefetchAsync cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2 cuMemPrefetchAsync_v2_ptsz
+    cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz
+    cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz cuMemAddressReserve cuMemAddressFree
+    cuMemCreate cuMemRelease cuMemMap cuMemUnmap cuMemSetAccess cuMemGetAccess cuMemExportToShareableHandle
+    cuMemImportFromShareableHandle cuMemGetAllocationGranularity cuMemGetAllocationPropertiesFromHandle
+    cuMemRetainAllocationHandle cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle
+    cuMemPoolImportFromShareableHandle cuMemPoolExportPointer cuMemPoolImportPointer cuStreamBeginCapture
+    cuStreamBeginCapture_ptsz cuStreamBeginCapture_v2 cuStreamBeginCapture_v2_ptsz cuStreamBeginCaptureToGraph
+    cuStreamBeginCaptureToGraph_ptsz cuStreamEndCapture cuStreamEndCapture_ptsz cuStreamCopyAttributes
+    cuStreamCopyAttributes_ptsz cuStreamGetAttribute cuStreamGetAttribute_ptsz cuStreamSetAttribute
+    cuStreamSetAttribute_ptsz cuStreamUpdateCaptureDependencies cuStreamUpdateCaptureDependencies_ptsz
+    cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz cuStreamWriteValue32
+    cuStreamWriteValue32_ptsz cuStreamWaitValue32 cuStreamWaitValue32_ptsz cuStreamWriteValue64
+    cuStreamWriteValue64_ptsz cuStreamWaitValue64 cuStreamWaitValue64_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz
+    cuStreamBatchMemOp_v2 cuStreamBatchMemOp_v2_ptsz cuGraphCreate cuGraphAddKernelNode cuGraphAddKernelNode_v2
+    cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
+    cuGraphAddMemcpyNode cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphAddMemsetNode
+    cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams cuGraphAddHostNode cuGraphHostNodeGetParams
+    cuGraphHostNodeSetParams cuGraphAddChildGraphNode cuGraphChildGraphNodeGetGraph cuGraphAddEmptyNode
+    cuGraphAddEventRecordNode cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphAddEventWaitNode
+    cuGraphEventWaitNodeGetEvent cuGraphEventWaitNodeSetEvent cuGraphAddExternalSemaphoresSignalNode
+    cuGraphExternalSemaphoresSignalNodeGetParams cuGraphExternalSemaphoresSignalNodeSetParams
+    cuGraphAddExternalSemaphoresWaitNode cuGraphExternalSemaphoresWaitNodeGetParams
+    cuGraphExternalSemaphoresWaitNodeSetParams cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeGetParams
+    cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams cuGraphAddMemAllocNode
+    cuGraphMemAllocNodeGetParams cuGraphAddMemFreeNode cuGraphMemFreeNodeGetParams cuDeviceGraphMemTrim
+    cuDeviceGetGraphMemAttribute cuDeviceSetGraphMemAttribute cuGraphClone cuGraphNodeFindInClone cuGraphNodeGetType
+    cuGraphGetNodes cuGraphGetRootNodes cuGraphGetEdges cuGraphGetEdges_v2 cuGraphNodeGetDependencies
+    cuGraphNodeGetDependencies_v2 cuGraphNodeGetDependentNodes cuGraphNodeGetDependentNodes_v2 cuGraphAddDependencies
+    cuGraphAddDependencies_v2 cuGraphRemoveDependencies cuGraphRemoveDependencies_v2 cuGraphDestroyNode
+    cuGraphInstantiateWithFlags cuGraphExecGetFlags cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2
+    cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams cuGraphExecHostNodeSetParams
+    cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent
+    cuGraphExecExternalSemaphoresSignalNodeSetParams cuGraphExecExternalSemaphoresWaitNodeSetParams
+    cuGraphNodeSetEnabled cuGraphNodeGetEnabled cuGraphExecDestroy cuGraphDestroy cuGraphExecUpdate
+    cuGraphExecUpdate_v2 cuGraphKernelNodeCopyAttributes cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute
+    cuGraphDebugDotPrint cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease cuGraphRetainUserObject
+    cuGraphReleaseUserObject cuGraphAddNode cuGraphAddNode_v2 cuGraphNodeSetParams cuGraphExecNodeSetParams
+    cuGraphConditionalHandleCreate cuGraphInstantiateWithParams cuGraphInstantiateWithParams_ptsz cuGraphUpload
+    cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphInstantiate cuGraphInstantiate_v2 cuTexObjectCreate
+    cuTexObjectDestroy cuTexObjectGetResourceDesc cuTexObjectGetTextureDesc cuTexObjectGetResourceViewDesc
+    cuSurfObjectCreate cuSurfObjectDestroy cuSurfObjectGetResourceDesc cuTexRefSetArray cuTexRefSetMipmappedArray
+    cuTexRefSetAddress cuTexRefSetAddress_v2 cuTexRefSetAddress2D cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3
+    cuTexRefSetFormat cuTexRefSetAddressMode cuTexRefSetFilterMode cuTexRefSetMipmapFilterMode
+    cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp cuTexRefSetMaxAnisotropy cuTexRefSetBorderColor
+    cuTexRefSetFlags cuTexRefGetAddress cuTexRefGetAddress_v2 cuTexRefGetArray cuTexRefGetMipmappedArray
+    cuTexRefGetAddressMode cuTexRefGetFilterMode cuTexRefGetFormat cuTexRefGetMipmapFilterMode
+    cuTexRefGetMipmapLevelBias cuTexRefGetMipmapLevelClamp cuTexRefGetMaxAnisotropy cuTexRefGetBorderColor
+    cuTexRefGetFlags cuTexRefCreate cuTexRefDestroy cuSurfRefSetArray cuSurfRefGetArray cuTensorMapEncodeTiled
+    cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress cuIpcGetEventHandle
+    cuIpcOpenEventHandle cuIpcGetMemHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuIpcCloseMemHandle
+    cuGreenCtxCreate cuGreenCtxDestroy cuCtxFromGreenCtx cuDeviceGetDevResource cuCtxGetDevResource
+    cuGreenCtxGetDevResource cuDevSmResourceSplitByCount cuDevResourceGenerateDesc cuGreenCtxRecordEvent
+    cuGreenCtxWaitEvent cuStreamGetGreenCtx cuGreenCtxStreamCreate cuGreenCtxGetId cuMulticastCreate
+    cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr cuMulticastUnbind cuMulticastGetGranularity
+    cuImportExternalMemory cuExternalMemoryGetMappedBuffer cuExternalMemoryGetMappedMipmappedArray
+    cuDestroyExternalMemory cuImportExternalSemaphore cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync
+    cuSignalExternalSemaphoresAsync_ptsz cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz
+    cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
+    cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory
+    cuCheckpointProcessGetRestoreThreadId cuCheckpointProcessGetState cuCheckpointProcessLock
+    cuCheckpointProcessCheckpoint cuCheckpointProcessRestore cuCheckpointProcessUnlock cuGraphicsUnregisterResource
+    cuGraphicsSubResourceGetMappedArray cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
+    cuGraphicsResourceGetMappedPointer_v2 cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2
+    cuGraphicsMapResources cuGraphicsMapResources_ptsz cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz
+    cuEGLApiInit cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
+    cuEGLStreamConsumerDisconnect cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect
+    cuEGLStreamProducerDisconnect cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate
+    cuGLCtxCreate_v2 cuGLGetDevices cuGLGetDevices_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObject_v2
+    cuGLMapBufferObject_v2_ptds cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2 cuGLMapBufferObjectAsync_v2_ptsz
+    cuGLRegisterBufferObject cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync
+    cuGLUnregisterBufferObject cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
+    cuGraphicsResourceGetMappedEglFrame cuGraphicsVDPAURegisterOutputSurface cuGraphicsVDPAURegisterVideoSurface
+    cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuVDPAUGetDevice cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz
+}
+
+/// An exported function and where it is.
+struct Entry {
+    name: &'static str,
+    address: *const c_void,
+}
+
+// SAFETY: addresses of functions, which are never written through.
+unsafe impl Sync for Entry {}
+// SAFETY: as above.
+unsafe impl Send for Entry {}
+
+macro_rules! entries {
+    ($({ $class:ident $number:literal $name:ident ($($twin:ident)?) ($($reason:literal)?) ($($params:tt)*) })*) => {
+        /// Every exported function, in the table's order.
+        fn all() -> Vec<Entry> {
+            vec![$(
+                Entry { name: stringify!($name), address: $name as *const c_void },
+                $(Entry { name: stringify!($twin), address: $twin as *const c_void },)?
+            )*]
+        }
+
+        /// The rows whose signature the table gives in C types must have exactly that one here.
+        #[expect(dead_code, unused_variables, reason = "only its types are of interest")]
+        #[expect(clippy::too_many_lines, reason = "a line per row")]
+        #[expect(clippy::wildcard_imports, reason = "whatever types the table names")]
+        fn signatures() {
+            use pxos_protocol::types::*;
+            use std::ffi::*;
+            $(signature!($class $name ($($params)*));)*
+        }
+    };
+}
+
+/// Refuses to compile where a function differs from its row.
+macro_rules! signature {
+    (local $name:ident ($($arg:ident: $ty:ty),*)) => {
+        let function: unsafe extern "C" fn($($ty),*) -> CUresult = $name;
+    };
+    (custom $name:ident ($($arg:ident: $ty:ty),*)) => {
+        let function: unsafe extern "C" fn($($ty),*) -> CUresult = $name;
+    };
+    ($class:ident $name:ident ($($params:tt)*)) => {};
+}
+
+for_each_driver_fn!(entries);
+
+/// Where an exported function is.
+pub(crate) fn address(name: &str) -> Option<*const c_void> {
+    static SORTED: OnceLock<Vec<Entry>> = OnceLock::new();
+    let sorted = SORTED.get_or_init(|| {
+        let mut all = all();
+        all.sort_unstable_by_key(|entry| entry.name);
+        all
+    });
+    let index = sorted.binary_search_by_key(&name, |entry| entry.name).ok()?;
+    Some(sorted[index].address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_symbol_of_the_real_library_has_an_address() {
+        for name in pxos_cudart::procaddress::EXPORTS {
+            assert!(address(name).is_some(), "{name}");
+        }
+        assert!(address("cuNoSuchFunction").is_none());
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_functions() {
+        assert_eq!(address("cuMemAlloc_v2"), Some(cuMemAlloc_v2 as *const c_void));
+        assert_ne!(address("cuMemcpyHtoD_v2"), address("cuMemcpyHtoD_v2_ptds"));
+    }
+}
