@@ -43,7 +43,9 @@ impl std::fmt::Display for ControlError {
                 write!(f, "cannot reach the server at {path}: {error} ({remedy})")
             }
             Self::Io(path, error) => write!(f, "no answer from {}: {error}", path.display()),
-            Self::Answer(error) => write!(f, "the server's answer cannot be read: {error} (is it of another version?)"),
+            Self::Answer(error) => {
+                write!(f, "the server's answer cannot be read: {error} (is it of another version?)")
+            }
             Self::Refused(why) => f.write_str(why),
         }
     }
@@ -54,8 +56,10 @@ impl std::error::Error for ControlError {}
 impl Control {
     /// Connects.
     pub(crate) fn connect(path: &Path) -> Result<Self, ControlError> {
-        let stream = UnixStream::connect(path).map_err(|error| ControlError::Connect(path.to_owned(), error))?;
-        let set = || stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
+        let stream =
+            UnixStream::connect(path).map_err(|error| ControlError::Connect(path.to_owned(), error))?;
+        let set =
+            || stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
         set().map_err(|error| ControlError::Io(path.to_owned(), error))?;
         Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
@@ -105,7 +109,9 @@ mod tests {
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
-            for answer in ["{\"error\":\"no such session\"}\n", "{\"ok\":{\"done\":\"so be it\"}}\n", "what?\n"] {
+            for answer in
+                ["{\"error\":\"no such session\"}\n", "{\"ok\":{\"done\":\"so be it\"}}\n", "what?\n"]
+            {
                 let mut line = String::new();
                 reader.read_line(&mut line).unwrap();
                 assert_eq!(line, "{\"op\":\"session.kill\",\"id\":7}\n");

@@ -50,14 +50,27 @@ enum Command {
         #[arg(long, value_name = "ENDPOINT")]
         server: Option<Endpoint>,
     },
+    /// Loads a library in a process of its own, for the doctor
+    #[command(hide = true)]
+    OpenLibrary {
+        /// Whether to call cuInit
+        #[arg(long)]
+        init: bool,
+        /// A path, or a name for the dynamic linker
+        library: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
+    // As other programs of the command line: `pxctl status | head` ends quietly.
+    // SAFETY: nothing else runs yet; the default action is a valid handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = Args::parse();
     let result = match args.command {
         Command::Status { json, calls } => show_status(&args.control, json, calls),
         Command::Kill { session } => kill(&args.control, session),
         Command::Doctor { json, server } => Ok(doctor::run(&args.control, server, json)),
+        Command::OpenLibrary { init, library } => Ok(doctor::library::answer(&library, init)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("pxctl: {error}");

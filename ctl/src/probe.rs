@@ -66,7 +66,8 @@ pub(crate) fn probe(endpoint: &Endpoint, token: Option<String>) -> Result<Probed
     let mut times = Vec::new();
     for request in 1..=PINGS {
         let start = Instant::now();
-        send(&socket, Header { request, ..Header::new(frame::control::PING) }, &[]).map_err(|error| strange(&error))?;
+        send(&socket, Header { request, ..Header::new(frame::control::PING) }, &[])
+            .map_err(|error| strange(&error))?;
         let reply = reader.header().map_err(|error| strange(&told(&error)))?;
         if (reply.op, reply.request) != (frame::control::REPLY, request) {
             return Err(ProbeError::Strange(format!("it answers a ping with op {}", reply.op)));
@@ -79,7 +80,9 @@ pub(crate) fn probe(endpoint: &Endpoint, token: Option<String>) -> Result<Probed
 
 fn told(error: &ReadError) -> String {
     match error {
-        ReadError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => format!("no answer within {ANSWER:?}"),
+        ReadError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            format!("no answer within {ANSWER:?}")
+        }
         other => other.to_string(),
     }
 }

@@ -59,9 +59,9 @@ fn driver(out: &mut String, status: &Status) {
     let Some(path) = &driver.path else {
         return line(out, "driver", &format!("{}: not ready yet", driver.configured));
     };
-    let version = driver.version.map_or_else(String::new, |version| {
-        format!(", CUDA {}.{}", version / 1000, version % 1000 / 10)
-    });
+    let version = driver
+        .version
+        .map_or_else(String::new, |version| format!(", CUDA {}.{}", version / 1000, version % 1000 / 10));
     let software = if driver.software { ", on this CPU" } else { "" };
     line(out, "driver", &format!("{}{version}{software}", path.display()));
     if let Some(fallback) = &driver.fallback {
@@ -246,7 +246,8 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "'{wanted}' is not in:\n{text}");
         }
-        let (launch, alloc) = (text.find("44.0k  cuLaunchKernel").unwrap(), text.find("12  cuMemAlloc_v2").unwrap());
+        let (launch, alloc) =
+            (text.find("44.0k  cuLaunchKernel").unwrap(), text.find("12  cuMemAlloc_v2").unwrap());
         assert!(launch < alloc, "most often called first");
         assert!(!render(&status(), false).contains("cuLaunchKernel"));
     }

@@ -63,7 +63,8 @@ impl<'a> Writer<'a> {
     /// Appends one plain value, padded to a multiple of eight bytes so that the next field is aligned.
     pub fn put<T: Plain>(&mut self, value: T) {
         // SAFETY: `Plain` values have no padding, so all their bytes are initialised.
-        let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(&value).cast::<u8>(), size_of::<T>()) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(std::ptr::from_ref(&value).cast::<u8>(), size_of::<T>()) };
         self.buffer.extend_from_slice(bytes);
         self.pad();
     }
@@ -196,7 +197,10 @@ mod tests {
         Writer::new(&mut buffer).put(1_u64 << 40);
         assert!(matches!(Reader::new(&buffer).get_bytes(), Err(DecodeError::TooLong { .. })));
         Writer::new(&mut buffer).put(64_u64);
-        assert!(matches!(Reader::new(&buffer).get_bytes(), Err(DecodeError::Truncated { have: 0, need: 64 })));
+        assert!(matches!(
+            Reader::new(&buffer).get_bytes(),
+            Err(DecodeError::Truncated { have: 0, need: 64 })
+        ));
         assert!(Reader::new(&[1, 2, 3]).get::<u64>().is_err());
         assert!(Reader::new(&[]).get_raw(usize::MAX).is_err());
     }

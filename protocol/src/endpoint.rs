@@ -47,7 +47,11 @@ impl std::str::FromStr for Endpoint {
                 let port = port.parse().map_err(|_| error("the port is not a number"))?;
                 Ok(Self::Vsock { cid, port })
             }
-            "tcp" if rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) => {
+            "tcp"
+                if rest
+                    .rsplit_once(':')
+                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+            {
                 Ok(Self::Tcp(rest.to_owned()))
             }
             "tcp" => Err(error("a TCP address is HOST:PORT")),
@@ -73,7 +77,9 @@ mod tests {
 
     #[test]
     fn endpoints_parse_and_print() {
-        for text in ["unix:/run/pxos-gpu.sock", "vsock:2:9700", "vsock:any:9700", "tcp:127.0.0.1:9700", "tcp:[::1]:1"] {
+        for text in
+            ["unix:/run/pxos-gpu.sock", "vsock:2:9700", "vsock:any:9700", "tcp:127.0.0.1:9700", "tcp:[::1]:1"]
+        {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("vsock:9700".parse(), Ok(Endpoint::Vsock { cid: u32::MAX, port: 9700 }));

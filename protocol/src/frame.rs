@@ -151,8 +151,15 @@ pub mod control {
     pub const STATUS_REPLY: u16 = 13;
     /// Either side of a shared-memory transport: look at the ring (the socket is its doorbell).
     pub const DOORBELL: u16 = 14;
-    /// Guest: resolve a kernel or function of a loaded image and tell its layout.
-    pub const RESOLVE: u16 = 15;
+    /// Guest: a slot of the staging area holds bytes for the device: u64 address, u64 stream, u64 slot, u64 length.
+    pub const STAGE_WRITE: u16 = 16;
+    /// Guest: fill a slot of the staging area from the device: u64 address, u64 stream, u64 slot, u64 length.
+    pub const STAGE_READ: u16 = 17;
+    /// Guest: the reply says that the device is done with a slot: u64 slot.
+    pub const STAGE_WAIT: u16 = 18;
+    /// Guest: a copy of which at least one end lies in the arena: u64 to, u64 from, u64 length, u64 stream. A reply, where
+    /// one is asked for, says that the stream is done with it.
+    pub const COPY: u16 = 19;
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ fn main() {
         }
         "/fake/gone" => {
             let once = std::env::var("FAKE_GONE_ONCE").expect("a file");
-            if std::fs::write(&once, "").is_ok() && std::fs::hard_link(&once, format!("{once}.done")).is_ok() {
+            if std::fs::write(&once, "").is_ok() && std::fs::hard_link(&once, format!("{once}.done")).is_ok()
+            {
                 say(&FromWorker::Ready { snapshot: snapshot(), pid: std::process::id() });
                 std::thread::sleep(Duration::from_millis(200));
                 std::process::abort();
@@ -83,12 +84,14 @@ fn main() {
     stats.context_bytes.store(527 << 20, Ordering::Relaxed);
     stats.set_state(State::Warm);
     say(&FromWorker::Ready { snapshot: snapshot(), pid: std::process::id() });
-    let Ok(Some((ToWorker::Assign(assign), mut beside))) = handoff::receive::<ToWorker>(&control) else { return };
+    let Ok(Some((ToWorker::Assign(assign), mut beside))) = handoff::receive::<ToWorker>(&control) else {
+        return;
+    };
     stats.set_state(State::Serving);
-    serve(Socket::from(beside.pop().expect("the connection")), &assign, stats, control);
+    serve(&Socket::from(beside.pop().expect("the connection")), &assign, stats, control);
 }
 
-fn serve(socket: Socket, assign: &Assign, stats: &'static Stats, control: UnixStream) {
+fn serve(socket: &Socket, assign: &Assign, stats: &'static Stats, control: UnixStream) {
     assert!(assign.hello.token.is_none(), "the daemon keeps tokens to itself");
     let welcome = Welcome {
         software: SOFTWARE.into(),
@@ -98,7 +101,7 @@ fn serve(socket: Socket, assign: &Assign, stats: &'static Stats, control: UnixSt
         shared_memory: None,
     };
     let payload = control::encode(&welcome).expect("small");
-    send(&socket, Header::new(frame::control::WELCOME), &payload);
+    send(socket, Header::new(frame::control::WELCOME), &payload);
     let mut reader = FrameReader::new(socket.try_clone().expect("a descriptor"));
     let mut control = Some(control);
     while let Ok(ping) = reader.header() {
@@ -122,8 +125,9 @@ fn serve(socket: Socket, assign: &Assign, stats: &'static Stats, control: UnixSt
             Mischief::EXIT_3 => return leave(3),
             _ => {}
         }
-        let reply = Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
-        send(&socket, reply, &[]);
+        let reply =
+            Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
+        send(socket, reply, &[]);
     }
     if let Some(control) = control {
         let ended = FromWorker::Ended { reason: EndReason::Closed, message: String::new() };

@@ -36,7 +36,8 @@ pub enum Mode {
 pub fn parse() -> Result<Mode, String> {
     let matches = command().subcommand(worker_command()).get_matches();
     if let Some(worker) = matches.subcommand_matches("worker") {
-        let start = start(worker).map_err(|error| format!("the worker mode is for the daemon alone: {error}"))?;
+        let start =
+            start(worker).map_err(|error| format!("the worker mode is for the daemon alone: {error}"))?;
         return Ok(Mode::Worker { start, log: log(worker) });
     }
     Ok(Mode::Daemon { sources: sources(&matches), only_check: matches.get_flag("check-config") })
@@ -112,7 +113,15 @@ mod tests {
     fn flags_reach_the_sources() {
         let matches = command()
             .subcommand(worker_command())
-            .try_get_matches_from(["pxos-server", "--listen", "unix:/a", "--listen", "unix:/b", "--pool-size", "3"])
+            .try_get_matches_from([
+                "pxos-server",
+                "--listen",
+                "unix:/a",
+                "--listen",
+                "unix:/b",
+                "--pool-size",
+                "3",
+            ])
             .unwrap();
         let sources = sources(&matches);
         assert_eq!(sources.flags["listen"], ["unix:/a", "unix:/b"]);
@@ -124,7 +133,13 @@ mod tests {
     fn a_worker_wants_real_descriptors() {
         let parse = |control: &str| {
             worker_command().try_get_matches_from([
-                "worker", "--control-fd", control, "--stats-fd", "9999", "--driver", "x",
+                "worker",
+                "--control-fd",
+                control,
+                "--stats-fd",
+                "9999",
+                "--driver",
+                "x",
             ])
         };
         assert!(parse("2").is_err(), "standard error is no control socket");

@@ -124,7 +124,9 @@ pub fn send<T: Serialize>(
 ///
 /// # Errors
 /// [`HandoffError`]; the socket is of no more use then.
-pub fn receive<T: DeserializeOwned>(mut control: &UnixStream) -> Result<Option<(T, Vec<OwnedFd>)>, HandoffError> {
+pub fn receive<T: DeserializeOwned>(
+    mut control: &UnixStream,
+) -> Result<Option<(T, Vec<OwnedFd>)>, HandoffError> {
     let mut length = [0; 4];
     let (mut count, mut beside) = descriptors::receive(control, &mut length)?;
     if count == 0 {

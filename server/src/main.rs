@@ -8,7 +8,11 @@ use std::process::ExitCode;
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
 const BAD_CONFIGURATION: u8 = 78;
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "answers to the command line; the log is not open yet")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "answers to the command line; the log is not open yet"
+)]
 fn main() -> ExitCode {
     let mode = match parse() {
         Ok(mode) => mode,
@@ -26,7 +30,8 @@ fn main() -> ExitCode {
     };
     match Config::load(&sources) {
         Ok(config) if only_check => {
-            let read = config.file.as_ref().map_or_else(|| "no file".into(), |file| file.display().to_string());
+            let read =
+                config.file.as_ref().map_or_else(|| "no file".into(), |file| file.display().to_string());
             println!("the configuration is good ({read})");
             ExitCode::SUCCESS
         }

@@ -143,9 +143,8 @@ impl Stats {
     #[must_use]
     pub fn read(&self) -> Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let name = |number: u64| {
-            u16::try_from(number).ok().and_then(pxos_protocol::api::name_of).map(str::to_owned)
-        };
+        let name =
+            |number: u64| u16::try_from(number).ok().and_then(pxos_protocol::api::name_of).map(str::to_owned);
         let last_error = get(&self.last_error);
         Counters {
             state: State::of(get(&self.state)).name().to_owned(),

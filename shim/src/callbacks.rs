@@ -88,16 +88,30 @@ fn run(session: &'static Session) {
     }
 }
 
-/// Starts a thread that takes no signal of the application's. `false` where the system refuses.
-pub(crate) fn spawn_quiet(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
-    // SAFETY: signal sets are plain data, filled before they are used, and the mask of this thread is put back.
+/// Signals of this thread while they are blocked; put back when it goes.
+pub(crate) struct BlockedSignals(libc::sigset_t);
+
+/// Blocks every signal in this thread, so that threads that it starts take none of the application's.
+pub(crate) fn block_signals() -> BlockedSignals {
+    // SAFETY: signal sets are plain data, filled before they are used.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let spawned = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body).is_ok();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        spawned
+        BlockedSignals(before)
     }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: the mask that this thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Starts a thread that takes no signal of the application's. `false` where the system refuses.
+pub(crate) fn spawn_quiet(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+    let _signals = block_signals();
+    std::thread::Builder::new().name(name.to_owned()).stack_size(8 << 20).spawn(body).is_ok()
 }

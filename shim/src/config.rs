@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) endpoints: Vec<Endpoint>,
     /// The token.
     pub(crate) token: Option<String>,
+    /// Whether memory may be shared with a server on this host; `PXOS_SHARED_MEMORY=0` says no.
+    pub(crate) shared_memory: bool,
     /// What is wrong with the settings; connecting goes on with what is right.
     pub(crate) problems: Vec<String>,
 }
@@ -31,7 +33,9 @@ pub(crate) struct Config {
 impl Config {
     /// Reads environment and file.
     pub(crate) fn load() -> Self {
-        Self::from_parts(std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok(), Path::new(FILE))
+        let shared_memory = std::env::var_os("PXOS_SHARED_MEMORY").is_none_or(|value| value != "0");
+        let parts = (std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok());
+        Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) }
     }
 
     fn from_parts(server: Option<String>, token: Option<String>, path: &Path) -> Self {

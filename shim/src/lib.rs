@@ -13,6 +13,7 @@ mod entry;
 mod handles;
 mod link;
 mod log;
+mod memory;
 mod objects;
 mod session;
 mod thread;

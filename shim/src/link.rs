@@ -1,19 +1,21 @@
 //! The connection: frames out in program order, frames in to whoever waits for them.
 //!
-//! Out: calls that nobody waits for are appended to a queue that a flusher thread writes, many per system call; a call
-//! that waits writes the queue itself. In: there is no reader thread. Of the threads that wait, one reads and hands
+//! Out: over shared memory every frame goes straight into a ring that the worker reads. Over a socket calls that nobody waits
+//! for are appended to a queue that a flusher thread writes, many per system call; a call that waits writes the queue itself. In: there is no reader thread. Of the threads that wait, one reads and hands
 //! the others theirs; when it has its own answer, the next takes over.
 
 use crate::log::{self, Level};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::{Refusal, decode};
 use pxos_protocol::frame::{HEADER, Header, control};
+use pxos_protocol::transport::ring::{Consumer, Producer, Push};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
 use pxos_protocol::types::CUresult;
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Queued bytes above which the caller writes them itself: backpressure, so that a program that launches faster than
 /// the server takes does not grow.
@@ -23,23 +25,62 @@ const HIGH_WATER: usize = 256 << 10;
 /// busy program.
 const FLUSHER_SPINS: u32 = 400;
 
+/// How long a waiting thread looks at an empty ring before it sleeps: longer than most kernels and copies take.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The same where processors are too few to let one spin.
+const SPIN_FEW: Duration = Duration::from_micros(5);
+
+/// How often a full ring is looked at before its writer sleeps in between.
+const FULL_SPINS: u32 = 1000;
+
+/// How long the writer of a full ring sleeps: the worker takes some twenty launches in that time.
+const FULL_RING: Duration = Duration::from_micros(50);
+
 /// What calls answer when the connection is gone: the worker died, the server was stopped, or a frame was wrong.
 pub(crate) const LOST: CUresult = CUresult::ERROR_DEVICE_UNAVAILABLE;
 
 /// The connection of this process.
 #[derive(Debug)]
 pub(crate) struct Link {
+    out: Out,
+    incoming: Mutex<Incoming>,
+    arrived: Condvar,
+    source: Mutex<Source>,
+    /// Not zero once the connection is gone: the `CUresult` of every further call.
+    dead: AtomicU32,
+}
+
+/// The way out.
+#[derive(Debug)]
+enum Out {
+    Socket(SocketOut),
+    Ring(RingOut),
+}
+
+/// Over a socket: a queue, and a thread that writes it.
+#[derive(Debug)]
+struct SocketOut {
     queue: Mutex<Vec<u8>>,
     queued: AtomicUsize,
     flusher: Mutex<FlusherState>,
     flusher_wake: Condvar,
     flusher_parked: AtomicBool,
     writer: Mutex<Writer>,
-    incoming: Mutex<Incoming>,
-    arrived: Condvar,
-    reader: Mutex<FrameReader>,
-    /// Not zero once the connection is gone: the `CUresult` of every further call.
-    dead: AtomicU32,
+}
+
+/// Over shared memory: the ring is the queue, and the worker reads it by itself.
+#[derive(Debug)]
+struct RingOut {
+    producer: Mutex<Producer>,
+    doorbell: Socket,
+}
+
+/// The way in.
+#[derive(Debug)]
+enum Source {
+    Socket(FrameReader),
+    Ring { consumer: Consumer, payload: Vec<u8>, read: usize, doorbell: FrameReader, spin: Duration },
 }
 
 #[derive(Debug, Default)]
@@ -81,17 +122,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Speaks over `socket`, whose greeting is done.
-    pub(crate) fn new(reader: FrameReader, socket: Socket) -> Self {
+    pub(crate) fn over_socket(reader: FrameReader, socket: Socket) -> Self {
+        Self::new(
+            Out::Socket(SocketOut {
+                queue: Mutex::default(),
+                queued: AtomicUsize::new(0),
+                flusher: Mutex::default(),
+                flusher_wake: Condvar::new(),
+                flusher_parked: AtomicBool::new(false),
+                writer: Mutex::new(Writer { socket, spare: Vec::new() }),
+            }),
+            Source::Socket(reader),
+        )
+    }
+
+    /// Speaks over two rings; `reader` and `socket` are their doorbell.
+    pub(crate) fn over_rings(rings: (Producer, Consumer), reader: FrameReader, socket: Socket) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let spin = if processors > 2 { SPIN } else { SPIN_FEW };
+        let (producer, consumer) = rings;
+        Self::new(
+            Out::Ring(RingOut { producer: Mutex::new(producer), doorbell: socket }),
+            Source::Ring { consumer, payload: Vec::new(), read: 0, doorbell: reader, spin },
+        )
+    }
+
+    fn new(out: Out, source: Source) -> Self {
         Self {
-            queue: Mutex::default(),
-            queued: AtomicUsize::new(0),
-            flusher: Mutex::default(),
-            flusher_wake: Condvar::new(),
-            flusher_parked: AtomicBool::new(false),
-            writer: Mutex::new(Writer { socket, spare: Vec::new() }),
+            out,
             incoming: Mutex::default(),
             arrived: Condvar::new(),
-            reader: Mutex::new(reader),
+            source: Mutex::new(source),
             dead: AtomicU32::new(0),
         }
     }
@@ -105,48 +166,89 @@ impl Link {
     /// Appends a frame that nobody waits for. It is on its way within microseconds.
     pub(crate) fn post(&'static self, header: Header, payload: &[u8]) -> Result<(), CUresult> {
         self.check()?;
-        let queued = self.append(header, payload);
-        if queued > HIGH_WATER {
-            return self.flush();
+        match &self.out {
+            Out::Ring(ring) => self.push(ring, header, &[payload]),
+            Out::Socket(out) => {
+                let queued = out.append(header, payload);
+                if queued > HIGH_WATER {
+                    return self.flush(out, &[]);
+                }
+                // The flusher announces that it sleeps before it looks at the queue a last time, and we append before we
+                // look at the announcement; both with SeqCst, so one of us sees the other.
+                if out.flusher_parked.load(Ordering::SeqCst) {
+                    self.wake_flusher(out);
+                }
+                Ok(())
+            }
         }
-        // The flusher announces that it sleeps before it looks at the queue a last time, and we append before we look
-        // at the announcement; both with SeqCst, so one of us sees the other.
-        if self.flusher_parked.load(Ordering::SeqCst) {
-            self.wake_flusher();
-        }
-        Ok(())
     }
 
     /// Appends a frame and writes all that is queued.
     pub(crate) fn send(&self, header: Header, payload: &[u8]) -> Result<(), CUresult> {
         self.check()?;
-        self.append(header, payload);
-        self.flush()
+        match &self.out {
+            Out::Ring(ring) => self.push(ring, header, &[payload]),
+            Out::Socket(out) => {
+                out.append(header, payload);
+                self.flush(out, &[])
+            }
+        }
     }
 
-    fn append(&self, mut header: Header, payload: &[u8]) -> usize {
-        debug_assert!(payload.len().is_multiple_of(8), "payloads are padded by their writer");
-        header.length = u32::try_from(payload.len()).expect("payloads are bounded by MAX_PAYLOAD");
-        let mut queue = lock(&self.queue);
-        queue.extend_from_slice(&header.to_bytes());
-        queue.extend_from_slice(payload);
-        let queued = queue.len();
-        self.queued.store(queued, Ordering::SeqCst);
-        queued
+    /// Writes one frame of bulk data: header, a few bytes of fields, then memory of the application.
+    pub(crate) fn send_bulk(&self, mut header: Header, fields: &[u8], bytes: &[u8]) -> Result<(), CUresult> {
+        self.check()?;
+        match &self.out {
+            Out::Ring(ring) => self.push(ring, header, &[fields, bytes]),
+            Out::Socket(out) => {
+                let padding = bytes.len().next_multiple_of(8) - bytes.len();
+                let length = fields.len() + bytes.len() + padding;
+                header.length = u32::try_from(length).expect("bulk frames are bounded by BULK_CHUNK");
+                let header: [u8; HEADER] = header.to_bytes();
+                self.flush(out, &[&header, fields, bytes, &[0; 8][..padding]])
+            }
+        }
     }
 
-    /// Writes all that is queued.
-    pub(crate) fn flush(&self) -> Result<(), CUresult> {
-        self.flush_with(&[])
+    /// Puts a frame into the ring; waits while there is no room (backpressure).
+    fn push(&self, ring: &RingOut, header: Header, parts: &[&[u8]]) -> Result<(), CUresult> {
+        let mut producer = lock(&ring.producer);
+        let mut tries = 0_u32;
+        let wake = loop {
+            match producer.push(header, parts) {
+                Push::Done { wake } => break wake,
+                Push::Full => {
+                    tries += 1;
+                    if tries < FULL_SPINS {
+                        std::hint::spin_loop();
+                    } else {
+                        std::thread::sleep(FULL_RING);
+                        // A worker that died leaves a ring that stays full: its socket tells.
+                        if tries.is_multiple_of(64) && ring.doorbell.is_readable() {
+                            self.drain();
+                        }
+                        self.check()?;
+                    }
+                }
+            }
+        };
+        drop(producer);
+        if wake {
+            let bytes = Header::new(control::DOORBELL).to_bytes();
+            if let Err(error) = ring.doorbell.send_all(&mut [IoSlice::new(&bytes)]) {
+                return Err(self.lost(format_args!("the connection to the server failed: {error}")));
+            }
+        }
+        Ok(())
     }
 
     /// Writes all that is queued and then `parts`, which are not copied: whole frames of bulk data.
-    pub(crate) fn flush_with(&self, parts: &[&[u8]]) -> Result<(), CUresult> {
-        let mut writer = lock(&self.writer);
+    fn flush(&self, out: &SocketOut, parts: &[&[u8]]) -> Result<(), CUresult> {
+        let mut writer = lock(&out.writer);
         let spare = std::mem::take(&mut writer.spare);
         let queued = {
-            let mut queue = lock(&self.queue);
-            self.queued.store(0, Ordering::SeqCst);
+            let mut queue = lock(&out.queue);
+            out.queued.store(0, Ordering::SeqCst);
             std::mem::replace(&mut *queue, spare)
         };
         let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + parts.len());
@@ -169,53 +271,44 @@ impl Link {
         }
     }
 
-    /// Writes one frame of bulk data: header, a few bytes of fields, then memory of the application.
-    pub(crate) fn send_bulk(&self, mut header: Header, fields: &[u8], bytes: &[u8]) -> Result<(), CUresult> {
-        self.check()?;
-        let padding = bytes.len().next_multiple_of(8) - bytes.len();
-        let length = fields.len() + bytes.len() + padding;
-        header.length = u32::try_from(length).expect("bulk frames are bounded by BULK_CHUNK");
-        let header: [u8; HEADER] = header.to_bytes();
-        self.flush_with(&[&header, fields, bytes, &[0; 8][..padding]])
-    }
-
-    fn wake_flusher(&'static self) {
-        let mut state = lock(&self.flusher);
+    fn wake_flusher(&'static self, out: &'static SocketOut) {
+        let mut state = lock(&out.flusher);
         if state.started {
-            self.flusher_wake.notify_one();
+            out.flusher_wake.notify_one();
             return;
         }
         state.started = true;
-        let spawned = crate::callbacks::spawn_quiet("pxos-flush", move || self.run_flusher());
-        if !spawned {
+        if !crate::callbacks::spawn_quiet("pxos-flush", move || self.run_flusher(out)) {
             // Without a thread every call writes its own frame: slower, but right.
             state.started = false;
             drop(state);
-            let _ = self.flush();
+            let _ = self.flush(out, &[]);
         }
     }
 
-    fn run_flusher(&self) {
+    fn run_flusher(&self, out: &SocketOut) {
         loop {
             for _ in 0..FLUSHER_SPINS {
-                if self.queued.load(Ordering::SeqCst) > 0 && self.flush().is_err() {
+                if out.queued.load(Ordering::SeqCst) > 0 && self.flush(out, &[]).is_err() {
                     return;
                 }
                 std::hint::spin_loop();
                 std::thread::yield_now();
             }
-            let mut state = lock(&self.flusher);
-            self.flusher_parked.store(true, Ordering::SeqCst);
-            while self.queued.load(Ordering::SeqCst) == 0 {
-                state = self.flusher_wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&out.flusher);
+            out.flusher_parked.store(true, Ordering::SeqCst);
+            while out.queued.load(Ordering::SeqCst) == 0 {
+                state = out.flusher_wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            self.flusher_parked.store(false, Ordering::SeqCst);
+            out.flusher_parked.store(false, Ordering::SeqCst);
         }
     }
 
     /// Makes the first [`Self::post`] start the flusher.
     pub(crate) fn arm_flusher(&self) {
-        self.flusher_parked.store(true, Ordering::SeqCst);
+        if let Out::Socket(out) = &self.out {
+            out.flusher_parked.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Announces that the answer to `request` is awaited; before the call is sent.
@@ -289,8 +382,8 @@ impl Link {
     }
 
     fn read_one(&self) {
-        let mut reader = lock(&self.reader);
-        match self.read_frame(&mut reader) {
+        let mut source = lock(&self.source);
+        match self.read_frame(&mut source) {
             Ok(()) => {}
             Err(ReadError::Closed) => {
                 self.lost(format_args!("the server closed the connection"));
@@ -301,7 +394,7 @@ impl Link {
         }
     }
 
-    fn read_frame(&self, reader: &mut FrameReader) -> Result<(), ReadError> {
+    fn read_frame(&self, reader: &mut Source) -> Result<(), ReadError> {
         let header = reader.header()?;
         match header.op {
             control::REPLY => {
@@ -344,7 +437,7 @@ impl Link {
     }
 
     /// Bytes of a copy go straight to where the application wants them.
-    fn read_data(&self, reader: &mut FrameReader, header: &Header) -> Result<(), ReadError> {
+    fn read_data(&self, reader: &mut Source, header: &Header) -> Result<(), ReadError> {
         let mut prefix = [0; 16];
         if header.length < 16 {
             reader.payload(header)?;
@@ -388,6 +481,78 @@ impl Link {
             log::line(Level::Error, format_args!("{why}; CUDA calls answer {} from now on", CUresult(code)));
         }
         self.arrived.notify_all();
+    }
+}
+
+impl SocketOut {
+    fn append(&self, mut header: Header, payload: &[u8]) -> usize {
+        debug_assert!(payload.len().is_multiple_of(8), "payloads are padded by their writer");
+        header.length = u32::try_from(payload.len()).expect("payloads are bounded by MAX_PAYLOAD");
+        let mut queue = lock(&self.queue);
+        queue.extend_from_slice(&header.to_bytes());
+        queue.extend_from_slice(payload);
+        let queued = queue.len();
+        self.queued.store(queued, Ordering::SeqCst);
+        queued
+    }
+}
+
+impl Source {
+    /// Waits for the next frame.
+    fn header(&mut self) -> Result<Header, ReadError> {
+        let Self::Ring { consumer, payload, read, doorbell, spin } = self else {
+            let Self::Socket(reader) = self else { unreachable!("there are two kinds") };
+            return reader.header();
+        };
+        *read = 0;
+        let mut start = None;
+        loop {
+            match consumer.next(payload) {
+                Ok(Some(header)) => return Ok(header),
+                Ok(None) => {}
+                Err(error) => return Err(ReadError::Io(std::io::Error::other(error))),
+            }
+            let start = start.get_or_insert_with(Instant::now);
+            for _ in 0..64 {
+                if consumer.has_frame() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() < *spin || !consumer.park() {
+                continue;
+            }
+            // The doorbell; or REFUSAL from a server that has no ring any more; or the end.
+            let header = doorbell.header()?;
+            let bytes = doorbell.payload(&header)?;
+            consumer.unpark();
+            if header.op != control::DOORBELL {
+                payload.clear();
+                payload.extend_from_slice(bytes);
+                return Ok(header);
+            }
+        }
+    }
+
+    /// The payload of the header that was read last.
+    fn payload(&mut self, header: &Header) -> Result<&[u8], ReadError> {
+        match self {
+            Self::Socket(reader) => reader.payload(header),
+            Self::Ring { payload, .. } => Ok(payload),
+        }
+    }
+
+    /// Takes the next bytes of the payload to where they belong.
+    fn payload_into(&mut self, destination: &mut [u8]) -> Result<(), ReadError> {
+        match self {
+            Self::Socket(reader) => reader.payload_into(destination),
+            Self::Ring { payload, read, .. } => {
+                let bytes = payload.get(*read..*read + destination.len()).ok_or(ReadError::Torn)?;
+                destination.copy_from_slice(bytes);
+                *read += destination.len();
+                Ok(())
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::handles::HandleTable;
 use crate::link::Link;
 use crate::log::{self, Level};
+use crate::memory::{Arena, Shared, Staging};
 use crate::objects::{Context, Event, Function, Module, Stream};
 use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
@@ -29,6 +30,10 @@ pub(crate) struct Session {
     pub(crate) link: Link,
     /// What does not change.
     pub(crate) snapshot: Snapshot,
+    /// Where copies of pageable memory pass, where memory is shared with the server.
+    pub(crate) staging: Option<Staging>,
+    /// Where page-locked memory comes from, where memory is shared with the server at one address.
+    pub(crate) arena: Option<Arena>,
     /// Live contexts.
     pub(crate) contexts: HandleTable<Context>,
     /// Each device's primary context, whose handle never changes.
@@ -115,7 +120,7 @@ fn connect() -> Result<Session, CUresult> {
     let mut tried = config.problems.clone();
     for endpoint in &config.endpoints {
         match greet(endpoint, &config) {
-            Ok((reader, socket, welcome)) => {
+            Ok(Greeted { reader, socket, welcome, memory }) => {
                 log::line(
                     Level::Info,
                     format_args!(
@@ -126,7 +131,7 @@ fn connect() -> Result<Session, CUresult> {
                         if welcome.snapshot.software { " in software" } else { "" }
                     ),
                 );
-                return Session::new(Link::new(reader, socket), welcome.snapshot);
+                return Session::open(reader, socket, welcome.snapshot, memory);
             }
             Err(GreetError::Refused(refusal)) => {
                 log::line(Level::Error, format_args!("{endpoint} refuses: {}", refusal.message));
@@ -152,7 +157,15 @@ enum GreetError {
     Refused(Refusal),
 }
 
-fn greet(endpoint: &Endpoint, config: &Config) -> Result<(FrameReader, Socket, Welcome), GreetError> {
+/// A server that has answered.
+struct Greeted {
+    reader: FrameReader,
+    socket: Socket,
+    welcome: Welcome,
+    memory: Option<Shared>,
+}
+
+fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
     let socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
     let hello = Hello {
@@ -163,7 +176,7 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<(FrameReader, Socket, W
         pid: std::process::id(),
         program: program_name(),
         token: config.token.clone(),
-        shared_memory: false,
+        shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
     };
     let payload = encode(&hello).map_err(|error| failed(&error))?;
     let mut header = Header::new(control::HELLO);
@@ -174,13 +187,19 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<(FrameReader, Socket, W
         .map_err(|error| failed(&error))?;
     socket.set_receive_timeout(Some(GREETING_TIMEOUT)).map_err(|error| failed(&error))?;
     let mut reader = FrameReader::new(socket.try_clone().map_err(|error| failed(&error))?);
+    // The first bytes may come with a descriptor beside them.
+    let beside = reader.fill_with_descriptors().map_err(|error| failed(&error))?;
     let header = reader.header().map_err(|error| failed(&error))?;
     let payload = reader.payload(&header).map_err(|error| failed(&error))?;
     match header.op {
         control::WELCOME => {
-            let welcome = decode(payload).map_err(|error| failed(&error))?;
+            let welcome: Welcome = decode(payload).map_err(|error| failed(&error))?;
             socket.set_receive_timeout(None).map_err(|error| failed(&error))?;
-            Ok((reader, socket, welcome))
+            let memory = match (welcome.shared_memory, beside.first()) {
+                (Some(layout), Some(fd)) => Some(Shared::map(fd, layout).map_err(|error| failed(&error))?),
+                _ => None,
+            };
+            Ok(Greeted { reader, socket, welcome, memory })
         }
         control::REFUSAL => Err(decode(payload).map_or_else(|error| failed(&error), GreetError::Refused)),
         op => Err(GreetError::Failed(format!("it answered the hello with op {op}; is this a pxos-server?"))),
@@ -193,7 +212,29 @@ fn program_name() -> String {
 }
 
 impl Session {
-    fn new(link: Link, snapshot: Snapshot) -> Result<Self, CUresult> {
+    fn open(
+        reader: FrameReader,
+        socket: Socket,
+        snapshot: Snapshot,
+        memory: Option<Shared>,
+    ) -> Result<Self, CUresult> {
+        let Some(memory) = memory else {
+            return Self::new(Link::over_socket(reader, socket), snapshot, None, None);
+        };
+        let rings = memory.rings().map_err(|error| {
+            log::line(Level::Error, format_args!("the server's shared memory cannot be used: {error}"));
+            CUresult::ERROR_OPERATING_SYSTEM
+        })?;
+        let Shared { staging, arena, .. } = memory;
+        Self::new(Link::over_rings(rings, reader, socket), snapshot, Some(staging), arena)
+    }
+
+    fn new(
+        link: Link,
+        snapshot: Snapshot,
+        staging: Option<Staging>,
+        arena: Option<Arena>,
+    ) -> Result<Self, CUresult> {
         let contexts = HandleTable::new(HandleKind::Context);
         let next_context_id = AtomicU64::new(1);
         let primaries = (0..)
@@ -216,6 +257,8 @@ impl Session {
         Ok(Self {
             link,
             snapshot,
+            staging,
+            arena,
             contexts,
             primaries,
             streams: HandleTable::new(HandleKind::Stream),
@@ -241,6 +284,11 @@ impl Session {
     /// An id for the next context.
     pub(crate) fn next_context_id(&self) -> u64 {
         self.next_context_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether host memory at `address` is mapped by the worker at the same address.
+    pub(crate) fn shares(&self, address: u64) -> bool {
+        self.arena.as_ref().is_some_and(|arena| arena.contains(address))
     }
 
     /// A function or a kernel: the two share one space (measured: cudart 13 launches kernels as functions).

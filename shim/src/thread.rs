@@ -77,6 +77,26 @@ pub(crate) fn exchange_capture_mode(mode: u32) -> u32 {
     CAPTURE_MODE.replace(mode)
 }
 
+/// Who a thread is to the server: its number, its context, its default stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    number: u32,
+    context: u64,
+    per_thread: bool,
+}
+
+/// This thread's identity, for threads that help it.
+pub(crate) fn identity() -> Identity {
+    Identity { number: number(), context: current_context(), per_thread: per_thread() }
+}
+
+/// Makes this thread speak for another, which waits for it.
+pub(crate) fn adopt(identity: Identity) {
+    NUMBER.set(identity.number);
+    CURRENT.set(identity.context);
+    PER_THREAD.set(identity.per_thread);
+}
+
 /// Lends the thread's buffer for encoding; a nested use gets a buffer of its own.
 pub(crate) fn with_buffer<T>(body: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut buffer = BUFFER.try_with(|cell| cell.take()).unwrap_or_default();

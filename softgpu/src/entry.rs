@@ -13,22 +13,34 @@ use pxos_protocol::types::CUresult;
 use std::ffi::c_void;
 use std::sync::OnceLock;
 
-/// Exports functions that answer `CUDA_ERROR_NOT_SUPPORTED`. Their parameters do not matter to that answer, and the
-/// C calling convention lets a callee ignore them.
+/// Exports functions that answer `CUDA_ERROR_NOT_SUPPORTED`, and defines `signature!`, which leaves them out. Their
+/// parameters do not matter to that answer, and the C calling convention lets a callee ignore them.
 macro_rules! not_supported {
-    ($($name:ident)*) => {
+    (($d:tt) $($name:ident)*) => {
         $(
             /// Not supported; the table in `pxos_protocol::api` describes it.
             #[unsafe(no_mangle)]
-            #[expect(non_snake_case, reason = "the driver's own name")]
             pub extern "C" fn $name() -> CUresult {
                 crate::api::guard(stringify!($name), crate::api::Stage::Ready, || Err(CUresult::ERROR_NOT_SUPPORTED))
             }
         )*
+
+        /// Refuses to compile where a function differs from its row.
+        macro_rules! signature {
+            $(($d class:ident $name $d params:tt) => {};)*
+            (local $d name:ident ($d ($d arg:ident: $d ty:ty),*)) => {
+                let function: unsafe extern "C" fn($d ($d ty),*) -> CUresult = $d name;
+            };
+            (custom $d name:ident ($d ($d arg:ident: $d ty:ty),*)) => {
+                let function: unsafe extern "C" fn($d ($d ty),*) -> CUresult = $d name;
+            };
+            ($d class:ident $d name:ident $d params:tt) => {};
+        }
     };
 }
 
 not_supported! {
+    ($)
     cuDeviceGetHostAtomicCapabilities cuDeviceGetNvSciSyncAttributes cuDeviceRegisterAsyncNotification
     cuDeviceUnregisterAsyncNotification cuDeviceGetP2PAtomicCapabilities cuCtxCreate cuCtxGetExecAffinity
     cuCtxRecordEvent cuCtxWaitEvent cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLinkCreate
@@ -157,17 +169,6 @@ macro_rules! entries {
             $(signature!($class $name ($($params)*));)*
         }
     };
-}
-
-/// Refuses to compile where a function differs from its row.
-macro_rules! signature {
-    (local $name:ident ($($arg:ident: $ty:ty),*)) => {
-        let function: unsafe extern "C" fn($($ty),*) -> CUresult = $name;
-    };
-    (custom $name:ident ($($arg:ident: $ty:ty),*)) => {
-        let function: unsafe extern "C" fn($($ty),*) -> CUresult = $name;
-    };
-    ($class:ident $name:ident ($($params:tt)*)) => {};
 }
 
 for_each_driver_fn!(entries);

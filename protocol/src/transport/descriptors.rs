@@ -79,7 +79,8 @@ pub fn receive(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<(usize, Ve
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !header.is_null() {
         // SAFETY: not null, so it points to a header inside the control buffer.
-        let (level, kind, length) = unsafe { ((*header).cmsg_level, (*header).cmsg_type, (*header).cmsg_len) };
+        let (level, kind, length) =
+            unsafe { ((*header).cmsg_level, (*header).cmsg_type, (*header).cmsg_len) };
         if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // SAFETY: pure arithmetic.
             let count = (length - unsafe { libc::CMSG_LEN(0) } as usize) / size_of::<RawFd>();
@@ -115,6 +116,24 @@ pub fn peer_credentials(socket: &impl AsRawFd) -> (Option<u32>, Option<u32>) {
     if result == 0 { (u32::try_from(credentials.pid).ok(), Some(credentials.uid)) } else { (None, None) }
 }
 
+/// Whether a socket is a unix socket, over which descriptors can travel.
+#[must_use]
+pub fn is_unix(socket: &impl AsRawFd) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("an int is small");
+    // SAFETY: the buffer is an int of the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut domain).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && domain == libc::AF_UNIX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +155,7 @@ mod tests {
         let mut two = [0; 2];
         pipe.read_exact(&mut two).unwrap();
         assert_eq!(&two, b"xy");
+        assert!(is_unix(&one));
         assert_eq!(peer_credentials(&one).0, Some(std::process::id()));
     }
 }

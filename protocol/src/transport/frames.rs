@@ -3,6 +3,7 @@
 use super::{Socket, Transport};
 use crate::frame::{FrameError, HEADER, Header, MAX_PAYLOAD};
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,19 @@ impl FrameReader {
     #[must_use]
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// Reads what is there, and the descriptors beside it: for the first frame of a server on the same host.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the stream is of no more use then.
+    pub fn fill_with_descriptors(&mut self) -> Result<Vec<OwnedFd>, ReadError> {
+        let (count, beside) = super::descriptors::receive(&self.socket, &mut self.buffer[self.end..])?;
+        if count == 0 {
+            return Err(ReadError::Closed);
+        }
+        self.end += count;
+        Ok(beside)
     }
 
     /// Whether a frame, or part of one, has been read already.

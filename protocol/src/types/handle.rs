@@ -60,6 +60,8 @@ macro_rules! handles {
 }
 
 handles! {
+    /// A texture reference, or a surface reference ([`CUsurfref`]).
+    CUtexref = TextureReference(0);
     /// A context.
     CUcontext = Context(1);
     /// A stream; 0, 1 and 2 name the default streams.
@@ -92,6 +94,9 @@ handles! {
     /// A green context.
     CUgreenCtx = GreenContext(15);
 }
+
+/// A surface reference; it shares the handle space of texture references.
+pub type CUsurfref = CUtexref;
 
 /// The default stream under its legacy semantics, named explicitly (`CU_STREAM_LEGACY`).
 pub const CU_STREAM_LEGACY: CUstream = CUstream(1);

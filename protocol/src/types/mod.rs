@@ -5,15 +5,21 @@
 //! any value (see `facts`: a Rust enum holding an undeclared variant is undefined behaviour).
 #![expect(non_camel_case_types, reason = "the names are CUDA's own")]
 
+mod array;
 pub mod attribute;
+mod box_copy;
 mod handle;
 mod result;
 mod structs;
+mod texture;
 
+pub use array::*;
 pub use attribute::CUdevice_attribute;
+pub use box_copy::{BoxCopy, Place};
 pub use handle::*;
 pub use result::CUresult;
 pub use structs::*;
+pub use texture::*;
 
 /// A device address. The driver's value on both sides (design D6).
 pub type CUdeviceptr = u64;

@@ -50,10 +50,22 @@ pub const KEYS: &[Key] = &[
     key("pool.wait_timeout", "TIME", "30s", true, "How long a guest waits for a worker when none is ready"),
     key("log.level", "LEVEL", "info", true, "What is logged: error, warn, info, debug or trace"),
     key("log.format", "FORMAT", "text", false, "Form of the log: text or json"),
-    key("tcp.token", "TOKEN", "", true, "Token for TCP guests that no rule names (better in the environment)"),
+    key(
+        "tcp.token",
+        "TOKEN",
+        "",
+        true,
+        "Token for TCP guests that no rule names (better in the environment)",
+    ),
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
-    key("default.policy", "POLICY", "allow", true, "Whether guests that no rule names may connect: allow or deny"),
+    key(
+        "default.policy",
+        "POLICY",
+        "allow",
+        true,
+        "Whether guests that no rule names may connect: allow or deny",
+    ),
     key("default.memory_max", "SIZE", "max", true, "Device memory of a session of such a guest"),
 ];
 
@@ -132,7 +144,11 @@ mod tests {
         let manual = include_str!("../../../docs/configuration.md");
         let example = include_str!("../../../packaging/server.toml");
         for key in KEYS {
-            assert!(manual.contains(&format!("`{}`", key.name)), "{} is not in docs/configuration.md", key.name);
+            assert!(
+                manual.contains(&format!("`{}`", key.name)),
+                "{} is not in docs/configuration.md",
+                key.name
+            );
             assert!(manual.contains(&format!("`{}`", key.variable())), "{} is not in docs", key.variable());
             let name = key.name.rsplit('.').next().unwrap();
             assert!(example.contains(&format!("{name} = ")), "{} is not in packaging/server.toml", key.name);

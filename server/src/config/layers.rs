@@ -313,7 +313,8 @@ fn split(origin: &Origin, text: &str) -> Raw {
 
 /// A key that nobody knows, with the one that was probably meant.
 fn unknown(origin: Origin, name: &str, known: &[&str]) -> Problem {
-    let near = known.iter().map(|key| (distance(name, key), key)).min().filter(|(distance, _)| *distance <= 2);
+    let near =
+        known.iter().map(|key| (distance(name, key), key)).min().filter(|(distance, _)| *distance <= 2);
     let meant = near.map_or_else(String::new, |(_, key)| format!("; '{key}' perhaps?"));
     Problem::new(origin, format!("'{name}' is no setting{meant}"))
 }

@@ -159,7 +159,8 @@ impl Config {
         let listen_is_default = !layers.has("listen");
         let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
         let default_memory = layers.take("default.memory_max", value::memory_max);
-        let default = Rights { policy: layers.take("default.policy", value::policy), memory_max: default_memory };
+        let default =
+            Rights { policy: layers.take("default.policy", value::policy), memory_max: default_memory };
         let vms = vms(&mut layers, &default);
         let mut config = Self {
             file: layers.file.clone(),
@@ -197,7 +198,8 @@ impl Config {
         check_vms(&vms, problems);
         config.listen_at_rules();
         if config.listen.is_empty() && layers.problems.is_empty() {
-            let message = "listen: nobody can connect: there is neither an endpoint nor a [[vm]] with a socket";
+            let message =
+                "listen: nobody can connect: there is neither an endpoint nor a [[vm]] with a socket";
             layers.problems.push(Problem::new(layers.origin("listen"), message.to_owned()));
         }
         if layers.problems.is_empty() { Ok(config) } else { Err(Problems(layers.problems)) }
@@ -346,7 +348,8 @@ fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Vm)> {
             table.take("memory_max", value::memory_max, &mut layers.problems).unwrap_or(default.memory_max);
         let max_sessions = table.take("max_sessions", value::count, &mut layers.problems);
         let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
-        let mut problem = |message: &str| layers.problems.push(Problem::new(origin.clone(), message.to_owned()));
+        let mut problem =
+            |message: &str| layers.problems.push(Problem::new(origin.clone(), message.to_owned()));
         if !table.had("name") {
             problem("vm: a rule needs a name");
         }
@@ -372,7 +375,8 @@ fn check_vms(vms: &[(Origin, Vm)], problems: &mut Vec<Problem>) {
             } else {
                 continue;
             };
-            let message = format!("vm: '{}' has the same {same} as the rule '{}' before it", vm.name, other.name);
+            let message =
+                format!("vm: '{}' has the same {same} as the rule '{}' before it", vm.name, other.name);
             problems.push(Problem::new(origin.clone(), message));
         }
     }

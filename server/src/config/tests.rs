@@ -13,8 +13,9 @@ fn sources(file: &str) -> (Sources, tempfile::NamedTempFile) {
 fn load(file: &str) -> Result<Config, Vec<String>> {
     let (sources, _written) = sources(file);
     let prefix = format!("{}:", sources.file.display());
-    Config::load(&sources)
-        .map_err(|problems| problems.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect())
+    Config::load(&sources).map_err(|problems| {
+        problems.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+    })
 }
 
 #[test]

@@ -37,7 +37,11 @@ fn number(raw: &Raw) -> Result<u64, String> {
 pub(super) fn count_or_zero(raw: &Raw) -> Result<usize, String> {
     let count = number(raw)?;
     // More than this many processes or connections is a mistake, not a wish.
-    if count > 65_536 { Err(format!("{count} is more than 65536")) } else { Ok(usize::try_from(count).expect("bounded")) }
+    if count > 65_536 {
+        Err(format!("{count} is more than 65536"))
+    } else {
+        Ok(usize::try_from(count).expect("bounded"))
+    }
 }
 
 /// A number of things, at least one.
@@ -112,7 +116,11 @@ pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
         _ => return Err(wanted()),
     };
     // Zero means "no limit" on the stats page, and a VM that may hold nothing is one that is denied.
-    if bytes == 0 { Err("0 bytes would refuse everything; say policy = \"deny\"".into()) } else { Ok(Some(bytes)) }
+    if bytes == 0 {
+        Err("0 bytes would refuse everything; say policy = \"deny\"".into())
+    } else {
+        Ok(Some(bytes))
+    }
 }
 
 /// Permissions in octal: a text, or a number of the file written as `0o660`.
@@ -177,7 +185,9 @@ pub(super) fn devices(raw: &Raw) -> Result<Option<String>, String> {
     let good = |word: &String| {
         let id = word.strip_prefix("GPU-").or_else(|| word.strip_prefix("MIG-"));
         word.parse::<u16>().is_ok()
-            || id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'))
+            || id.is_some_and(|id| {
+                !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+            })
     };
     match words.iter().find(|word| !good(word)) {
         Some(word) => Err(format!("'{word}' is neither an ordinal nor a UUID that begins with GPU- or MIG-")),

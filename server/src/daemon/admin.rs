@@ -46,6 +46,7 @@ pub(super) fn serve(daemon: &Arc<Daemon>, listener: Listener) -> io::Result<()> 
             }
         }
     })
+    .map(drop)
 }
 
 fn accept(daemon: &Arc<Daemon>, socket: Socket) {
@@ -174,7 +175,7 @@ fn device((ordinal, device): (usize, &pxos_protocol::control::Device)) -> admin:
         device.uuid[range].iter().map(|byte| format!("{byte:02x}")).collect()
     };
     let uuid = [part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)].join("-");
-    
+
     admin::Device {
         ordinal,
         name: crate::log::printable(&device.name, 64),

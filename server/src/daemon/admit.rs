@@ -1,24 +1,26 @@
 //! Admission: from an accepted connection to a worker, a probe's answers, or a refusal.
 //!
-//! One thread for each connection that has no session yet, at most `max_connecting` of them, each with a deadline: a
-//! guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
+//! One thread for each connection that has no session yet, at most `max_connecting` of them and half of that from one
+//! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
-use super::identity::{Admitted, describe, identify};
+use super::identity::{Admitted, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Place, Session};
 use super::{Daemon, refusal::Reason, system};
 use crate::handoff::{Assign, Limits, SOFTWARE};
 use crate::log::printable;
+use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{self, HEADER, Header};
 use pxos_protocol::transport::{Peer, Socket, Transport};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
@@ -43,16 +45,42 @@ struct Prefix {
     software: String,
 }
 
-/// Counts connections that are being admitted.
+/// Counts connections that are being admitted, by where they come from.
 #[derive(Debug, Default)]
-pub(super) struct Connecting(AtomicUsize);
+pub(super) struct Connecting(Mutex<BTreeMap<String, usize>>);
 
 /// One of them.
-struct Slot(Arc<Daemon>);
+struct Slot {
+    daemon: Arc<Daemon>,
+    origin: String,
+}
+
+impl Slot {
+    /// A place among `most`, of which one origin (a VM, a socket, an address) gets half, so that none keeps others out.
+    fn take(daemon: &Arc<Daemon>, origin: String, most: usize) -> Result<Self, Refused> {
+        let mut connecting = daemon.connecting.0.lock();
+        let (all, of_origin) =
+            (connecting.values().sum::<usize>(), connecting.get(&origin).copied().unwrap_or(0));
+        if all >= most || of_origin >= most.div_ceil(2) {
+            let message = format!(
+                "{all} connections wait already, {of_origin} of them from here (max_connecting is {most})"
+            );
+            return Err(Refused(Reason::Connecting, message));
+        }
+        *connecting.entry(origin.clone()).or_default() += 1;
+        Ok(Self { daemon: Arc::clone(daemon), origin })
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.connecting.0.fetch_sub(1, Ordering::Relaxed);
+        let mut connecting = self.daemon.connecting.0.lock();
+        if let Some(count) = connecting.get_mut(&self.origin) {
+            *count -= 1;
+            if *count == 0 {
+                connecting.remove(&self.origin);
+            }
+        }
     }
 }
 
@@ -62,17 +90,14 @@ struct Refused(Reason, String);
 /// Admits a connection in a thread of its own.
 pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, peer: Peer) {
     daemon.totals.connection();
-    let connecting = daemon.connecting.0.fetch_add(1, Ordering::Relaxed);
-    let slot = Slot(Arc::clone(daemon));
     let from = describe(endpoint, &peer);
-    let most = daemon.config().max_connecting;
-    if connecting >= most {
-        let message = format!("the server has {most} connections that wait already (max_connecting)");
-        return refuse(daemon, &socket, &from, &Refused(Reason::Connecting, message), false);
-    }
+    let slot = match Slot::take(daemon, origin(endpoint, &peer), daemon.config().max_connecting) {
+        Ok(slot) => slot,
+        Err(refused) => return refuse(daemon, &socket, &from, &refused, false),
+    };
     let endpoint = endpoint.clone();
     let admit = move || {
-        let daemon = Arc::clone(&slot.0);
+        let daemon = Arc::clone(&slot.daemon);
         if let Err(refused) = admit(&daemon, &endpoint, &socket, &peer, &from) {
             refuse(&daemon, &socket, &from, &refused, true);
         }
@@ -255,7 +280,7 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
         }
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
-            daemon.sessions.end(id);
+            daemon.sessions.end(id, |_| ());
             *phase = Phase::Gone;
             worker.kill();
             false
@@ -297,7 +322,8 @@ fn answer_pings(socket: &Socket, deadline: Instant) -> Result<(), Refused> {
         if ping.op != frame::control::PING || ping.length != 0 {
             return Err(malformed(&"a probe may only ping"));
         }
-        let reply = Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
+        let reply =
+            Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
         send(socket, reply, &[]).map_err(|error| malformed(&error))?;
     }
     Ok(())

@@ -17,21 +17,23 @@ pub(super) struct Candidate {
     pub(super) is_fallback: bool,
 }
 
-/// What to try, in order; the first that a worker can initialise is taken.
+/// What to try, in order (the first that a worker can initialise is taken), and why there is no more of it.
 ///
 /// # Errors
 /// Where there is nothing to try: one line.
-pub(super) fn candidates(choice: &DriverChoice) -> Result<Vec<Candidate>, String> {
+pub(super) fn candidates(choice: &DriverChoice) -> Result<(Vec<Candidate>, Option<String>), String> {
     let places = places();
     let soft = || find(&places, SOFTGPU).ok_or_else(|| missing(&places));
     match choice {
-        DriverChoice::Path(path) => Ok(vec![Candidate { path: path.clone(), is_fallback: false }]),
-        DriverChoice::Soft => Ok(vec![Candidate { path: soft()?, is_fallback: false }]),
+        DriverChoice::Path(path) => Ok((vec![Candidate { path: path.clone(), is_fallback: false }], None)),
+        DriverChoice::Soft => Ok((vec![Candidate { path: soft()?, is_fallback: false }], None)),
         DriverChoice::Auto => {
-            let mut candidates = vec![Candidate { path: LIBCUDA.into(), is_fallback: false }];
+            let gpu = Candidate { path: LIBCUDA.into(), is_fallback: false };
             // Without softgpu the GPU's driver may still do.
-            candidates.extend(soft().ok().map(|path| Candidate { path, is_fallback: true }));
-            Ok(candidates)
+            Ok(match soft() {
+                Ok(path) => (vec![gpu, Candidate { path, is_fallback: true }], None),
+                Err(missing) => (vec![gpu], Some(missing)),
+            })
         }
     }
 }
@@ -56,7 +58,14 @@ fn places() -> Vec<PathBuf> {
             places.extend(["lib", "lib/pxos", "lib64", "lib64/pxos"].map(|lib| prefix.join(lib)));
         }
     }
-    let system = ["/usr/local/lib/pxos", "/usr/lib/pxos", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let system = [
+        "/usr/local/lib/pxos",
+        "/usr/lib/pxos",
+        "/usr/local/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+    ];
     for place in system.map(Path::new) {
         if !places.iter().any(|other| other == place) {
             places.push(place.to_owned());
@@ -81,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_named_driver_is_the_only_candidate() {
-        let candidates = candidates(&DriverChoice::Path("/opt/libcuda.so".into())).unwrap();
+        let (candidates, missing) = candidates(&DriverChoice::Path("/opt/libcuda.so".into())).unwrap();
+        assert_eq!(missing, None);
         assert_eq!(candidates, [Candidate { path: "/opt/libcuda.so".into(), is_fallback: false }]);
         assert!(places().len() > 5);
     }

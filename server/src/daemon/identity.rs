@@ -65,6 +65,17 @@ pub(super) fn identify(
     }
 }
 
+/// What connections of one guest have in common, before it is known who it is.
+pub(super) fn origin(endpoint: &Endpoint, peer: &Peer) -> String {
+    match peer {
+        Peer::Unix { .. } => endpoint.to_string(),
+        Peer::Vsock { cid } => format!("vsock:{cid}"),
+        Peer::Tcp { address } => {
+            address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned()
+        }
+    }
+}
+
 /// The peer, for the log and the status.
 pub(super) fn describe(endpoint: &Endpoint, peer: &Peer) -> String {
     match peer {
@@ -115,10 +126,7 @@ mod tests {
         assert_eq!(name(&config, "vsock:9700", &vsock(4), None).unwrap(), "vsock:4");
         assert_eq!(name(&config, "unix:/run/blue.sock", &unix, None).unwrap(), "blue");
         assert_eq!(name(&config, "unix:/run/a.sock", &unix, None).unwrap(), "unix:/run/a.sock");
-        assert_eq!(
-            name(&config, "vsock:9700", &vsock(5), None),
-            Err(Denied::Policy("black".into()))
-        );
+        assert_eq!(name(&config, "vsock:9700", &vsock(5), None), Err(Denied::Policy("black".into())));
     }
 
     #[test]
@@ -132,6 +140,16 @@ mod tests {
         }
         assert_eq!(name(&config, "unix:/run/a.sock", &unix, Some(SECRET)).unwrap(), "unix:/run/a.sock");
         assert_eq!(name(&config, "vsock:9700", &Peer::Vsock { cid: 4 }, Some(SECRET)).unwrap(), "vsock:4");
+    }
+
+    #[test]
+    fn connections_of_one_guest_are_known_before_its_name() {
+        let tcp = |address: &str| Peer::Tcp { address: address.into() };
+        let endpoint = "tcp:0.0.0.0:1".parse().unwrap();
+        assert_eq!(origin(&endpoint, &tcp("10.0.0.1:40")), origin(&endpoint, &tcp("10.0.0.1:41")));
+        assert_ne!(origin(&endpoint, &tcp("10.0.0.1:40")), origin(&endpoint, &tcp("10.0.0.2:40")));
+        let vsock = "vsock:1".parse().unwrap();
+        assert_ne!(origin(&vsock, &Peer::Vsock { cid: 3 }), origin(&vsock, &Peer::Vsock { cid: 4 }));
     }
 
     #[test]

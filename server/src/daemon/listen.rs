@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -31,8 +32,25 @@ struct Entry {
     error: Option<String>,
     /// Bound, and not yet accepting.
     bound: Option<Listener>,
-    /// Closes when the entry goes, which ends the accepting thread.
+    accepting: Option<Accepting>,
+}
+
+/// A thread that accepts; it has ended, and its socket is gone, once this is dropped.
+#[derive(Debug)]
+struct Accepting {
+    /// Closes first, which wakes the thread.
     stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic would be a bug that the log has already; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// An endpoint that cannot be listened at.
@@ -63,7 +81,8 @@ impl Endpoints {
                 Err(error) => errors.push(BindError { endpoint: endpoint.clone(), error }),
             }
         }
-        let standing = list.iter().any(|entry| entry.error.is_none()) || new.iter().any(|(_, bound, _)| bound.is_some());
+        let standing =
+            list.iter().any(|entry| entry.error.is_none()) || new.iter().any(|(_, bound, _)| bound.is_some());
         let enough = errors.is_empty() || (lenient && standing);
         if !enough {
             return Err(errors);
@@ -74,7 +93,7 @@ impl Endpoints {
         for (endpoint, bound, error) in new {
             list.retain(|entry| entry.endpoint != *endpoint);
             let accepted = Arc::default();
-            list.push(Entry { endpoint: endpoint.clone(), accepted, error, bound, stop: None });
+            list.push(Entry { endpoint: endpoint.clone(), accepted, error, bound, accepting: None });
         }
         Ok(())
     }
@@ -84,9 +103,9 @@ impl Endpoints {
         for entry in self.list.lock().iter_mut() {
             let Some(listener) = entry.bound.take() else { continue };
             match start(daemon, listener, entry) {
-                Ok(stop) => {
+                Ok(accepting) => {
                     info!(endpoint = %entry.endpoint, "listening");
-                    entry.stop = Some(stop);
+                    entry.accepting = Some(accepting);
                 }
                 Err(error) => {
                     warn!(endpoint = %entry.endpoint, %error, "cannot accept connections");
@@ -113,10 +132,11 @@ impl Endpoints {
     }
 }
 
-fn start(daemon: &Arc<Daemon>, listener: Listener, entry: &Entry) -> io::Result<UnixStream> {
+fn start(daemon: &Arc<Daemon>, listener: Listener, entry: &Entry) -> io::Result<Accepting> {
     let (stop, stopped) = UnixStream::pair()?;
     system::set_nonblocking(&listener)?;
-    let (daemon, endpoint, accepted) = (Arc::clone(daemon), entry.endpoint.clone(), Arc::clone(&entry.accepted));
+    let (daemon, endpoint, accepted) =
+        (Arc::clone(daemon), entry.endpoint.clone(), Arc::clone(&entry.accepted));
     let accept = move || {
         while wait(&listener, &stopped) {
             match listener.accept() {
@@ -134,8 +154,8 @@ fn start(daemon: &Arc<Daemon>, listener: Listener, entry: &Entry) -> io::Result<
             }
         }
     };
-    super::spawn_thread(format!("listen {}", entry.endpoint), accept)?;
-    Ok(stop)
+    let thread = super::spawn_thread(format!("listen {}", entry.endpoint), accept)?;
+    Ok(Accepting { stop: Some(stop), thread: Some(thread) })
 }
 
 /// Waits for a connection; `false` once it is time to stop.
@@ -151,7 +171,10 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
-    ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH | libc::ENETUNREACH))
+    ) || matches!(
+        error.raw_os_error(),
+        Some(libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH | libc::ENETUNREACH)
+    )
 }
 
 /// Binds an endpoint; a unix socket gets `mode`.
@@ -160,7 +183,10 @@ pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
         // A stale socket is replaced, but nothing else is.
         match std::fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket lies there"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "something that is no socket lies there",
+                ));
             }
             _ => {}
         }

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info, warn};
 
@@ -147,12 +148,15 @@ pub fn run(config: Config, sources: &Sources) -> ExitCode {
 fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
     system::set_private_umask();
     system::raise_file_limit();
-    let candidates = driver::candidates(&config.driver)?;
+    let (candidates, missing) = driver::candidates(&config.driver)?;
     let control = admin::bind(&config.control, config.control_mode).map_err(|error| {
-        format!("cannot make the control socket {} (--control names another): {error}", config.control.display())
+        format!(
+            "cannot make the control socket {} (--control names another): {error}",
+            config.control.display()
+        )
     })?;
     let daemon = Arc::new(Daemon {
-        pool: pool::Pool::new(config.pool.size, candidates),
+        pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
         endpoints: listen::Endpoints::default(),
@@ -196,7 +200,9 @@ fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> Exi
     loop {
         let deadline = match stage {
             Stage::Living => None,
-            Stage::Draining(deadline) | Stage::Dismissing(deadline) | Stage::Reaping(deadline) => Some(deadline),
+            Stage::Draining(deadline) | Stage::Dismissing(deadline) | Stage::Reaping(deadline) => {
+                Some(deadline)
+            }
         };
         let event = next(inbox, deadline, watchdog);
         if watchdog.is_some() {
@@ -225,7 +231,10 @@ fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> Exi
         if let Stage::Reaping(deadline) = stage
             && Instant::now() >= deadline
         {
-            error!(sessions = daemon.sessions.count(), "killed workers are still there; the kernel has to end them");
+            error!(
+                sessions = daemon.sessions.count(),
+                "killed workers are still there; the kernel has to end them"
+            );
             return ExitCode::SUCCESS;
         }
     }
@@ -272,7 +281,10 @@ fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) 
 }
 
 /// Says something on stderr that nobody overlooks, whatever the log's level and form.
-#[expect(clippy::print_stderr, reason = "an operator at the terminal must see this even where the log goes elsewhere")]
+#[expect(
+    clippy::print_stderr,
+    reason = "an operator at the terminal must see this even where the log goes elsewhere"
+)]
 fn shout(text: &str) {
     let rule = "*".repeat(76);
     eprintln!("{rule}");
@@ -377,6 +389,7 @@ fn forward_signals(events: Sender<Event>) -> io::Result<()> {
             }
         }
     })
+    .map(drop)
 }
 
 fn notify(states: &[NotifyState<'_>]) {
@@ -385,7 +398,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     // The kernel keeps 15 characters of a name.
-    std::thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
+    std::thread::Builder::new().name(name).stack_size(STACK).spawn(body)
 }

@@ -41,6 +41,8 @@ struct State {
     untried: VecDeque<Candidate>,
     /// What the drivers said that failed.
     tried: Vec<String>,
+    /// Why there is no other driver to try.
+    missing: Option<String>,
     snapshot: Option<Arc<Snapshot>>,
     starting: Vec<Arc<Worker>>,
     /// Workers between the decision to start them and the process.
@@ -99,8 +101,9 @@ pub(super) struct View {
 }
 
 impl Pool {
-    /// An empty pool that will hold `size` workers of the first of `candidates` that works.
-    pub(super) fn new(size: usize, candidates: Vec<Candidate>) -> Self {
+    /// An empty pool that will hold `size` workers of the first of `candidates` that works; `missing` says why there are
+    /// no more of these.
+    pub(super) fn new(size: usize, candidates: Vec<Candidate>, missing: Option<String>) -> Self {
         let mut untried = VecDeque::from(candidates);
         let state = State {
             size,
@@ -108,6 +111,7 @@ impl Pool {
             driver: untried.pop_front(),
             untried,
             tried: Vec::new(),
+            missing,
             snapshot: None,
             starting: Vec::new(),
             launching: 0,
@@ -218,12 +222,14 @@ impl Pool {
             return None;
         }
         // Nothing was ever ready (and one starts at a time until then): the driver is not to be used.
-        let failed = state.driver.take();
-        let name = failed.map_or_else(String::new, |driver| format!("{}: ", driver.path.display()));
-        state.tried.push(format!("{name}{message}"));
+        let name = state.driver.take().map(|driver| driver.path.display().to_string()).unwrap_or_default();
+        let names_it = message.contains(&name);
+        state.tried.push(if names_it { message.to_owned() } else { format!("{name}: {message}") });
         state.driver = state.untried.pop_front();
         if state.driver.is_none() {
             state.closed = true;
+            let missing = state.missing.take();
+            state.tried.extend(missing);
             return Some(Outcome::Hopeless(state.tried.join("; ")));
         }
         None

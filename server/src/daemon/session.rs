@@ -63,7 +63,12 @@ pub(super) enum Full {
 
 impl Sessions {
     /// Reserves a place.
-    pub(super) fn reserve(&self, vm: &str, most: usize, most_of_vm: Option<usize>) -> Result<Place<'_>, Full> {
+    pub(super) fn reserve(
+        &self,
+        vm: &str,
+        most: usize,
+        most_of_vm: Option<usize>,
+    ) -> Result<Place<'_>, Full> {
         let mut table = self.table.lock();
         let all = table.sessions.len() + table.reserved.values().sum::<usize>();
         if all >= most {
@@ -84,9 +89,11 @@ impl Sessions {
         self.table.lock().sessions.insert(id, session);
     }
 
-    /// Takes a session out.
-    pub(super) fn end(&self, id: u64) -> Option<Session> {
-        self.table.lock().sessions.remove(&id)
+    /// Takes a session out, after `count` has counted it: nobody sees it neither here nor there.
+    pub(super) fn end<T>(&self, id: u64, count: impl FnOnce(&Session) -> T) -> Option<(Session, T)> {
+        let mut table = self.table.lock();
+        let counted = count(table.sessions.get(&id)?);
+        table.sessions.remove(&id).map(|session| (session, counted))
     }
 
     /// Ends a session from here; whether there is one of that number.

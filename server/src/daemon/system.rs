@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 /// Waits until one of the descriptors has something to say (data, an end, an error) or `deadline` has come; which of
 /// them, in their order. `None` waits for ever.
-pub(super) fn poll<const N: usize>(fds: [BorrowedFd<'_>; N], deadline: Option<Instant>) -> io::Result<[bool; N]> {
+pub(super) fn poll<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    deadline: Option<Instant>,
+) -> io::Result<[bool; N]> {
     let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     let count = libc::nfds_t::try_from(N).expect("a few");
     loop {
@@ -41,7 +44,13 @@ pub(super) fn open_process(pid: u32) -> io::Result<OwnedFd> {
 pub(super) fn kill(process: &OwnedFd) {
     // SAFETY: plain numbers and no siginfo.
     unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, std::ptr::null::<u8>(), 0);
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<u8>(),
+            0,
+        );
     }
 }
 

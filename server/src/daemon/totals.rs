@@ -63,9 +63,9 @@ impl Totals {
     /// Now.
     pub(super) fn view(&self) -> admin::Totals {
         let ended = self.ended.lock();
-        let refused = Reason::ALL.into_iter().map(|reason| {
-            (reason.name().to_owned(), self.refused[reason as usize].load(Ordering::Relaxed))
-        });
+        let refused = Reason::ALL
+            .into_iter()
+            .map(|reason| (reason.name().to_owned(), self.refused[reason as usize].load(Ordering::Relaxed)));
         admin::Totals {
             connections: self.connections.load(Ordering::Relaxed),
             sessions: self.sessions.load(Ordering::Relaxed),

@@ -4,6 +4,7 @@
 //! control socket is closed, is killed; and every one is waited for.
 
 use super::process::{Phase, Worker};
+use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
 use std::os::fd::AsFd;
@@ -103,7 +104,9 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
             said.failed = Some(crate::log::printable(&message, 500));
             Heard::Last
         }
-        (Ok(Some((FromWorker::Ended { reason, message }, _))), Phase::Assigned(_)) if said.ended.is_none() => {
+        (Ok(Some((FromWorker::Ended { reason, message }, _))), Phase::Assigned(_))
+            if said.ended.is_none() =>
+        {
             said.ended = Some((reason, crate::log::printable(&message, 500)));
             Heard::Last
         }
@@ -143,19 +146,13 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 }
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
-    let Some(session) = daemon.sessions.end(id) else { return };
-    let (word, detail) = match &said.ended {
-        _ if said.wrong.is_some() => ("wrong", how),
-        _ if session.dismissed => ("dismissed", how),
-        Some((reason, message)) if status.success() || *reason != EndReason::Closed => {
-            (word_of(*reason), message.as_str())
-        }
-        _ if status.signal().is_some() => ("signal", how),
-        _ if !status.success() => ("exit", how),
-        _ => ("closed", ""),
-    };
-    let counters = session.worker.stats.read();
-    daemon.totals.ended(word, &counters);
+    let ended = daemon.sessions.end(id, |session| {
+        let (word, detail) = reason(session, said, status, how);
+        let counters = session.worker.stats.read();
+        daemon.totals.ended(word, &counters);
+        (word, detail, counters)
+    });
+    let Some((session, (word, detail, counters))) = ended else { return };
     let seconds = session.started.1.elapsed().as_secs_f64();
     let calls = counters.messages_sync.saturating_add(counters.messages_async);
     macro_rules! line {
@@ -182,6 +179,25 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
             warn!(suppressed, "more sessions ended badly");
         }
         line!(warn);
+    }
+}
+
+/// A word for the status, and what else there is to say.
+fn reason<'a>(
+    session: &Session,
+    said: &'a Said,
+    status: ExitStatus,
+    how: &'a str,
+) -> (&'static str, &'a str) {
+    match &said.ended {
+        _ if said.wrong.is_some() => ("wrong", how),
+        _ if session.dismissed => ("dismissed", how),
+        Some((reason, message)) if status.success() || *reason != EndReason::Closed => {
+            (word_of(*reason), message)
+        }
+        _ if status.signal().is_some() => ("signal", how),
+        _ if !status.success() => ("exit", how),
+        _ => ("closed", ""),
     }
 }
 

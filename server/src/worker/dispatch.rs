@@ -106,6 +106,8 @@ pub(super) fn synchronises(number: u16) -> bool {
             | op::cuStreamQuery
             | op::cuEventQuery
             | control::PING
+            | control::STAGE_WAIT
+            | control::COPY
     )
 }
 
@@ -140,13 +142,18 @@ fn answer(call: &mut Call<'_>) -> Answer {
         }
         control::PING => return done(),
         op::cuDevicePrimaryCtxRetain => return api::context::retain(call),
-        op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => return api::context::reset(call),
+        op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => {
+            return api::context::reset(call);
+        }
         op::cuCtxCreate_v2 => return api::context::create(call),
         op::cuCtxDestroy_v2 => return api::context::destroy(call),
         _ => {}
     }
     match call.header.op {
-        op::cuLibraryLoadData | op::cuLibraryGetKernel | op::cuLibraryEnumerateKernels | op::cuLibraryUnload => {
+        op::cuLibraryLoadData
+        | op::cuLibraryGetKernel
+        | op::cuLibraryEnumerateKernels
+        | op::cuLibraryUnload => {
             call.state.enter_any(call.session, call.header.context)?;
         }
         _ => call.state.enter(call.session, call.header.context)?,
@@ -171,13 +178,20 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuLaunchHostFunc => host_function(call),
         op::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags => api::launch::occupancy(call),
         op::cuOccupancyAvailableDynamicSMemPerBlock => api::launch::available_shared(call),
-        op::cuOccupancyMaxPotentialClusterSize | op::cuOccupancyMaxActiveClusters => api::launch::clusters(call),
+        op::cuOccupancyMaxPotentialClusterSize | op::cuOccupancyMaxActiveClusters => {
+            api::launch::clusters(call)
+        }
         op::cuMemGetInfo_v2 => api::memory::info(call),
         op::cuMemAlloc_v2 => api::memory::allocate(call),
         op::cuMemAllocPitch_v2 => api::memory::allocate_pitch(call),
         op::cuMemFree_v2 => api::memory::free(call),
         op::cuMemcpyHtoDAsync_v2 => api::memory::to_device(call),
         op::cuMemcpyDtoHAsync_v2 => api::memory::to_host(call),
+        control::STAGE_WRITE | control::STAGE_READ => api::shared::stage(call),
+        control::STAGE_WAIT => api::shared::wait(call),
+        control::COPY => api::shared::copy(call),
+        op::cuMemHostAlloc => api::shared::pin(call),
+        op::cuMemFreeHost => api::shared::unpin(call),
         op::cuMemcpyDtoDAsync_v2 => api::memory::device_to_device(call),
         op::cuMemsetD2D32Async => api::memory::fill(call),
         op::cuPointerSetAttribute => api::memory::set_attribute(call),

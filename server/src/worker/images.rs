@@ -39,7 +39,8 @@ impl Images {
             let total = usize::try_from(total).map_err(|_| Fatal::Malformed("image length".into()))?;
             self.by_hash.insert(hash, Image { bytes: Vec::new(), total });
         }
-        let image = self.by_hash.get_mut(&hash).ok_or_else(|| Fatal::Malformed("image without a start".into()))?;
+        let image =
+            self.by_hash.get_mut(&hash).ok_or_else(|| Fatal::Malformed("image without a start".into()))?;
         if offset != image.bytes.len() as u64 || chunk.len() > image.total - image.bytes.len() {
             return Err(Fatal::Malformed("image chunks out of order".into()));
         }

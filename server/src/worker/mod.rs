@@ -11,6 +11,7 @@ mod images;
 mod output;
 mod serve;
 mod session;
+mod shared;
 mod snapshot;
 mod staging;
 mod state;
@@ -22,8 +23,10 @@ use crate::stats::{State, Stats};
 use output::Output;
 use pxos_protocol::control::{Snapshot, Welcome, encode};
 use pxos_protocol::frame::{Header, control};
-use pxos_protocol::transport::{FrameReader, Socket, Transport};
+use pxos_protocol::transport::{FrameReader, Socket, Transport, descriptors};
+use shared::Shared;
 use std::io::{IoSlice, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,28 +60,46 @@ pub fn run(start: Start) -> ExitCode {
 }
 
 fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, String> {
-    let (output, mut log) = Output::capture().map_err(|error| format!("output cannot be captured: {error}"))?;
+    let (output, mut log) =
+        Output::capture().map_err(|error| format!("output cannot be captured: {error}"))?;
     let driver = Driver::open(&start.driver).map_err(|error| error.to_string())?;
     let (snapshot, context) = snapshot::take(&driver).map_err(|error| error.to_string())?;
+    let memory = match Shared::create(&driver) {
+        Ok(memory) => Some(memory),
+        Err(error) => {
+            let _ =
+                writeln!(log, "no shared memory: {error}; guests on this host are served over their socket");
+            None
+        }
+    };
     let ready = FromWorker::Ready { snapshot: snapshot.clone(), pid: std::process::id() };
     handoff::send(&start.control, &ready, &[]).map_err(|error| error.to_string())?;
     start.stats.set_state(State::Warm);
-    let Some((ToWorker::Assign(assign), mut beside)) = handoff::receive(&start.control).map_err(|error| error.to_string())?
+    let Some((ToWorker::Assign(assign), mut beside)) =
+        handoff::receive(&start.control).map_err(|error| error.to_string())?
     else {
         return Ok(None);
     };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
     start.stats.set_state(State::Serving);
     let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
-    if let Err(error) = greet(&connection, &assign, snapshot.clone()) {
+    // Descriptors travel over unix sockets only; a guest elsewhere does not ask for memory.
+    let memory = memory.filter(|_| assign.hello.shared_memory && descriptors::is_unix(&connection));
+    if let Err(error) = greet(&connection, &assign, snapshot.clone(), memory.as_ref()) {
         return Ok(Some((EndReason::Lost, error)));
     }
-    let ended = serve::run(driver, (snapshot, context), (reader, connection), output, start.stats, &assign);
+    let guest = serve::Guest { reader, connection, shared: memory };
+    let ended = serve::run(driver, (snapshot, context), guest, output, start.stats, &assign);
     let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
     Ok(Some(ended))
 }
 
-fn greet(connection: &Socket, assign: &Assign, mut snapshot: Snapshot) -> Result<(), String> {
+fn greet(
+    connection: &Socket,
+    assign: &Assign,
+    mut snapshot: Snapshot,
+    memory: Option<&Shared>,
+) -> Result<(), String> {
     if let Some(limit) = assign.limits.memory_max {
         for device in &mut snapshot.devices {
             device.total_memory = device.total_memory.min(limit);
@@ -89,12 +110,15 @@ fn greet(connection: &Socket, assign: &Assign, mut snapshot: Snapshot) -> Result
         session: assign.session,
         vm: assign.vm.clone(),
         snapshot,
-        shared_memory: None,
+        shared_memory: memory.map(|memory| memory.layout),
     };
     let payload = encode(&welcome).map_err(|error| error.to_string())?;
     let mut header = Header::new(control::WELCOME);
     header.length = u32::try_from(payload.len()).map_err(|error| error.to_string())?;
-    connection
-        .send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(&payload)])
-        .map_err(|error| error.to_string())
+    let frame = [&header.to_bytes()[..], &payload].concat();
+    let sent = match memory {
+        Some(memory) => descriptors::send(connection, &frame, &[memory.fd.as_raw_fd()]),
+        None => connection.send_all(&mut [IoSlice::new(&frame)]),
+    };
+    sent.map_err(|error| error.to_string())
 }

@@ -62,7 +62,8 @@ impl Captured {
         // Appending, so that emptying the file needs no agreement with the writer.
         // SAFETY: plain calls on our own descriptors.
         let done = unsafe {
-            libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) == 0 && libc::dup2(file.as_raw_fd(), number) >= 0
+            libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) == 0
+                && libc::dup2(file.as_raw_fd(), number) >= 0
         };
         if !done {
             return Err(io::Error::last_os_error());

@@ -1,27 +1,47 @@
 //! The order of things (design D4): one thread at a time, the *leader*, takes frames and runs them in program order. A call
-//! that blocks is prepared in its turn; then the leader lets another thread lead, and waits for the driver itself: it has
-//! become the lane of the guest thread that waits for the answer.
+//! that blocks is prepared in its turn; then the leader lets go of the lead and waits for the driver itself: it has become
+//! the lane of the guest thread that waits for the answer.
+//!
+//! Over a socket another thread takes the lead at once and blocks in `read`. Over shared memory letting go costs no wake-up:
+//! the ring is marked as unread, so that whoever puts a frame into it rings the doorbell, and one thread, the *watcher*,
+//! sleeps at the doorbell and leads when it rings. A guest with one thread is served by one thread all the time.
 
 use super::callbacks::Callbacks;
-use super::dispatch::{self, Outcome};
+use super::dispatch::{self, Later, Outcome};
 use super::output::Output;
-use super::session::{Fatal, Session};
+use super::session::{Fatal, Session, Sink};
+use super::shared::{Areas, Shared as SharedMemory};
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, count};
 use pxos_protocol::control::Snapshot;
-use pxos_protocol::frame::HEADER;
+use pxos_protocol::frame::{HEADER, Header};
+use pxos_protocol::transport::ring::{Consumer, RingError};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Most lanes: guest threads that wait at the same time. Beyond it calls are run in the leader's turn.
 const MAX_LANES: usize = 1024;
 
+/// How long the leader looks at an empty ring before it sleeps: longer than a guest takes from one call to the next.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The same where processors are too few to let one spin.
+const SPIN_FEW: Duration = Duration::from_micros(5);
+
+/// Where frames come from.
+enum Source {
+    Socket(FrameReader),
+    Ring { consumer: Consumer, payload: Vec<u8> },
+}
+
 /// What the leader holds.
 struct Leader {
-    reader: FrameReader,
+    source: Source,
     state: State,
     ended: bool,
 }
@@ -29,35 +49,85 @@ struct Leader {
 struct Shared {
     session: Arc<Session>,
     leader: Mutex<Leader>,
-    /// Threads that wait to lead.
+    /// The doorbell of a ring; unused over a socket.
+    doorbell: Option<Doorbell>,
+    /// Threads that wait for their turn to lead or to watch.
     waiting: AtomicUsize,
     /// All lanes.
     lanes: AtomicUsize,
+    spin: Duration,
     end: Mutex<Option<(EndReason, String)>>,
     ended: Condvar,
+}
+
+/// Where the watcher sleeps.
+struct Doorbell {
+    reader: Mutex<FrameReader>,
+    /// For a leader that goes away while frames are there.
+    own: OwnedFd,
+}
+
+/// How a turn at the lead ends.
+enum Turn {
+    /// With a call that blocks.
+    Later(Header, Later),
+    /// With nothing to do.
+    Idle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves the guest behind `reader` until it ends; why it did.
+/// The guest's connection, and the memory that is shared with it.
+pub(super) struct Guest {
+    /// Frames that come over the socket: all of them, or doorbells only.
+    pub(super) reader: FrameReader,
+    /// The way back.
+    pub(super) connection: Socket,
+    /// Shared memory, where there is any.
+    pub(super) shared: Option<SharedMemory>,
+}
+
+/// Serves a guest until it ends; why it did.
 pub(super) fn run(
     driver: Driver,
     (snapshot, context): (Snapshot, u64),
-    (reader, connection): (FrameReader, Socket),
+    guest: Guest,
     output: Output,
     stats: &'static Stats,
     assign: &Assign,
 ) -> (EndReason, String) {
-    let callbacks = Callbacks::default();
-    let session = Arc::new(Session::new(driver, snapshot, connection, output, stats, assign, callbacks));
-    let state = State::new(context);
+    let Guest { reader, connection, shared } = guest;
+    let mut state = State::new(context);
+    let (source, sink, doorbell) = match shared {
+        None => (Source::Socket(reader), Sink::Socket(connection), None),
+        Some(shared) => {
+            let (consumer, producer) = match shared.rings() {
+                Ok(rings) => rings,
+                Err(error) => return (EndReason::Host, error.to_string()),
+            };
+            // SAFETY: a plain call; the descriptor is ours.
+            let own = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+            if own < 0 {
+                return (EndReason::Host, std::io::Error::last_os_error().to_string());
+            }
+            // SAFETY: just made, owned by nobody else.
+            let own = unsafe { OwnedFd::from_raw_fd(own) };
+            state.areas = Some(Areas::new(shared));
+            let doorbell = Doorbell { reader: Mutex::new(reader), own };
+            (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
+        }
+    };
+    let session = Arc::new(Session::new(driver, snapshot, sink, output, stats, assign, Callbacks::default()));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,
-        leader: Mutex::new(Leader { reader, state, ended: false }),
+        leader: Mutex::new(Leader { source, state, ended: false }),
+        doorbell,
         waiting: AtomicUsize::new(0),
         lanes: AtomicUsize::new(0),
+        spin: if processors > 2 { SPIN } else { SPIN_FEW },
         end: Mutex::new(None),
         ended: Condvar::new(),
     });
@@ -86,59 +156,175 @@ fn spawn_lane(shared: &Arc<Shared>) {
 }
 
 fn finish(shared: &Shared, reason: EndReason, message: String) {
-    shared.session.callbacks.end();
+    shared.session.end();
     lock(&shared.end).get_or_insert((reason, message));
     shared.ended.notify_all();
 }
 
+fn fail(shared: &Shared, fatal: Fatal) {
+    let (reason, message) = fatal.describe();
+    if reason == EndReason::Malformed {
+        count(&shared.session.stats.decode_errors);
+        shared.session.refuse(&message);
+    }
+    finish(shared, reason, message);
+}
+
+/// A thread's life. It is counted as waiting when it starts, by whoever started it.
 fn run_lane(shared: &Arc<Shared>) {
-    // Counted as waiting by whoever started it.
     loop {
-        let mut leader = lock(&shared.leader);
-        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        let taken = match &shared.doorbell {
+            None => Some(lock(&shared.leader)),
+            Some(_) => match shared.leader.try_lock() {
+                Ok(leader) => Some(leader),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            },
+        };
+        let Some(mut leader) = taken else {
+            if let Err(fatal) = watch(shared) {
+                return fail(shared, fatal);
+            }
+            continue;
+        };
         if leader.ended {
             return;
         }
-        match lead(shared, &mut leader) {
-            Ok((header, later)) => {
-                if shared.waiting.load(Ordering::SeqCst) == 0 && shared.lanes.load(Ordering::Relaxed) < MAX_LANES {
+        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        let turn = lead(shared, &mut leader);
+        match turn {
+            Ok(Turn::Later(header, later)) => {
+                let somebody_follows = shared.waiting.load(Ordering::SeqCst) > 0;
+                if !somebody_follows && shared.lanes.load(Ordering::Relaxed) < MAX_LANES {
                     spawn_lane(shared);
                 }
-                drop(leader);
+                let_go(shared, leader);
                 shared.session.finish_later(&header, later);
+                shared.waiting.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(Turn::Idle) => {
+                drop(leader);
+                shared.waiting.fetch_add(1, Ordering::SeqCst);
+                if let Err(fatal) = watch(shared) {
+                    return fail(shared, fatal);
+                }
             }
             Err(fatal) => {
                 leader.ended = true;
                 drop(leader);
-                let (reason, message) = fatal.describe();
-                if reason == EndReason::Malformed {
-                    count(&shared.session.stats.decode_errors);
-                    shared.session.refuse(&message);
-                }
-                finish(shared, reason, message);
-                return;
+                return fail(shared, fatal);
             }
         }
-        shared.waiting.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// Runs frames until one blocks.
-fn lead(shared: &Shared, leader: &mut Leader) -> Result<(pxos_protocol::frame::Header, dispatch::Later), Fatal> {
-    let session = &shared.session;
-    let Leader { reader, state, .. } = leader;
-    loop {
-        let header = reader.header()?;
-        let payload = reader.payload(&header)?;
-        add(&session.stats.bytes_in, (HEADER + payload.len()) as u64);
-        session.stats.note_call(header.op);
-        count(if header.wants_reply() { &session.stats.messages_sync } else { &session.stats.messages_async });
-        match dispatch::run(session, state, &header, payload)? {
-            Outcome::Done(result) => session.finish(&header, result, &state.reply),
-            Outcome::Later(later) => return Ok((header, later)),
-        }
-        state.reply.clear();
+/// Gives up the lead. A ring that nobody reads is marked so, or its watcher woken if frames are there already.
+fn let_go(shared: &Shared, leader: MutexGuard<'_, Leader>) {
+    let frames_are_there = match &leader.source {
+        Source::Socket(_) => false,
+        Source::Ring { consumer, .. } => !consumer.park(),
+    };
+    drop(leader);
+    if frames_are_there && let Some(doorbell) = &shared.doorbell {
+        // SAFETY: a plain write of eight bytes to a descriptor of ours.
+        unsafe { libc::write(doorbell.own.as_raw_fd(), (&raw const ONE).cast(), 8) };
     }
+}
+
+static ONE: u64 = 1;
+
+/// Sleeps at the doorbell of a ring until it rings, or until it is this thread's turn to sleep there.
+fn watch(shared: &Shared) -> Result<(), Fatal> {
+    let Some(doorbell) = &shared.doorbell else { return Ok(()) };
+    let mut reader = lock(&doorbell.reader);
+    if lock(&shared.end).is_some() {
+        return Err(Fatal::Closed);
+    }
+    if !reader.has_buffered() {
+        let mut fds = [
+            libc::pollfd { fd: reader.socket().as_raw_fd(), events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: doorbell.own.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+        ];
+        // SAFETY: two entries, which outlive the call.
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        if fds[1].revents != 0 {
+            let mut counter = 0_u64;
+            // SAFETY: eight bytes into a local.
+            unsafe { libc::read(doorbell.own.as_raw_fd(), (&raw mut counter).cast(), 8) };
+            return Ok(());
+        }
+        if fds[0].revents == 0 {
+            return Ok(());
+        }
+    }
+    let header = reader.header()?;
+    reader.payload(&header)?;
+    Ok(())
+}
+
+/// Runs frames until one blocks, or until there are none.
+fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
+    let session = &shared.session;
+    let Leader { source, state, .. } = leader;
+    match source {
+        Source::Socket(reader) => loop {
+            let header = reader.header()?;
+            let payload = reader.payload(&header)?;
+            if let Some(later) = run_frame(session, state, &header, payload)? {
+                return Ok(Turn::Later(header, later));
+            }
+        },
+        Source::Ring { consumer, payload } => {
+            consumer.unpark();
+            loop {
+                match consumer.next(payload)? {
+                    Some(header) => {
+                        if let Some(later) = run_frame(session, state, &header, payload)? {
+                            return Ok(Turn::Later(header, later));
+                        }
+                    }
+                    None if spin(consumer, shared.spin) => {}
+                    None if consumer.park() => return Ok(Turn::Idle),
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+/// Looks at an empty ring for a while; whether a frame came.
+fn spin(consumer: &Consumer, most: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if consumer.has_frame() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > most {
+            return false;
+        }
+    }
+}
+
+/// Runs one frame; what is left of it where it blocks.
+#[inline]
+fn run_frame(
+    session: &Arc<Session>,
+    state: &mut State,
+    header: &Header,
+    payload: &[u8],
+) -> Result<Option<Later>, Fatal> {
+    add(&session.stats.bytes_in, (HEADER + payload.len()) as u64);
+    session.stats.note_call(header.op);
+    count(if header.wants_reply() { &session.stats.messages_sync } else { &session.stats.messages_async });
+    match dispatch::run(session, state, header, payload)? {
+        Outcome::Done(result) => session.finish(header, result, &state.reply),
+        Outcome::Later(later) => return Ok(Some(later)),
+    }
+    state.reply.clear();
+    Ok(None)
 }
 
 impl From<ReadError> for Fatal {
@@ -148,5 +334,11 @@ impl From<ReadError> for Fatal {
             ReadError::Frame(error) => Self::Malformed(error.to_string()),
             ReadError::Torn | ReadError::Io(_) => Self::Lost(error.to_string()),
         }
+    }
+}
+
+impl From<RingError> for Fatal {
+    fn from(error: RingError) -> Self {
+        Self::Malformed(error.to_string())
     }
 }

@@ -10,12 +10,14 @@ use crate::stats::{Stats, add, count};
 use pxos_protocol::codec::{DecodeError, Writer};
 use pxos_protocol::control::{Refusal, Snapshot, encode};
 use pxos_protocol::frame::{HEADER, Header, control};
+use pxos_protocol::transport::ring::{Producer, Push};
 use pxos_protocol::transport::{Socket, Transport};
 use pxos_protocol::types::CUresult;
 use std::cell::Cell;
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Why the session ends.
 #[derive(Debug)]
@@ -45,6 +47,18 @@ impl From<DecodeError> for Fatal {
     }
 }
 
+/// The way back to the guest.
+pub(crate) enum Sink {
+    /// A socket that carries every frame.
+    Socket(Socket),
+    /// A ring in shared memory, and the socket that is its doorbell.
+    Ring(Producer, Socket),
+}
+
+/// How long a lane sleeps before it looks again whether the guest has read its ring: only a guest that does not read its
+/// answers makes anybody wait here.
+const FULL_RING: Duration = Duration::from_micros(50);
+
 /// Shared by the leader and the lanes.
 pub(crate) struct Session {
     /// The driver.
@@ -57,7 +71,8 @@ pub(crate) struct Session {
     pub(crate) callbacks: Callbacks,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
-    connection: Mutex<Socket>,
+    sink: Mutex<Sink>,
+    ended: AtomicBool,
     output: Mutex<Output>,
     /// An error of a call that nobody waited for; the next call that synchronises answers it (design D5).
     pending: AtomicU32,
@@ -78,7 +93,7 @@ impl Session {
     pub(crate) fn new(
         driver: Driver,
         snapshot: Snapshot,
-        connection: Socket,
+        sink: Sink,
         output: Output,
         stats: &'static Stats,
         assign: &Assign,
@@ -93,7 +108,8 @@ impl Session {
             stats,
             callbacks,
             staging: Staging::default(),
-            connection: Mutex::new(connection),
+            sink: Mutex::new(sink),
+            ended: AtomicBool::new(false),
             output: Mutex::new(output),
             pending: AtomicU32::new(0),
         }
@@ -114,24 +130,34 @@ impl Session {
         CURRENT.set(u64::MAX);
     }
 
-    /// Writes one frame to the guest. A guest that is gone is noticed by the leader.
+    /// The session is over: whoever waits for the guest stops waiting.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.callbacks.end();
+    }
+
+    /// Writes one frame to the guest. A guest that is gone is noticed by the leader or the watcher.
     pub(crate) fn send(&self, mut header: Header, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let padding = length.next_multiple_of(8) - length;
-        header.length = u32::try_from(length + padding).expect("frames to the guest are bounded");
-        let bytes = header.to_bytes();
-        let zeros = [0; 8];
-        let mut slices = [IoSlice::new(&[]); 8];
-        slices[0] = IoSlice::new(&bytes);
-        for (slice, part) in slices[1..7].iter_mut().zip(parts) {
-            *slice = IoSlice::new(part);
-        }
-        slices[7] = IoSlice::new(&zeros[..padding]);
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = connection.send_all(&mut slices);
-        drop(connection);
-        if sent.is_ok() {
-            add(&self.stats.bytes_out, (HEADER + length + padding) as u64);
+        let padded = length.next_multiple_of(8);
+        header.length = u32::try_from(padded).expect("frames to the guest are bounded");
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = match &mut *sink {
+            Sink::Socket(socket) => send_over(socket, header, parts, padded - length),
+            Sink::Ring(producer, doorbell) => loop {
+                match producer.push(header, parts) {
+                    Push::Done { wake: false } => break true,
+                    Push::Done { wake: true } => {
+                        break send_over(doorbell, Header::new(control::DOORBELL), &[], 0);
+                    }
+                    Push::Full if self.ended.load(Ordering::Relaxed) => break false,
+                    Push::Full => std::thread::sleep(FULL_RING),
+                }
+            },
+        };
+        drop(sink);
+        if sent {
+            add(&self.stats.bytes_out, (HEADER + padded) as u64);
         }
     }
 
@@ -195,4 +221,17 @@ impl Session {
             self.send(Header::new(control::REFUSAL), &[&payload]);
         }
     }
+}
+
+/// Writes a frame to a socket in one system call.
+fn send_over(socket: &Socket, header: Header, parts: &[&[u8]], padding: usize) -> bool {
+    let bytes = header.to_bytes();
+    let zeros = [0; 8];
+    let mut slices = [IoSlice::new(&[]); 8];
+    slices[0] = IoSlice::new(&bytes);
+    for (slice, part) in slices[1..7].iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+    }
+    slices[7] = IoSlice::new(&zeros[..padding]);
+    socket.send_all(&mut slices).is_ok()
 }

@@ -29,14 +29,18 @@ pub(crate) fn take(driver: &Driver) -> std::result::Result<(Snapshot, u64), Driv
     if count > 0 {
         // SAFETY: a pointer to a local.
         unsafe {
-            driver.cuDevicePrimaryCtxRetain(&raw mut context, 0).map_err(called("cuDevicePrimaryCtxRetain"))?;
+            driver
+                .cuDevicePrimaryCtxRetain(&raw mut context, 0)
+                .map_err(called("cuDevicePrimaryCtxRetain"))?;
             driver.cuCtxSetCurrent(context).map_err(called("cuCtxSetCurrent"))?;
         }
     }
-    let devices = (0..count).map(|ordinal| device(driver, ordinal, count, context)).collect::<Result<Vec<_>>>();
+    let devices =
+        (0..count).map(|ordinal| device(driver, ordinal, count, context)).collect::<Result<Vec<_>>>();
     let devices = devices.map_err(called("describing a device"))?;
     let software = devices.iter().any(|device| device.name.contains("softgpu"));
-    let snapshot = Snapshot { driver_version, loading_mode, devices, error_strings: error_strings(driver), software };
+    let snapshot =
+        Snapshot { driver_version, loading_mode, devices, error_strings: error_strings(driver), software };
     Ok((snapshot, context))
 }
 

@@ -2,6 +2,7 @@
 
 use super::images::Images;
 use super::session::Session;
+use super::shared::Areas;
 use super::staging::Upload;
 use super::tables::Table;
 use crate::driver::Result;
@@ -61,6 +62,8 @@ pub(crate) struct State {
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
     pub(crate) upload: Upload,
+    /// Memory shared with the guest, where there is any.
+    pub(crate) areas: Option<Areas>,
     /// The payload of the answer that is being made.
     pub(crate) reply: Vec<u8>,
     /// Pointers to the parameters of the launch that is being made.
@@ -89,6 +92,7 @@ impl State {
             allocations: HashMap::new(),
             images: Images::default(),
             upload: Upload::default(),
+            areas: None,
             reply: Vec::new(),
             pointers: Vec::new(),
             warm: (warm != 0).then_some(warm),
@@ -177,5 +181,8 @@ impl State {
         });
         session.stats.memory_used.fetch_sub(freed, std::sync::atomic::Ordering::Relaxed);
         self.upload.forget();
+        if let Some(areas) = &mut self.areas {
+            areas.forget();
+        }
     }
 }

@@ -60,7 +60,10 @@ impl<T> Table<T> {
     pub(crate) fn remove(&mut self, raw: u64) -> Result<T, CUresult> {
         self.get(raw)?;
         let handle = self.slot(raw)?;
-        self.entries[handle.slot as usize].take().map(|(_, object)| object).ok_or(CUresult::ERROR_INVALID_HANDLE)
+        self.entries[handle.slot as usize]
+            .take()
+            .map(|(_, object)| object)
+            .ok_or(CUresult::ERROR_INVALID_HANDLE)
     }
 
     /// Some object for which `wanted` says so.

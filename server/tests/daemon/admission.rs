@@ -97,7 +97,7 @@ fn what_is_no_hello_is_refused() {
 
 #[test]
 fn slow_and_silent_guests_hold_up_nobody() {
-    let server = Server::start(&["--hello-timeout", "1s", "--max-connecting", "40"]);
+    let server = Server::start(&["--hello-timeout", "1s", "--max-connecting", "80"]);
     let silent: Vec<Guest> = (0..30).map(|_| server.connect()).collect();
     let mut slow = server.connect();
     slow.socket.send_all(&mut [IoSlice::new(&Header::new(frame::control::HELLO).to_bytes()[..10])]).unwrap();
@@ -115,15 +115,35 @@ fn slow_and_silent_guests_hold_up_nobody() {
 }
 
 #[test]
-fn waiting_connections_are_bounded() {
-    let server = Server::start(&["--hello-timeout", "20s", "--max-connecting", "3"]);
-    let silent: Vec<Guest> = (0..3).map(|_| server.connect()).collect();
-    // Accepted in order, so that the fourth finds three before it.
+fn waiting_connections_are_bounded_and_one_origin_cannot_take_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| Endpoint::Unix(directory.path().join(name));
+    let (hostile, other) = (at("guest.sock"), at("other.sock"));
+    let server = Server::spawn_binary(
+        env!("CARGO_BIN_EXE_pxos-server").as_ref(),
+        &[
+            "--listen",
+            &hostile.to_string(),
+            "--listen",
+            &other.to_string(),
+            "--hello-timeout",
+            "20s",
+            "--max-connecting",
+            "4",
+        ],
+        directory,
+    );
+    server.wait("running", |status| status.server.state == "running");
+    let silent: Vec<Guest> = (0..2).map(|_| server.connect()).collect();
+    // Accepted in order, so that the third finds two before it.
     let refusal = server.connect().refusal();
     assert_eq!(refusal.result, CUresult::ERROR_DEVICE_UNAVAILABLE.0);
-    assert!(refusal.message.contains("max_connecting"), "{}", refusal.message);
+    assert!(refusal.message.contains("2 of them from here (max_connecting is 4)"), "{}", refusal.message);
+    let mut guest = Guest::connect(&other);
+    guest.hello(&hello());
+    assert_eq!(guest.welcome().vm, other.to_string());
     drop(silent);
-    server.wait("room", |status| status.totals.refused.get("closed") == Some(&3));
+    server.wait("room", |status| status.totals.refused.get("closed") == Some(&2));
     assert!(server.begin().ping(1));
 }
 

@@ -55,7 +55,13 @@ fn a_second_signal_ends_all_at_once() {
 fn a_server_that_still_starts_can_be_ended() {
     let mut server = Server::spawn(&["--driver", "/fake/silent"]);
     server.wait("starting", |status| status.server.state == "starting" && status.pool.starting == 1);
-    assert!(Guest::connect(&Endpoint::Unix(server.at("guest.sock"))).reader.socket().wait_readable(Duration::from_millis(50)).is_ok_and(|readable| !readable));
+    assert!(
+        Guest::connect(&Endpoint::Unix(server.at("guest.sock")))
+            .reader
+            .socket()
+            .wait_readable(Duration::from_millis(50))
+            .is_ok_and(|readable| !readable)
+    );
     server.signal(libc::SIGTERM);
     assert_eq!(server.end().code(), Some(0));
 }
@@ -69,7 +75,11 @@ fn sighup_changes_all_or_nothing() {
     std::fs::write(&file, format!("max_sessions = 1\n[pool]\nsize = 3\n{rule}")).unwrap();
     server.signal(libc::SIGHUP);
     server.wait("refilled", |status| status.pool.warm == 3 && status.pool.size == 3);
-    for line in ["changed: max_sessions: 128 -> 1", "changed: pool.size: 1 -> 3", "changed: vm extra: nothing -> socket"] {
+    for line in [
+        "changed: max_sessions: 128 -> 1",
+        "changed: pool.size: 1 -> 3",
+        "changed: vm extra: nothing -> socket",
+    ] {
         server.wait_log(line);
     }
     let mut guest = Guest::connect(&Endpoint::Unix(extra.clone()));
@@ -88,7 +98,8 @@ fn sighup_changes_all_or_nothing() {
     assert_eq!(server.status().unwrap().pool.size, 3);
 
     // An endpoint that cannot be bound: nothing changes either.
-    std::fs::write(&file, "[pool]\nsize = 2\n[[vm]]\nname = \"x\"\nsocket = \"/nonexistent/place/x.sock\"\n").unwrap();
+    std::fs::write(&file, "[pool]\nsize = 2\n[[vm]]\nname = \"x\"\nsocket = \"/nonexistent/place/x.sock\"\n")
+        .unwrap();
     server.signal(libc::SIGHUP);
     server.wait_log("cannot listen at unix:/nonexistent/place/x.sock");
     assert_eq!(server.status().unwrap().pool.size, 3);
@@ -189,8 +200,20 @@ fn systemd_is_told() {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_pxos-server"))
-        .args(["--config", "/dev/null", "--control", &at("c.sock"), "--listen", &format!("unix:{}", at("g.sock"))])
-        .args(["--driver", "/fake/ready", "--worker-program", &crate::server::fake_worker().display().to_string()])
+        .args([
+            "--config",
+            "/dev/null",
+            "--control",
+            &at("c.sock"),
+            "--listen",
+            &format!("unix:{}", at("g.sock")),
+        ])
+        .args([
+            "--driver",
+            "/fake/ready",
+            "--worker-program",
+            &crate::server::fake_worker().display().to_string(),
+        ])
         .env("NOTIFY_SOCKET", at("notify"))
         .env("WATCHDOG_USEC", "200000")
         .stderr(std::fs::File::create(at("log")).unwrap())
@@ -235,4 +258,37 @@ fn the_log_is_json_where_that_is_asked() {
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
     let ends = lines.iter().find(|line| line["message"] == "session ends").unwrap();
     assert_eq!((ends["session"].as_u64(), ends["reason"].as_str()), (Some(1), Some("closed")));
+}
+
+#[test]
+fn the_journal_gets_priorities_instead_of_times() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let log = std::fs::File::create(at("log")).unwrap();
+    let meta = log.metadata().unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_pxos-server"))
+        .args([
+            "--config",
+            "/dev/null",
+            "--control",
+            &at("c.sock"),
+            "--listen",
+            &format!("unix:{}", at("g.sock")),
+        ])
+        .args([
+            "--driver",
+            "/fake/fail",
+            "--worker-program",
+            &crate::server::fake_worker().display().to_string(),
+        ])
+        .env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()))
+        .stderr(log)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+    let log = std::fs::read_to_string(at("log")).unwrap();
+    assert!(log.starts_with("<6>pxos-server starts version="), "{log}");
+    assert!(log.contains("\n<4>worker failed to start"), "{log}");
+    assert!(log.contains("\n<3>no driver can be used"), "{log}");
 }

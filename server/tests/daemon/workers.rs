@@ -165,7 +165,8 @@ fn workers_die_with_a_daemon_that_is_killed() {
 fn nothing_leaks_over_many_sessions() {
     let server = Server::start(&[]);
     let settle = || server.wait("settled", |status| status.sessions.is_empty() && status.pool.warm == 1);
-    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", server.child.id())).unwrap().count();
+    let count =
+        |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", server.child.id())).unwrap().count();
     drop(server.begin());
     settle();
     std::thread::sleep(Duration::from_millis(300));
@@ -204,7 +205,8 @@ fn children(pid: u32) -> Vec<u32> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(stat) = std::fs::read_to_string(Path::new("/proc").join(entry.file_name()).join("stat")) else {
+        let Ok(stat) = std::fs::read_to_string(Path::new("/proc").join(entry.file_name()).join("stat"))
+        else {
             continue;
         };
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());

@@ -1,7 +1,8 @@
 //! Copies of linear memory.
 //!
-//! To the device: small ones travel inside the call and need no answer; large ones in chunks, a window of which is
-//! under way at a time. To the host: the answer brings the bytes.
+//! To the device: small ones travel inside the call and need no answer; large ones pass through the staging area
+//! ([`super::staged`]), or over a socket in chunks, a window of which is under way at a time. To the host: the answer brings the
+//! bytes. Page-locked memory that is shared with the worker is not copied at all.
 
 use super::{Result, enter, stream_argument};
 use crate::allocations::{Allocation, Kind};
@@ -9,7 +10,7 @@ use crate::call::call;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
-use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY};
+use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY, control};
 use pxos_protocol::types::{CUcontext, CUdeviceptr, CUresult, CUstream};
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -60,7 +61,12 @@ unsafe fn to_device(
     source: *const u8,
     bytes: usize,
     stream: u64,
+    waits: bool,
 ) -> Result {
+    let address = source.expose_provenance() as u64;
+    if session.shares(address) {
+        return arena_copy(session, destination, address, bytes, stream, waits);
+    }
     if session.callbacks.are_pending() {
         // A host function before this copy may still write what the copy reads: its bytes are taken when it has run.
         call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
@@ -75,6 +81,10 @@ unsafe fn to_device(
         });
     }
     session.check()?;
+    if let Some(staging) = &session.staging {
+        // SAFETY: by this function's contract.
+        return unsafe { super::staged::to_device(session, staging, destination, source, bytes, stream) };
+    }
     let mut under_way = VecDeque::with_capacity(WINDOW);
     let mut result = Ok(());
     for offset in (0..bytes).step_by(BULK_CHUNK) {
@@ -104,13 +114,27 @@ unsafe fn to_device(
     result
 }
 
-/// Copies to the host and waits for it.
+/// Copies to the host, and waits for it unless the memory is shared with the worker.
 ///
 /// # Safety
 /// `bytes` at `destination` may be written.
-unsafe fn to_host(session: &Session, destination: *mut u8, source: u64, bytes: usize, stream: u64) -> Result {
+unsafe fn to_host(
+    session: &'static Session,
+    destination: *mut u8,
+    source: u64,
+    bytes: usize,
+    stream: u64,
+    waits: bool,
+) -> Result {
     session.check()?;
-    destination.expose_provenance();
+    let address = destination.expose_provenance() as u64;
+    if session.shares(address) {
+        return arena_copy(session, address, source, bytes, stream, waits);
+    }
+    if let Some(staging) = session.staging.as_ref().filter(|_| bytes > INLINE) {
+        // SAFETY: by this function's contract.
+        return unsafe { super::staged::to_host(session, staging, destination, source, bytes, stream) };
+    }
     let header = session.header(op::cuMemcpyDtoHAsync_v2, FLAG_REPLY);
     // SAFETY: by this function's contract, and the call below returns only when it is answered or the link is dead.
     unsafe { session.link.land(header.request, destination, bytes) };
@@ -120,6 +144,17 @@ unsafe fn to_host(session: &Session, destination: *mut u8, source: u64, bytes: u
         writer.put(bytes as u64);
     });
     answer.map(|_| ())
+}
+
+/// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.
+fn arena_copy(session: &'static Session, to: u64, from: u64, bytes: usize, stream: u64, waits: bool) -> Result {
+    let fields = |writer: &mut Writer<'_>| {
+        writer.put(to);
+        writer.put(from);
+        writer.put(bytes as u64);
+        writer.put(stream);
+    };
+    if waits { session.call(control::COPY, fields).map(|_| ()) } else { session.post(control::COPY, fields) }
 }
 
 fn device_to_device(session: &'static Session, destination: u64, source: u64, bytes: usize, stream: u64) -> Result {
@@ -147,10 +182,13 @@ unsafe fn unified(destination: u64, source: u64, bytes: usize, stream: CUstream,
     match (end(session, destination, bytes)?, end(session, source, bytes)?) {
         (End::Device(to), End::Device(from)) => device_to_device(session, to, from, bytes, stream),
         // SAFETY: by this function's contract.
-        (End::Device(to), End::Host(from, _)) => unsafe { to_device(session, to, from, bytes, stream) },
+        (End::Device(to), End::Host(from, _)) => unsafe { to_device(session, to, from, bytes, stream, waits) },
         // SAFETY: by this function's contract.
-        (End::Host(to, _), End::Device(from)) => unsafe { to_host(session, to, from, bytes, stream) },
+        (End::Host(to, _), End::Device(from)) => unsafe { to_host(session, to, from, bytes, stream, waits) },
         (End::Host(to, to_kind), End::Host(from, from_kind)) => {
+            if session.shares(destination) && session.shares(source) {
+                return arena_copy(session, destination, source, bytes, stream, waits);
+            }
             if waits || to_kind.is_some() || from_kind.is_some() {
                 call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
             }
@@ -173,7 +211,7 @@ pub(crate) unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, ByteCount
 
 pub(crate) unsafe fn cuMemcpyHtoD_v2(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize) -> Result {
     // SAFETY: the contract is the same.
-    unsafe { cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, CUstream::NULL) }
+    unsafe { host_to_device(dstDevice, srcHost, ByteCount, CUstream::NULL, true) }
 }
 
 pub(crate) unsafe fn cuMemcpyHtoDAsync_v2(
@@ -181,6 +219,17 @@ pub(crate) unsafe fn cuMemcpyHtoDAsync_v2(
     srcHost: *const c_void,
     ByteCount: usize,
     hStream: CUstream,
+) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { host_to_device(dstDevice, srcHost, ByteCount, hStream, false) }
+}
+
+unsafe fn host_to_device(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+    waits: bool,
 ) -> Result {
     let (session, _) = enter()?;
     let stream = stream_argument(session, hStream.0)?;
@@ -196,13 +245,13 @@ pub(crate) unsafe fn cuMemcpyHtoDAsync_v2(
         // Unified addressing lets a device pointer stand for a host one.
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
-        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream) },
+        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream, waits) },
     }
 }
 
 pub(crate) unsafe fn cuMemcpyDtoH_v2(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize) -> Result {
     // SAFETY: the contract is the same.
-    unsafe { cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, CUstream::NULL) }
+    unsafe { device_to_host(dstHost, srcDevice, ByteCount, CUstream::NULL, true) }
 }
 
 pub(crate) unsafe fn cuMemcpyDtoHAsync_v2(
@@ -210,6 +259,17 @@ pub(crate) unsafe fn cuMemcpyDtoHAsync_v2(
     srcDevice: CUdeviceptr,
     ByteCount: usize,
     hStream: CUstream,
+) -> Result {
+    // SAFETY: the contract is the same.
+    unsafe { device_to_host(dstHost, srcDevice, ByteCount, hStream, false) }
+}
+
+unsafe fn device_to_host(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+    waits: bool,
 ) -> Result {
     let (session, _) = enter()?;
     let stream = stream_argument(session, hStream.0)?;
@@ -224,7 +284,7 @@ pub(crate) unsafe fn cuMemcpyDtoHAsync_v2(
     match session.allocations.find(destination).filter(|range| !range.is_host()) {
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
-        None => unsafe { to_host(session, dstHost.cast(), source, ByteCount, stream) },
+        None => unsafe { to_host(session, dstHost.cast(), source, ByteCount, stream, waits) },
     }
 }
 

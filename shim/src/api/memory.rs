@@ -80,11 +80,31 @@ pub(crate) unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> Result {
     post(op::cuMemFree_v2, |writer| writer.put(dptr))
 }
 
-/// Page-locked memory of `size` bytes. Over a socket it is ordinary memory: what matters to a guest is that copies from
-/// and to it are asynchronous, and those are carried either way.
+/// Page-locked memory of `size` bytes: from the arena where there is one, so that the device reads and writes it directly, at
+/// the same address. Over a socket it is ordinary memory: copies from and to it are carried either way.
 fn allocate_host(session: &Session, size: usize, flags: c_uint, context: u64, device: i32) -> Result<*mut c_void> {
-    let length = (size as u64).checked_next_multiple_of(PAGE).and_then(|length| usize::try_from(length).ok());
-    let length = length.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    let length = (size as u64).checked_next_multiple_of(PAGE).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    let address = match &session.arena {
+        Some(arena) => {
+            let address = arena.allocate(length).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+            let pinned = session.call(op::cuMemHostAlloc, |writer| {
+                writer.put(address);
+                writer.put(length);
+            });
+            if let Err(error) = pinned {
+                arena.free(address, length);
+                return Err(error);
+            }
+            std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("a host address"))
+        }
+        None => map_anonymous(length)?,
+    };
+    session.allocations.insert(Kind::Pinned, address.expose_provenance() as u64, size as u64, context, device, flags);
+    Ok(address)
+}
+
+fn map_anonymous(length: u64) -> Result<*mut c_void> {
+    let length = usize::try_from(length).map_err(|_| CUresult::ERROR_OUT_OF_MEMORY)?;
     // SAFETY: a fresh private mapping at an address of the kernel's choice.
     let address = unsafe {
         libc::mmap(
@@ -96,24 +116,28 @@ fn allocate_host(session: &Session, size: usize, flags: c_uint, context: u64, de
             0,
         )
     };
-    if address == libc::MAP_FAILED {
-        return Err(CUresult::ERROR_OUT_OF_MEMORY);
-    }
-    session.allocations.insert(Kind::Pinned, address.expose_provenance() as u64, size as u64, context, device, flags);
-    Ok(address)
+    if address == libc::MAP_FAILED { Err(CUresult::ERROR_OUT_OF_MEMORY) } else { Ok(address) }
 }
 
-fn unmap(range: &Allocation) {
-    let address = std::ptr::with_exposed_provenance_mut(usize::try_from(range.base).expect("a host address"));
+/// Gives host memory back that is taken out of the table; work that may still use it is over afterwards, as natively.
+fn free_host(session: &Session, range: &Allocation) -> Result {
     let length = range.size.next_multiple_of(PAGE);
-    // SAFETY: mapped by `allocate_host` with this length, and taken out of the table by the caller, so freed once.
+    if let Some(arena) = session.arena.as_ref().filter(|arena| arena.contains(range.base)) {
+        let freed = session.call(op::cuMemFreeHost, |writer| writer.put(range.base));
+        arena.free(range.base, length);
+        return freed.map(|_| ());
+    }
+    let synchronised = session.call(op::cuCtxSynchronize, |_| {});
+    let address = std::ptr::with_exposed_provenance_mut(usize::try_from(range.base).expect("a host address"));
+    // SAFETY: mapped by `map_anonymous` with this length, and taken out of the table by the caller, so freed once.
     unsafe { libc::munmap(address, usize::try_from(length).expect("a host size")) };
+    synchronised.map(|_| ())
 }
 
 /// Gives back the host memory among `ranges`, which a context took with it.
-pub(crate) fn release_host(_session: &Session, ranges: &[Allocation]) {
+pub(crate) fn release_host(session: &Session, ranges: &[Allocation]) {
     for range in ranges.iter().filter(|range| range.kind == Kind::Pinned) {
-        unmap(range);
+        let _ = free_host(session, range);
     }
 }
 
@@ -142,10 +166,7 @@ pub(crate) unsafe fn cuMemFreeHost(p: *mut c_void) -> Result {
     let base = p.expose_provenance() as u64;
     let range = session.allocations.remove(base, |range| range.kind == Kind::Pinned);
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    // Copies that are on their way still use the memory: natively, freeing it synchronises (measured).
-    let synchronised = if session.check().is_ok() { call(op::cuCtxSynchronize, |_| {}).map(|_| ()) } else { Ok(()) };
-    unmap(&range);
-    match synchronised {
+    match free_host(session, &range) {
         Err(error) if crate::call::is_sticky(error) => Err(error),
         _ => Ok(()),
     }
@@ -184,6 +205,10 @@ pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *m
     range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     if Flags != 0 || pdptr.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    if session.shares(address) {
+        // SAFETY: not null, and writable by the entry point's contract.
+        return unsafe { put(pdptr, address) };
     }
     // A kernel cannot reach the guest's memory over a socket; saying so beats a pointer that faults.
     crate::log::line(
@@ -229,7 +254,7 @@ impl Fill {
         if bytes > range.bytes_from(self.address) || !aligned || !pitch_holds {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        if range.is_host() {
+        if range.is_host() && !session.shares(self.address) {
             // The guest's own memory: the device cannot reach it over a socket, this thread can.
             call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
             self.fill_host();

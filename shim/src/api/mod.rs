@@ -13,6 +13,7 @@ mod memory;
 mod module;
 mod occupancy;
 mod pointer;
+mod staged;
 mod stream;
 
 pub(crate) use context::*;

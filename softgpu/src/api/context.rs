@@ -230,8 +230,7 @@ driver_fns! {
 
     /// Detaches from a context, destroying it when nobody else holds it.
     ready fn cuCtxDetach(context: CUcontext) {
-        context::named(context)?.detach();
-        Ok(())
+        context::named(context)?.detach()
     }
 
     /// The bank width of shared memory.

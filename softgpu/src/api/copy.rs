@@ -8,7 +8,7 @@ use super::{Answer, DefaultStream, driver_fns};
 use crate::device::allocation::{self, Allocation};
 use crate::device::context::{self, Active};
 use crate::device::stream::Stream;
-use pxos_protocol::types::{CUarray, CUcontext, CUdeviceptr, CUresult, CUstream};
+use pxos_protocol::types::{CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUresult, CUstream};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,94 +82,34 @@ driver_fns! {
 
     /// A rectangle.
     ready fn cuMemcpy2D_v2 / cuMemcpy2D_v2_ptds(copy: *const CUDA_MEMCPY2D) |default| {
-        let (copy, sides) = copy.read()?.resolve()?;
+        let (copy, sides) = rectangle(&copy.read()?)?;
         run(copy, sides, CUstream::NULL, default, true)
     }
 
     /// A rectangle, whatever its alignment.
     ready fn cuMemcpy2DUnaligned_v2 / cuMemcpy2DUnaligned_v2_ptds(copy: *const CUDA_MEMCPY2D) |default| {
-        let (copy, sides) = copy.read()?.resolve()?;
+        let (copy, sides) = rectangle(&copy.read()?)?;
         run(copy, sides, CUstream::NULL, default, true)
     }
 
     /// A rectangle, in a stream.
     ready fn cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz(copy: *const CUDA_MEMCPY2D, stream: CUstream) |default| {
-        let (copy, sides) = copy.read()?.resolve()?;
+        let (copy, sides) = rectangle(&copy.read()?)?;
         run(copy, sides, stream, default, false)
     }
 
     /// A box.
     ready fn cuMemcpy3D_v2 / cuMemcpy3D_v2_ptds(copy: *const CUDA_MEMCPY3D) |default| {
-        let (copy, sides) = copy.read()?.resolve()?;
+        let (copy, sides) = cuboid(&copy.read()?)?;
         run(copy, sides, CUstream::NULL, default, true)
     }
 
     /// A box, in a stream.
     ready fn cuMemcpy3DAsync_v2 / cuMemcpy3DAsync_v2_ptsz(copy: *const CUDA_MEMCPY3D, stream: CUstream) |default| {
-        let (copy, sides) = copy.read()?.resolve()?;
+        let (copy, sides) = cuboid(&copy.read()?)?;
         run(copy, sides, stream, default, false)
     }
 }
-
-/// `cuMemcpy2D`'s argument (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[expect(non_camel_case_types, missing_docs, reason = "the driver's own names, less their prefixes")]
-pub struct CUDA_MEMCPY2D {
-    pub src_x_in_bytes: usize,
-    pub src_y: usize,
-    pub src_memory_type: u32,
-    pub src_host: *const c_void,
-    pub src_device: CUdeviceptr,
-    pub src_array: CUarray,
-    pub src_pitch: usize,
-    pub dst_x_in_bytes: usize,
-    pub dst_y: usize,
-    pub dst_memory_type: u32,
-    pub dst_host: *mut c_void,
-    pub dst_device: CUdeviceptr,
-    pub dst_array: CUarray,
-    pub dst_pitch: usize,
-    pub width_in_bytes: usize,
-    pub height: usize,
-}
-
-/// `cuMemcpy3D`'s argument (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[expect(non_camel_case_types, missing_docs, reason = "the driver's own names, less their prefixes")]
-pub struct CUDA_MEMCPY3D {
-    pub src_x_in_bytes: usize,
-    pub src_y: usize,
-    pub src_z: usize,
-    pub src_lod: usize,
-    pub src_memory_type: u32,
-    pub src_host: *const c_void,
-    pub src_device: CUdeviceptr,
-    pub src_array: CUarray,
-    pub reserved0: *mut c_void,
-    pub src_pitch: usize,
-    pub src_height: usize,
-    pub dst_x_in_bytes: usize,
-    pub dst_y: usize,
-    pub dst_z: usize,
-    pub dst_lod: usize,
-    pub dst_memory_type: u32,
-    pub dst_host: *mut c_void,
-    pub dst_device: CUdeviceptr,
-    pub dst_array: CUarray,
-    pub reserved1: *mut c_void,
-    pub dst_pitch: usize,
-    pub dst_height: usize,
-    pub width_in_bytes: usize,
-    pub height: usize,
-    pub depth: usize,
-}
-
-const _: () = {
-    assert!(size_of::<CUDA_MEMCPY2D>() == 128);
-    assert!(size_of::<CUDA_MEMCPY3D>() == 200);
-};
 
 /// What each end of a copy must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,36 +179,32 @@ impl Grid {
     }
 }
 
-impl CUDA_MEMCPY2D {
-    fn resolve(&self) -> Answer<(Copy, Sides)> {
-        let src = (self.src_x_in_bytes, self.src_y, 0);
-        let dst = (self.dst_x_in_bytes, self.dst_y, 0);
-        let from =
-            Grid::resolve(self.src_memory_type, self.src_host.addr() as u64, self.src_device, src, self.src_pitch, 1)?;
-        let to =
-            Grid::resolve(self.dst_memory_type, self.dst_host.addr() as u64, self.dst_device, dst, self.dst_pitch, 1)?;
-        Copy::checked(to, from, self.width_in_bytes, self.height, 1)
-    }
+fn rectangle(given: &CUDA_MEMCPY2D) -> Answer<(Copy, Sides)> {
+    let src = (given.src_x_in_bytes, given.src_y, 0);
+    let dst = (given.dst_x_in_bytes, given.dst_y, 0);
+    let host = given.src_host.addr() as u64;
+    let from = Grid::resolve(given.src_memory_type, host, given.src_device, src, given.src_pitch, 1)?;
+    let host = given.dst_host.addr() as u64;
+    let to = Grid::resolve(given.dst_memory_type, host, given.dst_device, dst, given.dst_pitch, 1)?;
+    Copy::checked(to, from, given.width_in_bytes, given.height, 1)
 }
 
-impl CUDA_MEMCPY3D {
-    fn resolve(&self) -> Answer<(Copy, Sides)> {
-        if self.src_lod != 0 || self.dst_lod != 0 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        let src = (self.src_x_in_bytes, self.src_y, self.src_z);
-        let dst = (self.dst_x_in_bytes, self.dst_y, self.dst_z);
-        let host = self.src_host.addr() as u64;
-        let from =
-            Grid::resolve(self.src_memory_type, host, self.src_device, src, self.src_pitch, self.src_height)?;
-        let host = self.dst_host.addr() as u64;
-        let to = Grid::resolve(self.dst_memory_type, host, self.dst_device, dst, self.dst_pitch, self.dst_height)?;
-        let rows_fit = |rows: usize| self.depth <= 1 || rows >= self.height;
-        if !rows_fit(self.src_height) || !rows_fit(self.dst_height) {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        Copy::checked(to, from, self.width_in_bytes, self.height, self.depth)
+fn cuboid(given: &CUDA_MEMCPY3D) -> Answer<(Copy, Sides)> {
+    if given.src_lod != 0 || given.dst_lod != 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    let src = (given.src_x_in_bytes, given.src_y, given.src_z);
+    let dst = (given.dst_x_in_bytes, given.dst_y, given.dst_z);
+    let host = given.src_host.addr() as u64;
+    let from =
+        Grid::resolve(given.src_memory_type, host, given.src_device, src, given.src_pitch, given.src_height)?;
+    let host = given.dst_host.addr() as u64;
+    let to = Grid::resolve(given.dst_memory_type, host, given.dst_device, dst, given.dst_pitch, given.dst_height)?;
+    let rows_fit = |rows: usize| given.depth <= 1 || rows >= given.height;
+    if !rows_fit(given.src_height) || !rows_fit(given.dst_height) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    Copy::checked(to, from, given.width_in_bytes, given.height, given.depth)
 }
 
 impl Copy {

@@ -63,6 +63,10 @@ driver_fns! {
     ready fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) {
         let (start, end) = (live(start)?, live(end)?);
         check(&start)?;
+        if milliseconds.is_null() {
+            // Measured; the manual says invalid value.
+            return Err(CUresult::ERROR_INVALID_HANDLE);
+        }
         milliseconds.put(start.elapsed(&end)?)
     }
 
@@ -70,6 +74,10 @@ driver_fns! {
     ready fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) {
         let (start, end) = (live(start)?, live(end)?);
         check(&start)?;
+        if milliseconds.is_null() {
+            // Measured; the manual says invalid value.
+            return Err(CUresult::ERROR_INVALID_HANDLE);
+        }
         milliseconds.put(start.elapsed(&end)?)
     }
 

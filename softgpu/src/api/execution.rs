@@ -27,7 +27,7 @@ driver_fns! {
         context::current()?;
         let function = live(function)?;
         let module = loaded(&function)?;
-        let change = change(&module.code.program.kernels[function.index], attribute, value)?;
+        let change = change(&module.code.program.kernels()[function.index], attribute, value)?;
         function.set(&module, change);
         Ok(())
     }
@@ -63,7 +63,7 @@ driver_fns! {
     ready fn cuFuncGetParamInfo(function: CUfunction, index: usize, offset: *mut usize, size: *mut usize) {
         let function = live(function)?;
         let module = loaded(&function)?;
-        give_parameter(&module.code.program.kernels[function.index], index, offset, size)
+        give_parameter(&module.code.program.kernels()[function.index], index, offset, size)
     }
 
     /// Whether a function's code is on the device: always.
@@ -158,7 +158,7 @@ const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: CUfunction_attribute = 14;
 const CLUSTER_SCHEDULING_POLICY_PREFERENCE: CUfunction_attribute = 15;
 
 fn live(function: CUfunction) -> Answer<Arc<Function>> {
-    Ok(Arc::clone(&*FUNCTIONS.get(function)?))
+    FUNCTIONS.get(function)
 }
 
 fn loaded(function: &Function) -> Answer<Arc<Module>> {
@@ -172,7 +172,7 @@ pub(crate) fn attribute(
     settings: &Settings,
     attribute: CUfunction_attribute,
 ) -> Answer<c_int> {
-    let kernel = &code.program.kernels[index];
+    let kernel = &code.program.kernels()[index];
     let small = |number: u64| c_int::try_from(number).unwrap_or(c_int::MAX);
     Ok(match attribute {
         MAX_THREADS_PER_BLOCK => small(kernel::max_threads(kernel).into()),

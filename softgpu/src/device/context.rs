@@ -9,13 +9,14 @@ use super::marker::Marker;
 use super::module::Module;
 use super::stream::{FaultCell, Kind, Stream, Streams, Turn, Work, in_callback};
 use super::table::Table;
-use super::{Device, allocation, event, module, stream};
+use super::{Device, allocation, event, module, platform, stream};
 use crate::api::DefaultStream;
 use pxos_protocol::types::{
     CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUlibrary, CUresult, CUstream,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
@@ -212,16 +213,22 @@ impl Context {
         *lock(&self.uses) += 1;
     }
 
-    /// Detaches from a context; the last time, a created one is destroyed. A primary one stays (measured).
-    pub(crate) fn detach(&self) {
-        let mut uses = lock(&self.uses);
-        let last = if self.is_primary { false } else { *uses <= 1 };
-        if !last {
-            *uses = uses.saturating_sub(u32::from(!self.is_primary));
-            return;
+    /// Detaches from a context; the last time, it is destroyed, or released if it is a primary one (measured).
+    ///
+    /// # Errors
+    /// As for [`Context::release`].
+    pub(crate) fn detach(&self) -> Result<(), CUresult> {
+        if self.is_primary {
+            return self.release();
         }
+        let mut uses = lock(&self.uses);
+        *uses = uses.saturating_sub(1);
+        let last = *uses == 0;
         drop(uses);
-        self.destroy();
+        if last {
+            self.destroy();
+        }
+        Ok(())
     }
 
     /// Destroys a created context: its handle dies, and it leaves the top of the calling thread's stack.
@@ -230,9 +237,7 @@ impl Context {
             return;
         }
         self.deactivate();
-        STACK.with_borrow_mut(|stack| {
-            stack.pop_if(|top| top.handle == self.handle);
-        });
+        OWN.with(|own| own.stack.borrow_mut().pop_if(|top| top.handle == self.handle));
     }
 }
 
@@ -302,14 +307,16 @@ impl Active {
 
     /// The calling thread's default stream, made when first asked for.
     fn per_thread(&self) -> Arc<Stream> {
-        PER_THREAD.with_borrow_mut(|own| {
-            if let Some(stream) = own.0.iter().find(|stream| stream.life == self.life) {
+        tidy_at_exit();
+        OWN.with(|own| {
+            let mut streams = own.streams.borrow_mut();
+            if let Some(stream) = streams.iter().find(|stream| stream.life == self.life) {
                 return Arc::clone(stream);
             }
-            own.0.retain(|stream| stream.owner.strong_count() > 0);
+            streams.retain(|stream| stream.owner.strong_count() > 0);
             let stream = Arc::new(self.new_stream(CU_STREAM_PER_THREAD, Kind::PerThread, 0));
             lock(&self.streams).others.push(Arc::clone(&stream));
-            own.0.push(Arc::clone(&stream));
+            streams.push(Arc::clone(&stream));
             stream
         })
     }
@@ -432,23 +439,46 @@ unsafe extern "C" {
     static stdout: *mut libc::FILE;
 }
 
-thread_local! {
+/// What belongs to a thread. Without a destructor, because the runtime calls the driver from exit handlers, which run
+/// when the main thread's locals with destructors are gone; [`Tidy`] empties it for the other threads.
+struct Own {
     /// The contexts pushed by this thread, the current one last.
-    static STACK: RefCell<Vec<Arc<Context>>> = const { RefCell::new(Vec::new()) };
-    static PER_THREAD: RefCell<OwnStreams> = const { RefCell::new(OwnStreams(Vec::new())) };
+    stack: RefCell<Vec<Arc<Context>>>,
+    /// The thread's default streams, one per context.
+    streams: RefCell<Vec<Arc<Stream>>>,
 }
 
-/// The calling thread's default streams, one per context; they go with the thread.
-struct OwnStreams(Vec<Arc<Stream>>);
+struct Tidy;
 
-impl Drop for OwnStreams {
+thread_local! {
+    static OWN: ManuallyDrop<Own> = const {
+        ManuallyDrop::new(Own { stack: RefCell::new(Vec::new()), streams: RefCell::new(Vec::new()) })
+    };
+    static TIDY: Tidy = const { Tidy };
+}
+
+/// Has this thread's own things given back when it ends.
+fn tidy_at_exit() {
+    // A thread that is ending already keeps what it takes from here on; that is a few bytes.
+    let _ = TIDY.try_with(|_| ());
+}
+
+impl Drop for Tidy {
     fn drop(&mut self) {
-        for stream in self.0.drain(..) {
-            if let Some(owner) = stream.owner.upgrade() {
-                stream.wait();
-                lock(&owner.streams).others.retain(|other| !Arc::ptr_eq(other, &stream));
-            }
+        // SAFETY: both calls only ask for numbers.
+        let is_main = unsafe { libc::gettid() == libc::getpid() };
+        if is_main || platform().is_err() {
+            return;
         }
+        OWN.with(|own| {
+            own.stack.take();
+            for stream in own.streams.take() {
+                if let Some(owner) = stream.owner.upgrade() {
+                    stream.wait();
+                    lock(&owner.streams).others.retain(|other| !Arc::ptr_eq(other, &stream));
+                }
+            }
+        });
     }
 }
 
@@ -462,24 +492,23 @@ pub(crate) fn named(handle: CUcontext) -> Result<Arc<Context>, CUresult> {
 
 /// The calling thread's current context, active or not.
 pub(crate) fn top() -> Option<Arc<Context>> {
-    STACK.try_with(|stack| stack.borrow().last().cloned()).ok().flatten()
+    OWN.with(|own| own.stack.borrow().last().cloned())
 }
 
 /// The handle of the calling thread's current context; null for none.
 pub(crate) fn top_handle() -> CUcontext {
-    STACK
-        .try_with(|stack| stack.borrow().last().map_or(CUcontext::NULL, |context| context.handle))
-        .unwrap_or(CUcontext::NULL)
+    OWN.with(|own| own.stack.borrow().last().map_or(CUcontext::NULL, |context| context.handle))
 }
 
 /// Makes a context the current one on top of the others.
 pub(crate) fn push(context: Arc<Context>) {
-    STACK.with_borrow_mut(|stack| stack.push(context));
+    tidy_at_exit();
+    OWN.with(|own| own.stack.borrow_mut().push(context));
 }
 
 /// Takes the current context off the stack.
 pub(crate) fn pop() -> Option<Arc<Context>> {
-    STACK.with_borrow_mut(Vec::pop)
+    OWN.with(|own| own.stack.borrow_mut().pop())
 }
 
 /// The resources of the current context, whether or not a fault has struck it.

@@ -11,7 +11,7 @@ use super::table::Table;
 use crate::exec::{self, Fault, FaultKind, Host, Kernel, Launch};
 use pxos_protocol::types::{CUdevice, CUfunction, CUkernel, CUlibrary, CUresult, Handle};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// What an application sets of a function or kernel.
 #[derive(Debug, Clone, Copy)]
@@ -68,14 +68,16 @@ pub(crate) struct Library {
     pub(crate) code: Result<Arc<Code>, CUresult>,
     /// Its kernels, in the code's order.
     pub(crate) kernels: Vec<Arc<LibraryKernel>>,
+    /// Where its managed variables are; placed when first needed.
+    managed: OnceLock<Vec<Option<u64>>>,
 }
 
 /// Every function of the process.
-pub(crate) static FUNCTIONS: Table<CUfunction, Arc<Function>> = Table::new();
+pub(crate) static FUNCTIONS: Table<CUfunction, Function> = Table::new();
 /// Every library of the process.
-pub(crate) static LIBRARIES: Table<CUlibrary, Arc<Library>> = Table::new();
+pub(crate) static LIBRARIES: Table<CUlibrary, Library> = Table::new();
 /// Every kernel of the process.
-pub(crate) static KERNELS: Table<CUkernel, Arc<LibraryKernel>> = Table::new();
+pub(crate) static KERNELS: Table<CUkernel, LibraryKernel> = Table::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -87,10 +89,13 @@ impl Function {
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
     pub(crate) fn create(module: &Arc<Module>, index: usize) -> Result<Arc<Self>, CUresult> {
-        let (_, function) = FUNCTIONS.insert_with(|handle| {
-            Arc::new(Self { handle, module: Arc::downgrade(module), index, settings: Mutex::new(None) })
+        let (_, function) = FUNCTIONS.insert_with(|handle| Self {
+            handle,
+            module: Arc::downgrade(module),
+            index,
+            settings: Mutex::new(None),
         })?;
-        Ok(Arc::clone(&function))
+        Ok(function)
     }
 
     fn settings(&self, module: &Module) -> Settings {
@@ -131,20 +136,42 @@ impl Library {
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
     pub(crate) fn create(code: Result<Arc<Code>, CUresult>) -> Result<CUlibrary, CUresult> {
-        let count = code.as_ref().map_or(0, |code| code.program.kernels.len());
-        let (handle, _) = LIBRARIES.insert_with(|handle| {
+        let count = code.as_ref().map_or(0, |code| code.program.kernels().len());
+        let (handle, _) = LIBRARIES.insert_shared_with(|handle| {
             Arc::new_cyclic(|library| {
                 let kernel = |index| {
                     let make = |handle| {
                         let settings = Mutex::default();
-                        Arc::new(LibraryKernel { handle, library: Weak::clone(library), index, settings })
+                        LibraryKernel { handle, library: Weak::clone(library), index, settings }
                     };
-                    KERNELS.insert_with(make).ok().map(|(_, kernel)| Arc::clone(&kernel))
+                    KERNELS.insert_with(make).ok().map(|(_, kernel)| kernel)
                 };
-                Self { handle, code, kernels: (0..count).filter_map(kernel).collect() }
+                Self { handle, code, kernels: (0..count).filter_map(kernel).collect(), managed: OnceLock::new() }
             })
         })?;
         Ok(handle)
+    }
+
+    /// Where its managed variables are, as the program numbers its variables.
+    ///
+    /// # Errors
+    /// What is wrong with the code, or what placing them fails with.
+    pub(crate) fn managed(&self) -> Result<&[Option<u64>], CUresult> {
+        static PLACING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = lock(&PLACING);
+        if let Some(placed) = self.managed.get() {
+            return Ok(placed);
+        }
+        let placed = module::place_managed(&self.code.as_ref().map_err(|error| *error)?.program)?;
+        Ok(self.managed.get_or_init(|| placed))
+    }
+
+    /// Frees its managed variables. The caller has waited for the work that uses them.
+    pub(crate) fn free_managed(&self) {
+        let placed = self.managed.get().into_iter().flatten().flatten();
+        for held in placed.filter_map(|address| super::allocation::starting_at(*address)) {
+            crate::api::memory::give_back(&held);
+        }
     }
 
     /// Its module in a context, made when first asked for.
@@ -153,11 +180,12 @@ impl Library {
     /// What is wrong with the code, or what loading it fails with.
     pub(crate) fn module(&self, active: &Arc<Active>) -> Result<Arc<Module>, CUresult> {
         let code = self.code.clone()?;
+        let managed = self.managed()?;
         let mut modules = lock(&active.libraries);
         if let Some(module) = modules.get(&self.handle) {
             return Ok(Arc::clone(module));
         }
-        let module = module::load(active, code, self.handle)?;
+        let module = module::load(active, code, self.handle, managed)?;
         modules.insert(self.handle, Arc::clone(&module));
         Ok(module)
     }
@@ -222,7 +250,7 @@ const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
 impl Target {
     /// The kernel.
     pub(crate) fn kernel(&self) -> &Kernel {
-        &self.module.code.program.kernels[self.index]
+        &self.module.code.program.kernels()[self.index]
     }
 
     /// The most threads of a block: `.maxntid` where there is one.
@@ -324,6 +352,10 @@ impl Host for KernelHost<'_> {
         if lock(&self.active.heap).remove(&address).is_some() {
             self.active.device.memory.free(address);
         }
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.active.device.multiprocessors.unsigned_abs()
     }
 
     fn stack_limit(&self) -> u32 {

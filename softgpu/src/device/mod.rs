@@ -149,6 +149,9 @@ pub(crate) fn initialise() -> Result<&'static Platform, CUresult> {
         }
     }
     let platform = platform()?;
+    if let Some(threads) = std::env::var("PXSOFT_THREADS").ok().and_then(|text| text.trim().parse::<usize>().ok()) {
+        crate::exec::set_helpers(threads.saturating_sub(1));
+    }
     // The primary contexts and pools refer to their device, so they are made after it; whoever comes first does it.
     for device in &platform.devices {
         device.primary.get_or_init(|| Context::primary(device));

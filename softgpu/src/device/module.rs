@@ -26,18 +26,18 @@ impl Code {
     /// Wraps a compiled program.
     pub(crate) fn new(program: Program, ptx_version: i32) -> Self {
         let c_string = |name: &str| std::ffi::CString::new(name).unwrap_or_default();
-        let names = program.kernels.iter().map(|kernel| c_string(&kernel.name)).collect();
+        let names = program.kernels().iter().map(|kernel| c_string(&kernel.name)).collect();
         Self { program: Arc::new(program), ptx_version, names }
     }
 
     /// The index of a kernel.
     pub(crate) fn kernel(&self, name: &str) -> Option<usize> {
-        self.program.kernels.iter().position(|kernel| kernel.name == name)
+        self.program.kernels().iter().position(|kernel| kernel.name == name)
     }
 
     /// Bytes of constant memory.
     pub(crate) fn constant_bytes(&self) -> u64 {
-        let constants = self.program.globals.iter().filter(|global| global.space == GlobalSpace::Const);
+        let constants = self.program.globals().iter().filter(|global| global.space == GlobalSpace::Const);
         constants.map(|global| global.size).sum()
     }
 }
@@ -62,15 +62,21 @@ pub(crate) struct Module {
 }
 
 /// Every module of the process.
-pub(crate) static MODULES: Table<CUmodule, Arc<Module>> = Table::new();
+pub(crate) static MODULES: Table<CUmodule, Module> = Table::new();
 
-/// Loads code into a context: places its variables and writes their initial values.
+/// Loads code into a context: places its variables and writes their initial values. Managed variables of a library
+/// are in place already, the same for all contexts.
 ///
 /// # Errors
-/// `CUDA_ERROR_OUT_OF_MEMORY`; `CUDA_ERROR_NOT_FOUND`-like damage cannot occur, since compilation checked the names.
-pub(crate) fn load(active: &Arc<Active>, code: Arc<Code>, library: CUlibrary) -> Result<Arc<Module>, CUresult> {
-    let symbols = place(active, &code.program)?;
-    let (_, module) = MODULES.insert_with(|handle| {
+/// `CUDA_ERROR_OUT_OF_MEMORY`.
+pub(crate) fn load(
+    active: &Arc<Active>,
+    code: Arc<Code>,
+    library: CUlibrary,
+    managed: &[Option<u64>],
+) -> Result<Arc<Module>, CUresult> {
+    let symbols = place(active, &code.program, managed)?;
+    let (_, module) = MODULES.insert_shared_with(|handle| {
         Arc::new_cyclic(|this| Module {
             handle,
             life: active.life,
@@ -82,7 +88,7 @@ pub(crate) fn load(active: &Arc<Active>, code: Arc<Code>, library: CUlibrary) ->
             this: Weak::clone(this),
         })
     })?;
-    Ok(Arc::clone(&module))
+    Ok(module)
 }
 
 /// Ends a module: its functions, its variables and its handle. The caller has waited for the work that uses it.
@@ -93,10 +99,9 @@ pub(crate) fn unload(module: &Module) {
             super::kernel::FUNCTIONS.remove(function.handle);
         }
     }
-    for address in module.symbols.iter() {
-        if let Some(held) = allocation::starting_at(*address) {
-            crate::api::memory::give_back(&held);
-        }
+    let own = |held: &Arc<allocation::Allocation>| held.life == module.life;
+    for held in module.symbols.iter().filter_map(|address| allocation::starting_at(*address)).filter(own) {
+        crate::api::memory::give_back(&held);
     }
 }
 
@@ -116,7 +121,7 @@ impl Module {
             return Ok(functions);
         }
         let module = self.this.upgrade().ok_or(CUresult::ERROR_INVALID_HANDLE)?;
-        let count = self.code.program.kernels.len();
+        let count = self.code.program.kernels().len();
         let made = (0..count).map(|index| Function::create(&module, index)).collect::<Result<Vec<_>, _>>()?;
         let made = self.functions.get_or_init(|| made);
         Ok(made)
@@ -124,22 +129,27 @@ impl Module {
 
     /// Address and length of a variable.
     pub(crate) fn global(&self, name: &str) -> Option<(u64, u64)> {
-        let index = self.code.program.globals.iter().position(|global| global.name == name)?;
-        Some((*self.symbols.get(index)?, self.code.program.globals[index].size))
+        let index = self.code.program.globals().iter().position(|global| global.name == name)?;
+        Some((*self.symbols.get(index)?, self.code.program.globals()[index].size))
     }
 }
 
-/// Places a program's variables in a context's device memory.
-fn place(active: &Arc<Active>, program: &Program) -> Result<Arc<[u64]>, CUresult> {
-    let globals = &program.globals;
+/// Places a program's variables in a context's device memory, but for those that have a place.
+fn place(active: &Arc<Active>, program: &Program, managed: &[Option<u64>]) -> Result<Arc<[u64]>, CUresult> {
+    let globals = program.globals();
     let mut symbols = Vec::with_capacity(globals.len());
-    for global in globals {
+    for (index, global) in globals.iter().enumerate() {
+        if let Some(placed) = managed.get(index).copied().flatten() {
+            symbols.push(placed);
+            continue;
+        }
+        let origin = if global.managed { Origin::Managed(1) } else { Origin::Module };
         // An empty variable has an address of its own too.
-        let address = crate::api::memory::allocate(active, global.size.max(1), Origin::Module);
-        match address {
+        match crate::api::memory::allocate(active, global.size.max(1), origin) {
             Ok(address) => symbols.push(address),
             Err(error) => {
-                for held in symbols.iter().filter_map(|address| allocation::starting_at(*address)) {
+                let fresh = |address: &&u64| !managed.contains(&Some(**address));
+                for held in symbols.iter().filter(fresh).filter_map(|address| allocation::starting_at(*address)) {
                     crate::api::memory::give_back(&held);
                 }
                 return Err(error);
@@ -147,14 +157,35 @@ fn place(active: &Arc<Active>, program: &Program) -> Result<Arc<[u64]>, CUresult
         }
     }
     let memory = &active.device.memory;
-    for (global, address) in globals.iter().zip(&symbols) {
-        let size = usize::try_from(global.size).map_err(|_| CUresult::ERROR_OUT_OF_MEMORY)?;
-        let mut image = global.init.clone();
-        image.resize(size, 0);
-        for relocation in &global.relocations {
-            relocation.apply(&mut image, &symbols);
+    for (index, (global, address)) in globals.iter().zip(&symbols).enumerate() {
+        if managed.get(index).copied().flatten().is_none() {
+            let image = program.initial(global, &symbols);
+            memory.write(*address, &image).map_err(|_| CUresult::ERROR_UNKNOWN)?;
         }
-        memory.write(*address, &image).map_err(|_| CUresult::ERROR_UNKNOWN)?;
     }
     Ok(symbols.into())
+}
+
+/// Places the managed variables of a library, which belong to no context; `None` for the others.
+///
+/// # Errors
+/// `CUDA_ERROR_OUT_OF_MEMORY`; `CUDA_ERROR_NOT_SUPPORTED` for one whose initial value is the address of a variable that
+/// every context has its own of.
+pub(crate) fn place_managed(program: &Program) -> Result<Vec<Option<u64>>, CUresult> {
+    let globals = program.globals();
+    let mut placed = vec![None; globals.len()];
+    for (global, place) in globals.iter().zip(&mut placed).filter(|(global, _)| global.managed) {
+        *place = Some(crate::api::memory::allocate_managed(global.size.max(1))?);
+    }
+    let symbols: Vec<u64> = placed.iter().map(|place| place.unwrap_or(0)).collect();
+    for (global, address) in globals.iter().zip(&placed) {
+        let Some(address) = address else { continue };
+        if global.relocations.iter().any(|relocation| symbols[relocation.target] == 0) {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        let image = program.initial(global, &symbols);
+        let memory = &super::platform()?.device(0)?.memory;
+        memory.write(*address, &image).map_err(|_| CUresult::ERROR_UNKNOWN)?;
+    }
+    Ok(placed)
 }

@@ -99,7 +99,7 @@ impl Pool {
     /// Gives back reserved memory down to a size, as far as it is not in use.
     pub(crate) fn trim(&self, keep: u64) {
         let mut account = self.account();
-        let needed = account.used.max(keep).next_multiple_of(PORTION);
+        let needed = account.used.max(keep).checked_next_multiple_of(PORTION).unwrap_or(u64::MAX);
         account.reserved = account.reserved.min(needed);
     }
 

@@ -221,11 +221,8 @@ impl Job {
         for marker in &self.after {
             marker.wait();
         }
-        let work = std::panic::AssertUnwindSafe(self.work);
-        let done = std::panic::catch_unwind(move || {
-            let std::panic::AssertUnwindSafe(work) = work;
-            work(fault.now())
-        });
+        let work = self.work;
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || work(fault.now())));
         if let Err(error) = done.unwrap_or(Err(CUresult::ERROR_UNKNOWN)) {
             fault.note(error);
         }

@@ -42,6 +42,14 @@ impl<H: Handle, T> Table<H, T> {
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` when all slots are taken.
     pub(crate) fn insert_with(&self, make: impl FnOnce(H) -> T) -> Result<(H, Arc<T>), CUresult> {
+        self.insert_shared_with(|handle| Arc::new(make(handle)))
+    }
+
+    /// Adds an object that knows its own handle and refers to itself.
+    ///
+    /// # Errors
+    /// As for [`Table::insert_with`].
+    pub(crate) fn insert_shared_with(&self, make: impl FnOnce(H) -> Arc<T>) -> Result<(H, Arc<T>), CUresult> {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let index = match slots.free.pop() {
             Some(index) => index,
@@ -55,7 +63,7 @@ impl<H: Handle, T> Table<H, T> {
         let handle = H::from_raw(
             TAG << 44 | u64::from(H::KIND as u8) << 40 | u64::from(entry.generation) << 24 | index as u64,
         );
-        let object = Arc::new(make(handle));
+        let object = make(handle);
         entry.object = Some(Arc::clone(&object));
         Ok((handle, object))
     }

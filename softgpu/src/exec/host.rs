@@ -16,6 +16,11 @@ pub trait Host: Sync {
         false
     }
 
+    /// Multiprocessors that the device claims to have, for `%nsmid` and `%smid`.
+    fn multiprocessors(&self) -> u32 {
+        16
+    }
+
     /// Most bytes of stack that one thread may use for calls and local variables (`CU_LIMIT_STACK_SIZE`
     /// rounded generously: a CPU frame is not a GPU frame).
     fn stack_limit(&self) -> u32 {

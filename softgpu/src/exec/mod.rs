@@ -9,6 +9,7 @@
 mod atomic_ops;
 mod aux;
 mod block;
+mod builtins;
 mod fault;
 mod host;
 pub mod launch;
@@ -16,6 +17,7 @@ mod link;
 mod lower;
 mod memory_ops;
 mod op;
+mod pool;
 pub mod program;
 mod registers;
 mod special;
@@ -24,6 +26,7 @@ mod warp;
 pub use fault::{Fault, FaultKind};
 pub use host::Host;
 pub use launch::{Launch, LaunchReport, run};
+pub use pool::set_helpers;
 pub use program::{Global, GlobalSpace, Kernel, KernelParam, LoadError, Program, Relocation};
 
 /// Lanes of a warp.
@@ -40,3 +43,6 @@ pub const PARAM_WINDOW: u64 = WINDOWS + (2 << 40);
 pub const CODE_WINDOW: u64 = WINDOWS + (3 << 40);
 /// Bytes of each window.
 pub const WINDOW_BYTES: u64 = 1 << 32;
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,8 @@ pub(super) struct Cx<'a> {
     pub(super) live: Mask,
     /// Lanes whose carry flag is set.
     pub(super) carry: Mask,
+    /// Looks at memory that others may change, since the warp's turn began.
+    pub(super) polls: u32,
     pub(super) phase: Phase,
     /// Lanes taking part in the exchange.
     pub(super) participants: Mask,

@@ -9,7 +9,7 @@ use super::op::Inst;
 use super::registers::{self, Sizes};
 use super::special::Value;
 use super::CODE_WINDOW;
-use crate::ptx::ast::{self, Init, Linkage, Module, Number, Space, Variable};
+use crate::ptx::ast::{self, Init, Linkage, Number, Space, Variable};
 use crate::ptx::{self, PtxError, Ty};
 
 /// Why a module could not be loaded: line, column and message.
@@ -167,14 +167,14 @@ impl Program {
     /// # Errors
     /// The first thing that is not PTX, or that the engine does not support, with its place.
     pub fn compile(ptx: &str) -> Result<Self, LoadError> {
-        Self::link(&[ptx])
+        Self::compile_all(&[ptx])
     }
 
     /// Loads several PTX texts that refer to each other.
     ///
     /// # Errors
     /// As [`Program::compile`], with the place within the text at fault; also names that are defined twice or not at all.
-    pub fn link(texts: &[&str]) -> Result<Self, LoadError> {
+    pub fn compile_all(texts: &[&str]) -> Result<Self, LoadError> {
         let modules = texts.iter().map(|text| ptx::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut unit = Unit::new(&modules)?;
         let mut lowered = Vec::new();
@@ -206,6 +206,26 @@ impl Program {
             program.globals.push(global(&unit, definition)?);
         }
         Ok(program)
+    }
+
+    /// Kernels in text order.
+    pub fn kernels(&self) -> &[Kernel] {
+        &self.kernels
+    }
+
+    /// Module variables that need device memory, in text order.
+    pub fn globals(&self) -> &[Global] {
+        &self.globals
+    }
+
+    /// The whole initial contents of a variable, given the address of every variable.
+    pub fn initial(&self, global: &Global, symbols: &[u64]) -> Vec<u8> {
+        let mut bytes = global.init.clone();
+        bytes.resize(usize::try_from(global.size).expect("variables fit into memory"), 0);
+        for relocation in &global.relocations {
+            relocation.apply(&mut bytes, symbols);
+        }
+        bytes
     }
 
     /// The index of a kernel.
@@ -381,12 +401,12 @@ fn initialise(
     global: &mut Global,
 ) -> Result<(), LoadError> {
     let variable = &definition.variable;
-    let fail = |line: u32, column: u32, text: String| Err(PtxError::new(line, column, text));
+    let fail = |line: u32, column: u32, text: String| PtxError::new(line, column, text);
     let ty = variable.ty;
     let each = u64::from(ty.bytes());
     let room = |at: u64, global: &mut Global| {
         if at + each > definition.bytes {
-            return fail(variable.line, variable.column, format!("{} has too many initial values", variable.name));
+            return Err(fail(variable.line, variable.column, format!("{} has too many initial values", variable.name)));
         }
         let end = usize::try_from(at + each).unwrap_or(usize::MAX);
         if global.init.len() < end {
@@ -441,8 +461,8 @@ fn initialise(
                     let bytes = bytes as usize;
                     global.init[start..start + bytes].copy_from_slice(&address.to_le_bytes()[..bytes]);
                 }
-                Some(_) => return fail(*line, *column, format!("{name} has no address that is fixed when loading")),
-                None => return fail(*line, *column, format!("{name} is not defined")),
+                Some(_) => return Err(fail(*line, *column, format!("{name} has no address that is fixed when loading"))),
+                None => return Err(fail(*line, *column, format!("{name} is not defined"))),
             }
             *at += each;
         }

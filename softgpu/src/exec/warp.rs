@@ -234,14 +234,13 @@ impl Warp {
             if self.groups.is_empty() {
                 break WarpState::Done;
             }
-            self.wake(cx);
-            let Some(at) = self.select(polled) else {
-                match self.converge(cx) {
-                    Ok(true) => continue,
-                    Ok(false) => break WarpState::Blocked,
-                    Err(()) => break WarpState::Fault,
+            if self.groups.iter().any(|group| group.state != State::Ready) {
+                self.wake(cx);
+                if self.converge(cx).is_err() {
+                    break WarpState::Fault;
                 }
-            };
+            }
+            let Some(at) = self.select(polled) else { break WarpState::Blocked };
             if left == 0 {
                 break if polled { WarpState::Polling } else { WarpState::Ready };
             }
@@ -350,7 +349,7 @@ impl Warp {
     fn run_group(&mut self, job: &Job<'_>, cx: &mut Cx<'_>, mut group: Group, slice: u32) -> (u32, bool) {
         self.enter(cx, group.bases);
         let alone = self.groups.is_empty();
-        let meeting = if alone { u32::MAX } else { self.meeting_point(&group) };
+        let mut meeting = if alone { u32::MAX } else { self.meeting_point(&group) };
         let code = &job.program.code[..];
         let mut used = 0;
         let mask = group.mask;
@@ -378,8 +377,17 @@ impl Warp {
             let flow = unsafe { (inst.run)(cx, inst, lanes) };
             match flow {
                 Flow::Next => pc += 1,
-                Flow::Branch if lanes == mask && alone => {
+                Flow::Branch if lanes == mask => {
+                    let back = inst.imm as u32 <= pc;
                     pc = inst.imm as u32;
+                    if !alone {
+                        group.pc = pc;
+                        if !back {
+                            // Others may be behind now.
+                            break Ok(());
+                        }
+                        meeting = self.meeting_point(&group);
+                    }
                 }
                 Flow::Fault => break Err(inst),
                 _ => {
@@ -633,9 +641,12 @@ impl Warp {
         self.stride = stride;
     }
 
-    /// Executes an instruction that lanes have been waiting for each other at, if all are there. True when
-    /// something has been done, an error after a fault.
-    fn converge(&mut self, cx: &mut Cx<'_>) -> Result<bool, ()> {
+    /// Executes an instruction that lanes have been waiting for each other at, if all are there. An error after
+    /// a fault.
+    fn converge(&mut self, cx: &mut Cx<'_>) -> Result<(), ()> {
+        if !self.groups.iter().any(|group| matches!(group.state, State::Converge { .. })) {
+            return Ok(());
+        }
         self.merge();
         for at in 0..self.groups.len() {
             let State::Converge { need } = self.groups[at].state else { continue };
@@ -656,6 +667,7 @@ impl Warp {
             cx.participants = present;
             let phases: &[Phase] =
                 if matching.len() == 1 { &[Phase::Whole] } else { &[Phase::Collect, Phase::Finish] };
+            cx.votes = 0;
             for phase in phases {
                 cx.phase = *phase;
                 for at in &matching {
@@ -677,8 +689,7 @@ impl Warp {
                 self.groups[at].pc += 1;
                 self.groups[at].state = State::Ready;
             }
-            return Ok(true);
         }
-        Ok(false)
+        Ok(())
     }
 }

@@ -270,32 +270,32 @@ fn nan_as_int<T: Int>(double: bool) -> T {
     T::from_bits(if double || T::BITS == 64 { 1 << (T::BITS - 1) } else { 0 })
 }
 
-/// Clamps an integral `f64` to the range of `T`; NaN gives zero.
-#[inline(always)]
-fn clamp_to_int<T: Int>(a: f64) -> T {
-    // `as` clamps to the range of the type it names; from there every narrower range is compared exactly.
-    match (T::SIGNED, T::BITS) {
-        (true, 64) => T::from_bits(a as i64 as u64),
-        (false, 64) => T::from_bits(a as u64),
-        (true, 32) => T::from_bits(a as i32 as u64),
-        (false, 32) => T::from_bits(u64::from(a as u32)),
-        (true, 16) => T::from_bits(a as i16 as u64),
-        (false, 16) => T::from_bits(u64::from(a as u16)),
-        (true, _) => T::from_bits(a as i8 as u64),
-        (false, _) => T::from_bits(u64::from(a as u8)),
-    }
+/// Clamps an integral `f32` or `f64` to the range of `T`: `as` clamps to the range of the type it names.
+macro_rules! clamp_to_int {
+    ($t:ty, $a:expr) => {
+        match (<$t>::SIGNED, <$t>::BITS) {
+            (true, 64) => <$t>::from_bits($a as i64 as u64),
+            (false, 64) => <$t>::from_bits($a as u64),
+            (true, 32) => <$t>::from_bits($a as i32 as u64),
+            (false, 32) => <$t>::from_bits(u64::from($a as u32)),
+            (true, 16) => <$t>::from_bits($a as i16 as u64),
+            (false, 16) => <$t>::from_bits(u64::from($a as u16)),
+            (true, _) => <$t>::from_bits($a as i8 as u64),
+            (false, _) => <$t>::from_bits(u64::from($a as u8)),
+        }
+    };
 }
 
 /// `cvt.{rni,rzi,rmi,rpi}.<int>.f32` (PTX ISA, "cvt"); apply `.ftz` to `a` first.
 #[inline(always)]
 pub fn f32_to_int<T: Int>(a: f32, round: Round) -> T {
-    if a.is_nan() { nan_as_int(false) } else { clamp_to_int(f64::from(integral_f32(a, round))) }
+    if a.is_nan() { nan_as_int(false) } else { clamp_to_int!(T, integral_f32(a, round)) }
 }
 
 /// `cvt.{rni,rzi,rmi,rpi}.<int>.f64` (PTX ISA, "cvt").
 #[inline(always)]
 pub fn f64_to_int<T: Int>(a: f64, round: Round) -> T {
-    if a.is_nan() { nan_as_int(true) } else { clamp_to_int(integral_f64(a, round)) }
+    if a.is_nan() { nan_as_int(true) } else { clamp_to_int!(T, integral_f64(a, round)) }
 }
 
 /// `cvt.{rn,rz,rm,rp}.f32.<int>` (PTX ISA, "cvt").

@@ -67,7 +67,8 @@ impl Half for F16 {
         // A subnormal number is put in front of 2^-14, which is then taken away: exact, and, unlike a scaling
         // multiplication, without a subnormal operand, on which a processor is slow.
         let subnormal = (f32::from_bits(magnitude + (113 << 23)) - SMALLEST).to_bits();
-        let normal = magnitude + REBIAS | if exponent == Self::INFINITY { 0x7f80_0000 } else { 0 };
+        let special = if exponent == Self::INFINITY { 0x7f80_0000 } else { 0 };
+        let normal = (magnitude + REBIAS) | special;
         let sign = u32::from(bits & SIGN) << 16;
         f32::from_bits(sign | if exponent == 0 { subnormal } else { normal })
     }
@@ -275,22 +276,22 @@ pub fn pack(low: u16, high: u16) -> u32 {
 /// Applies `f` to the elements of a packed pair.
 #[inline(always)]
 pub fn x2_1(a: u32, f: impl Fn(u16) -> u16) -> u32 {
-    let [a0, a1] = unpack(a);
-    pack(f(a0), f(a1))
+    x2_3(a, 0, 0, |a, _, _| f(a))
 }
 
 /// Applies `f` to the elements of two packed pairs.
 #[inline(always)]
 pub fn x2_2(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
-    let ([a0, a1], [b0, b1]) = (unpack(a), unpack(b));
-    pack(f(a0, b0), f(a1, b1))
+    x2_3(a, b, 0, |a, b, _| f(a, b))
 }
 
 /// Applies `f` to the elements of three packed pairs.
 #[inline(always)]
 pub fn x2_3(a: u32, b: u32, c: u32, f: impl Fn(u16, u16, u16) -> u16) -> u32 {
-    let ([a0, a1], [b0, b1], [c0, c1]) = (unpack(a), unpack(b), unpack(c));
-    pack(f(a0, b0, c0), f(a1, b1, c1))
+    // One call of `f`, not two, so that it is inlined however long it is.
+    [0, 16].into_iter().fold(0, |pair, shift| {
+        pair | u32::from(f((a >> shift) as u16, (b >> shift) as u16, (c >> shift) as u16)) << shift
+    })
 }
 
 // ---- tf32 and the 8-bit formats --------------------------------------------------------------------------

@@ -426,14 +426,15 @@ impl Mma {
         let mut sums = self.c.spread(c, &decode);
         let (n, k) = (self.c.fragment.cols as usize, self.a.fragment.cols as usize);
         for (row, x) in sums.chunks_exact_mut(n).zip(left.chunks_exact(k)) {
-            // Eight columns at a time, of a width known to the compiler: they fit vector registers.
+            // Eight columns at a time, a number known to the compiler, so that they stay in vector registers.
             for (tile, eight) in row.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                for (x, y) in x.iter().zip(right.chunks_exact(n)) {
-                    let y = y.as_chunks::<8>().0[tile];
-                    for (sum, y) in eight.iter_mut().zip(y) {
-                        *sum = fused(*x, y, *sum);
+                let mut acc = *eight;
+                for (x, y) in x.iter().zip(right.as_chunks::<8>().0.iter().skip(tile).step_by(n / 8)) {
+                    for (sum, y) in acc.iter_mut().zip(y) {
+                        *sum = fused(*x, *y, *sum);
                     }
                 }
+                *eight = acc;
             }
         }
         let Layout { fragment, places } = &self.d;

@@ -2,7 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Outcome, done};
 use super::super::state::Context;
-use pxos_protocol::types::{CUresult, CUlimit};
+use pxos_protocol::types::{CUlimit, CUresult};
 
 /// `cuDevicePrimaryCtxRetain`: handle, device, flags. The context becomes active at its first use.
 pub(in super::super) fn retain(call: &mut Call<'_>) -> Answer {

@@ -32,7 +32,11 @@ pub(in super::super) fn record(call: &mut Call<'_>) -> Answer {
     let driver = call.driver();
     // SAFETY: handles of this session's.
     unsafe {
-        if flags == 0 { driver.cuEventRecord(event, stream)? } else { driver.cuEventRecordWithFlags(event, stream, flags)? }
+        if flags == 0 {
+            driver.cuEventRecord(event, stream)?
+        } else {
+            driver.cuEventRecordWithFlags(event, stream, flags)?
+        }
     }
     done()
 }

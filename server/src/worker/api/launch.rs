@@ -23,7 +23,9 @@ fn attributes(call: &mut Call<'_>, count: u64) -> Result<Vec<CUlaunchAttribute>,
                 value[0] = call.state.events.get(value[0])?.native;
             }
             // Its value is a handle that the driver writes to.
-            launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => return Err(CUresult::ERROR_NOT_SUPPORTED.into()),
+            launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => {
+                return Err(CUresult::ERROR_NOT_SUPPORTED.into());
+            }
             _ => {}
         }
         attributes.push(CUlaunchAttribute { id, pad: [0; 4], value });
@@ -45,7 +47,8 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
     let second: [u64; 2] = call.get()?;
     let ((grid_x, grid_y), (grid_z, block_x)) = (halves(first[0]), halves(first[1]));
     let ((block_y, block_z), (shared, attribute_count)) = (halves(second[0]), halves(second[1]));
-    let attributes = if attribute_count == 0 { Vec::new() } else { attributes(call, attribute_count.into())? };
+    let attributes =
+        if attribute_count == 0 { Vec::new() } else { attributes(call, attribute_count.into())? };
     let packed = call.get::<u32>()? != 0;
     let block = call.fields.get_bytes()?;
     let state = &mut *call.state;
@@ -82,7 +85,8 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
                 native, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, params, extra,
             )?;
         } else {
-            let config = config([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared, stream, &attributes);
+            let config =
+                config([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared, stream, &attributes);
             driver.cuLaunchKernelEx(&raw const config, native, params, extra)?;
         }
     }
@@ -156,7 +160,9 @@ pub(in super::super) fn available_shared(call: &mut Call<'_>) -> Answer {
     let native = call.state.function(raw)?.native;
     let mut bytes = 0;
     // SAFETY: a function of this session's; a pointer to a local.
-    unsafe { call.driver().cuOccupancyAvailableDynamicSMemPerBlock(&raw mut bytes, native, blocks, threads)? };
+    unsafe {
+        call.driver().cuOccupancyAvailableDynamicSMemPerBlock(&raw mut bytes, native, blocks, threads)?
+    };
     call.reply().put(bytes as u64);
     done()
 }

@@ -76,9 +76,8 @@ pub(in super::super) fn allocate_pitch(call: &mut Call<'_>) -> Answer {
     reserve(call.session, bytes)?;
     let (mut address, mut pitch) = (0, 0);
     // SAFETY: pointers to locals.
-    let made = unsafe {
-        call.driver().cuMemAllocPitch_v2(&raw mut address, &raw mut pitch, width, height, element)
-    };
+    let made =
+        unsafe { call.driver().cuMemAllocPitch_v2(&raw mut address, &raw mut pitch, width, height, element) };
     let address = account(call, made.map(|()| address), bytes)?;
     let mut reply = call.reply();
     reply.put(address);
@@ -121,7 +120,11 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
     let request = call.header.request;
     add(&call.session.stats.copy_bytes_to_host, length as u64);
     Ok(Outcome::Later(Box::new(move |session, _| {
-        if length <= SMALL { small_to_host(session, request, from, stream, length) } else { chunks_to_host(session, request, from, stream, length) }
+        if length <= SMALL {
+            small_to_host(session, request, from, stream, length)
+        } else {
+            chunks_to_host(session, request, from, stream, length)
+        }
     })))
 }
 

@@ -7,4 +7,5 @@ pub(super) mod launch;
 pub(super) mod library;
 pub(super) mod memory;
 pub(super) mod module;
+pub(super) mod shared;
 pub(super) mod stream;

@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use super::{Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, op1, op2, op2i, op3, op3i, pick, set_lane};
-use crate::isa::int::{self, Int};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, op1, op2, op3, op3i, pick, set_lane};
+use crate::isa::int;
 use crate::ptx::Ty;
 use crate::ptx::ast::Instruction;
 
@@ -445,7 +445,7 @@ fn video4(imm: i64, a: u32, b: u32, c: u32) -> u32 {
     if imm & 256 != 0 { sum } else { packed }
 }
 
-/// Extends a sub-word of a register for instructions that have no own width; kept here for its users in `memory`.
+/// `d = a` for a type's registers.
 pub(super) fn identity(ty: Ty) -> Option<OpFn> {
     Some(match super::Lower::class_of(ty) {
         super::Class::R32 => op1(|a: u32| a),
@@ -461,9 +461,4 @@ pub(super) fn shift(left: bool, ty: Ty) -> Option<OpFn> {
     } else {
         ints!(ty, |T| op2(|a: T, n: u32| int::shr(a, n)))
     }
-}
-
-/// A generic two-operand instruction with packed modifiers.
-pub(super) fn binary_i<T: Lane + Int, F: Fn(i64, T, T) -> T + Copy + 'static>(f: F) -> OpFn {
-    op2i(f)
 }

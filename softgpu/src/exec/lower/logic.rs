@@ -38,6 +38,11 @@ pub(super) fn not_pred() -> OpFn {
     pred_op(|a, _| !a)
 }
 
+/// `d = true` or `d = false`.
+pub(super) fn constant_pred(value: bool) -> OpFn {
+    if value { pred_op(|_, _| FULL) } else { pred_op(|_, _| 0) }
+}
+
 /// How the outcome of a comparison is combined; packed into `Inst::imm`.
 /// Bits 0-7 operator, 8-9 combination (0 none, 1 and, 2 or, 3 xor), 10 negated predicate, 11 second result,
 /// 12 `.ftz`; bits 32.. the slot of the second result.

@@ -46,6 +46,16 @@ impl Exec for Fence {
     }
 }
 
+/// Follows accesses by which a thread waits for another: lets others run when they repeat.
+struct Poll;
+impl Exec for Poll {
+    #[inline(always)]
+    unsafe fn exec(cx: &mut Cx<'_>, _: &Inst, _: Mask) -> Flow {
+        cx.polls += 1;
+        Flow::Next
+    }
+}
+
 /// `isspacep`: `imm` is the window's start, `code` 1 for global.
 struct IsSpace<A>(PhantomData<A>);
 impl<A: Lane + Into<u64>> Exec for IsSpace<A> {
@@ -228,6 +238,7 @@ impl<'a> Lower<'_, 'a> {
 
     fn load(&mut self, i: &Instruction<'a>, m: &mut Modifiers<'_, 'a>) -> Result<()> {
         let acquire = m.flag("acquire");
+        let polls = acquire || m.has("volatile") || m.has("relaxed");
         let space = self.space(m);
         let vector = m.one_of(&["v2", "v4", "v8"]);
         m.drop_if(|name| cache_hint(name) || scope(name) || matches!(name, "weak" | "volatile" | "relaxed" | "mmio"));
@@ -268,6 +279,9 @@ impl<'a> Lower<'_, 'a> {
         }
         if acquire && !cfg!(target_arch = "x86_64") {
             self.emit(pick::<Fence>(), V::NONE, [V::NONE; 3], 0);
+        }
+        if polls {
+            self.emit(pick::<Poll>(), V::NONE, [V::NONE; 3], 0);
         }
         Ok(())
     }
@@ -453,6 +467,9 @@ impl<'a> Lower<'_, 'a> {
         let run = atomic_ops::atomic(space, address.name);
         let aux = AuxLow { data, ..AuxLow::default() };
         self.emit_aux(run, d, [address.register, b, c], address.offset, aux);
+        if !red && matches!(op, None | Some(AtomOp::Exch)) {
+            self.emit(pick::<Poll>(), V::NONE, [V::NONE; 3], 0);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! instruction and its line, so that nothing is executed by guesswork.
 
 mod arithmetic;
+mod asynchronous;
 mod call;
 mod control;
 mod convert;
@@ -136,7 +137,7 @@ pub(super) enum Symbol<'a> {
     /// `.b128`: low and high half.
     Wide(V, V),
     /// `.reg .v4 .f32 v`: elements.
-    Elements(Vec<V>, Ty),
+    Elements(Vec<V>),
     /// Registers `prefix0` to `prefix<count-1>`; the first has this index in its class.
     Range { first: V, ty: Ty, count: u32 },
     Label(u32),
@@ -322,7 +323,7 @@ impl<'a> Lower<'_, 'a> {
         }
         if vector > 1 {
             let elements = (0..vector).map(|_| self.fresh(Self::class_of(ty))).collect();
-            return Ok(Symbol::Elements(elements, ty));
+            return Ok(Symbol::Elements(elements));
         }
         if ty == Ty::B128 {
             return Ok(Symbol::Wide(self.fresh(Class::R64), self.fresh(Class::R64)));

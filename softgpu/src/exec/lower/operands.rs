@@ -36,7 +36,9 @@ impl<'a> Lower<'_, 'a> {
             Operand::Number(number) => {
                 let bits = self.number(*number, ty)?;
                 if class == Class::Pred {
-                    return self.error("a number cannot be a predicate");
+                    let d = self.fresh(class);
+                    self.emit(super::logic::constant_pred(bits != 0), d, [V::NONE; 3], 0);
+                    return Ok(d);
                 }
                 Ok(self.constant(class, Value::Bits(bits)))
             }
@@ -55,7 +57,7 @@ impl<'a> Lower<'_, 'a> {
                 }
             }
             Operand::Member(name, member) => match self.lookup(name) {
-                Some(Symbol::Elements(elements, _)) => {
+                Some(Symbol::Elements(elements)) => {
                     let at = match *member {
                         "x" | "r" => 0,
                         "y" | "g" => 1,
@@ -223,7 +225,7 @@ impl<'a> Lower<'_, 'a> {
         match operand {
             Operand::Vector(list) => list.clone(),
             Operand::Name(name) => match self.lookup(name) {
-                Some(Symbol::Elements(elements, _)) => {
+                Some(Symbol::Elements(elements)) => {
                     elements.iter().zip(NAMES).map(|(_, member)| Operand::Member(name, member)).collect()
                 }
                 _ => vec![operand.clone()],

@@ -1,0 +1,108 @@
+//! Copies through shared memory: the staging area, and the arena of page-locked memory.
+
+use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
+use super::super::shared::Areas;
+use crate::stats::add;
+use pxos_protocol::frame::control;
+use pxos_protocol::types::CUresult;
+
+/// The areas of a session that has them; a guest without shared memory does not send these ops.
+fn areas<'a>(call: &'a mut Call<'_>) -> Result<&'a mut Areas, Failed> {
+    call.state.areas.as_mut().ok_or(Failed::Call(CUresult::ERROR_NOT_SUPPORTED))
+}
+
+/// A slot to the device or from it: address, stream, slot, length.
+pub(in super::super) fn stage(call: &mut Call<'_>) -> Answer {
+    let address: u64 = call.get()?;
+    let stream = call.get_stream()?;
+    let (slot, length): (u64, u64) = (call.get()?, call.get()?);
+    let to_device = call.header.op == control::STAGE_WRITE;
+    let session = call.session;
+    let memory = areas(call)?.slot(slot, length)?;
+    let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    // SAFETY: a slot of at least `bytes` bytes, registered with the driver; it checks the device's address itself.
+    unsafe {
+        if to_device {
+            add(&session.stats.copy_bytes_to_device, length);
+            session.driver.cuMemcpyHtoDAsync_v2(address, memory, bytes, stream)?;
+        } else {
+            add(&session.stats.copy_bytes_to_host, length);
+            session.driver.cuMemcpyDtoHAsync_v2(memory, address, bytes, stream)?;
+        }
+    }
+    areas(call)?.mark(&session.driver, slot, stream)?;
+    done()
+}
+
+/// Waits until the device is done with a slot: slot.
+pub(in super::super) fn wait(call: &mut Call<'_>) -> Answer {
+    let slot = call.get()?;
+    let event = areas(call)?.event(slot)?;
+    if event == 0 {
+        return done();
+    }
+    // SAFETY: an event of the session's. A guest that reuses the slot meanwhile hurts its own worker only.
+    Ok(Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuEventSynchronize(event) })))
+}
+
+/// A copy with an end in the arena: to, from, length, stream.
+pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
+    let (to, from, length): (u64, u64, u64) = (call.get()?, call.get()?, call.get()?);
+    let stream = call.get_stream()?;
+    let session = call.session;
+    let areas = areas(call)?;
+    // An end in the arena must be registered; any other end must be the device's, which the driver checks: it is asked for a
+    // copy of that direction, so that a guest cannot name memory of the worker's own.
+    for end in [to, from] {
+        if areas.is_arena(end) && !areas.is_pinned(end, length) {
+            return Err(CUresult::ERROR_INVALID_VALUE.into());
+        }
+    }
+    let pointer = |address: u64| usize::try_from(address).map(std::ptr::with_exposed_provenance_mut);
+    let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    let (to_arena, from_arena) = (areas.is_arena(to), areas.is_arena(from));
+    // SAFETY: ends in the arena are registered ranges of at least `bytes` bytes; device ends are checked by the driver.
+    unsafe {
+        match (to_arena, from_arena) {
+            (false, true) => {
+                add(&session.stats.copy_bytes_to_device, length);
+                let from: *mut std::ffi::c_void = pointer(from).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+                session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream)?;
+            }
+            (true, false) => {
+                add(&session.stats.copy_bytes_to_host, length);
+                let to: *mut std::ffi::c_void = pointer(to).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+                session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream)?;
+            }
+            (true, true) => session.driver.cuMemcpyAsync(to, from, bytes, stream)?,
+            (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),
+        }
+    }
+    if !call.header.wants_reply() {
+        return done();
+    }
+    // SAFETY: a stream of the session's.
+    Ok(Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuStreamSynchronize(stream) })))
+}
+
+/// `cuMemHostAlloc`: address, length, both in pages of the arena.
+pub(in super::super) fn pin(call: &mut Call<'_>) -> Answer {
+    let (address, length): (u64, u64) = (call.get()?, call.get()?);
+    let session = call.session;
+    areas(call)?.pin(&session.driver, address, length)?;
+    done()
+}
+
+/// `cuMemFreeHost`: address. Natively, too, it waits for work that may use the memory.
+pub(in super::super) fn unpin(call: &mut Call<'_>) -> Answer {
+    let address = call.get()?;
+    let memory = areas(call)?.unpin(address)?.expose_provenance();
+    Ok(Outcome::Later(Box::new(move |session, _| {
+        // SAFETY: the context is current on this thread; the range was registered and is taken out of the table.
+        unsafe {
+            let synchronised = session.driver.cuCtxSynchronize();
+            session.driver.cuMemHostUnregister(std::ptr::with_exposed_provenance_mut(memory))?;
+            synchronised
+        }
+    })))
+}
