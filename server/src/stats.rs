@@ -101,6 +101,13 @@ pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Adds `amount` to a counter that only one thread at a time writes: the worker's leader, whose lock orders them. A locked
+/// addition takes ten times as long, and the leader counts several times a call.
+#[inline]
+pub fn bump(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
 /// Adds `amount`.
 pub fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
@@ -131,11 +138,12 @@ impl Stats {
         self.last_error.store(u64::from(op) << 32 | u64::from(result), Ordering::Relaxed);
     }
 
-    /// Counts a call of `op`; a number outside the table is ignored.
+    /// Counts a call of `op`, on the worker's leader; a number outside the table is ignored.
+    #[inline]
     pub fn note_call(&self, op: u16) {
         self.last_op.store(op.into(), Ordering::Relaxed);
         if let Some(counter) = self.calls.get(usize::from(op)) {
-            count(counter);
+            bump(counter, 1);
         }
     }
 

@@ -5,6 +5,7 @@
 //! nothing but what [`log`] says it does, installs no signal handler and survives fork and exit at any moment.
 
 mod allocations;
+mod arrays;
 mod api;
 mod call;
 mod callbacks;

@@ -8,7 +8,7 @@ use pxos_protocol::transport::ring::{CONTROL, Consumer, Direction, Producer, Sha
 use pxos_protocol::types::CUresult;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Everything that came with the server's greeting.
@@ -27,8 +27,11 @@ impl Shared {
     pub(crate) fn map(fd: &OwnedFd, layout: SharedLayout) -> io::Result<Self> {
         let rings = SharedMemory::map(fd, 0, layout.staging, None)?;
         let staging = Staging::new(SharedMemory::map(fd, layout.staging, layout.staging_length, None)?);
-        let arena = SharedMemory::map(fd, layout.arena, layout.arena_length, Some(layout.arena_address));
-        let arena = arena.ok().map(|memory| Arena::new(memory, layout.arena_address));
+        let arena = SharedMemory::map(fd, layout.arena, layout.arena_length, Some(layout.arena_address)).ok();
+        let arena = match arena {
+            Some(memory) => Some(Arena::new(memory, layout.arena_address, fd.try_clone()?, layout.arena)),
+            None => None,
+        };
         Ok(Self { layout, rings: Arc::new(rings), staging, arena })
     }
 
@@ -119,13 +122,16 @@ impl Staging {
 pub(crate) struct Arena {
     memory: SharedMemory,
     address: u64,
+    fd: OwnedFd,
+    /// Where it begins in the file.
+    offset: u64,
     free: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Arena {
-    fn new(memory: SharedMemory, address: u64) -> Self {
+    fn new(memory: SharedMemory, address: u64, fd: OwnedFd, offset: u64) -> Self {
         let free = BTreeMap::from([(address, memory.size() as u64)]);
-        Self { memory, address, free: Mutex::new(free) }
+        Self { memory, address, fd, offset, free: Mutex::new(free) }
     }
 
     /// Whether an address lies in it.
@@ -142,6 +148,63 @@ impl Arena {
             free.insert(base + length, size - length);
         }
         Some(base)
+    }
+
+    /// Moves memory of the application's into the arena, where it stays until [`Self::move_out`]: its pages, at the address
+    /// where the application knows them, become pages that the worker maps, too. Whole pages of private memory only; the caller
+    /// has checked both.
+    ///
+    /// # Safety
+    /// The range is private memory of this process, and nothing writes to it meanwhile (CUDA driver API, cuMemHostRegister: the
+    /// caller owns it).
+    pub(crate) unsafe fn move_in(&self, host: u64, length: u64) -> Option<u64> {
+        let mirror = self.allocate(length)?;
+        let bytes = usize::try_from(length).ok()?;
+        let at = |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
+        let offset = libc::off_t::try_from(self.offset + (mirror - self.address)).ok()?;
+        // SAFETY: both ranges are `bytes` long; the mapping replaces pages of the caller's range with others of the same contents.
+        let mapped = unsafe {
+            std::ptr::copy_nonoverlapping(at(host), at(mirror), bytes);
+            libc::mmap(
+                at(host).cast(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                self.fd.as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            self.free(mirror, length);
+            return None;
+        }
+        Some(mirror)
+    }
+
+    /// Undoes [`Self::move_in`]: the application's range is private memory again, with the contents that it has now.
+    ///
+    /// # Safety
+    /// As there, with the mirror that it gave.
+    pub(crate) unsafe fn move_out(&self, host: u64, length: u64, mirror: u64) {
+        let Ok(bytes) = usize::try_from(length) else { return };
+        let at = |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
+        // SAFETY: the range is the one that `move_in` mapped; its contents are in the mirror all the while.
+        unsafe {
+            let mapped = libc::mmap(
+                at(host).cast(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+                -1,
+                0,
+            );
+            if mapped == libc::MAP_FAILED {
+                // The application's range stays shared, which it cannot tell; the pages are not given out again.
+                return;
+            }
+            std::ptr::copy_nonoverlapping(at(mirror), at(host), bytes);
+        }
+        self.free(mirror, length);
     }
 
     /// Gives a range back, and its pages to the system.
@@ -165,6 +228,35 @@ impl Arena {
     }
 }
 
+/// Whether a range is anonymous, private and writable throughout: memory that may be moved without anybody noticing. Memory
+/// that other processes or files share may not.
+pub(crate) fn is_private(address: u64, length: u64) -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
+    let end = address + length;
+    let mut covered = address;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some(rights), _, _, inode) =
+            (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let Some((from, to)) = range.split_once('-') else { continue };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else { continue };
+        if to <= covered || from > covered {
+            continue;
+        }
+        if !rights.starts_with("rw") || !rights.ends_with('p') || inode != Some("0") {
+            return false;
+        }
+        covered = to;
+        if covered >= end {
+            return true;
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +265,7 @@ mod tests {
         let fd = SharedMemory::create(size).unwrap();
         let memory = SharedMemory::map(&fd, 0, size, None).unwrap();
         let address = memory.address().expose_provenance() as u64;
-        Arena::new(memory, address)
+        Arena::new(memory, address, fd, 0)
     }
 
     #[test]
@@ -186,6 +278,39 @@ mod tests {
         }
         assert_eq!(lock(&arena.free).len(), 1);
         assert_eq!(arena.allocate(16 * 4096), Some(ranges[0]));
+    }
+
+    #[test]
+    fn the_application_s_pages_move_in_and_out() {
+        let arena = arena(16 * 4096);
+        // SAFETY: a fresh private mapping.
+        let own = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                2 * 4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        let own: *mut u8 = own.cast();
+        let address = own.expose_provenance() as u64;
+        assert!(is_private(address, 2 * 4096));
+        // SAFETY: within the mapping, which nobody else knows.
+        unsafe {
+            own.add(5000).write(7);
+            let mirror = arena.move_in(address, 2 * 4096).unwrap();
+            let there = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(mirror).unwrap());
+            assert_eq!(own.add(5000).read_volatile(), 7);
+            there.add(5000).write_volatile(8);
+            assert_eq!(own.add(5000).read_volatile(), 8);
+            assert!(!is_private(address, 2 * 4096));
+            arena.move_out(address, 2 * 4096, mirror);
+            assert_eq!(own.add(5000).read_volatile(), 8);
+            own.add(5000).write_volatile(9);
+            assert_eq!(there.add(5000).read_volatile(), 0);
+        }
     }
 
     #[test]

@@ -3,7 +3,37 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+/// How much was put into a queue, and up to where it is known to be done: what was once seen complete is not asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    submitted: AtomicU64,
+    completed: AtomicU64,
+}
+
+impl Progress {
+    /// Something was put into the queue.
+    pub(crate) fn submit(&self) {
+        // Relaxed: another thread that must see this has been told by the application, with ordering of its own.
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where the queue ends now; to be taken before the host is asked.
+    pub(crate) fn end(&self) -> u64 {
+        self.submitted.load(Ordering::Relaxed)
+    }
+
+    /// The host has said that everything up to `end` is done.
+    pub(crate) fn complete(&self, end: u64) {
+        self.completed.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// Whether everything is known to be done.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.completed.load(Ordering::Relaxed) == self.submitted.load(Ordering::Relaxed)
+    }
+}
 
 /// A context.
 #[derive(Debug)]
@@ -24,6 +54,10 @@ pub(crate) struct Context {
     pub(crate) cache_config: AtomicU32,
     /// Shared memory bank width, likewise.
     pub(crate) shared_config: AtomicU32,
+    /// What was put into any of its streams.
+    pub(crate) work: Progress,
+    /// What was put into its legacy default stream.
+    pub(crate) legacy: Progress,
     /// Next stream id within the context.
     pub(crate) next_stream_id: AtomicU64,
 }
@@ -41,6 +75,8 @@ pub(crate) struct Stream {
     pub(crate) priority: i32,
     /// `cuStreamGetId`.
     pub(crate) id: u64,
+    /// What was put into it.
+    pub(crate) work: Progress,
 }
 
 /// An event.
@@ -54,6 +90,16 @@ pub(crate) struct Event {
     pub(crate) flags: u32,
     /// Whether it was ever recorded; an event that was not is complete.
     pub(crate) recorded: AtomicBool,
+    /// Its records.
+    pub(crate) records: Progress,
+}
+
+impl Event {
+    /// The event is recorded, or will be by a launch that names it.
+    pub(crate) fn record(&self) {
+        self.records.submit();
+        self.recorded.store(true, Ordering::Release);
+    }
 }
 
 /// Where functions and variables come from.
@@ -102,7 +148,7 @@ pub(crate) struct Function {
 impl Function {
     /// An attribute as last told by the driver.
     pub(crate) fn attribute(&self, attribute: u32) -> Option<i32> {
-        let value = self.attributes.get(attribute as usize)?.load(std::sync::atomic::Ordering::Relaxed);
+        let value = self.attributes.get(attribute as usize)?.load(Ordering::Relaxed);
         (value != i32::MIN).then_some(value)
     }
 }

@@ -1,13 +1,14 @@
 //! The session of this process: made by the first `cuInit`, never undone, poisoned in a forked child.
 
-use crate::allocations::Allocations;
+use crate::allocations::{Allocations, ParkedBlocks};
+use crate::arrays::Arrays;
 use crate::callbacks::Callbacks;
 use crate::config::Config;
 use crate::handles::HandleTable;
 use crate::link::Link;
 use crate::log::{self, Level};
 use crate::memory::{Arena, Shared, Staging};
-use crate::objects::{Context, Event, Function, Module, Stream};
+use crate::objects::{Context, Event, Function, Module, Progress, Stream};
 use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
@@ -22,6 +23,9 @@ use std::time::Duration;
 /// How long the server may take to greet: it may have to start a worker, whose driver takes about 0.4 s to initialise,
 /// several at once on a busy host.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes under way on a socket: eight chunks of bulk data.
+const SOCKET_BUFFER: u32 = 4 << 20;
 
 /// Everything that this process shares with its worker.
 #[derive(Debug)]
@@ -52,6 +56,10 @@ pub(crate) struct Session {
     pub(crate) kernels: HandleTable<Function>,
     /// Memory.
     pub(crate) allocations: Allocations,
+    /// Blocks that were freed while the device was idle.
+    pub(crate) parked: ParkedBlocks,
+    /// Arrays, and the textures and surfaces over them.
+    pub(crate) arrays: Arrays,
     /// Host callbacks.
     pub(crate) callbacks: Callbacks,
     /// Hashes of the images that the worker has.
@@ -178,6 +186,7 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         token: config.token.clone(),
         shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
     };
+    socket.set_buffers(SOCKET_BUFFER);
     let payload = encode(&hello).map_err(|error| failed(&error))?;
     let mut header = Header::new(control::HELLO);
     header.length = u32::try_from(payload.len()).map_err(|error| failed(&error))?;
@@ -250,6 +259,8 @@ impl Session {
                     retained: AtomicU32::new(0),
                     cache_config: AtomicU32::new(0),
                     shared_config: AtomicU32::new(0),
+                    work: Progress::default(),
+                    legacy: Progress::default(),
                     next_stream_id: AtomicU64::new(3),
                 })
             })
@@ -268,6 +279,8 @@ impl Session {
             functions: HandleTable::new(HandleKind::Function),
             kernels: HandleTable::new(HandleKind::Kernel),
             allocations: Allocations::default(),
+            parked: ParkedBlocks::default(),
+            arrays: Arrays::default(),
             callbacks: Callbacks::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
@@ -286,9 +299,15 @@ impl Session {
         self.next_context_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Where the worker and the device see host memory at `address`, if they do.
+    pub(crate) fn shared_address(&self, address: u64) -> Option<u64> {
+        self.arena.as_ref()?;
+        self.allocations.find(address)?.shared_address(address)
+    }
+
     /// Whether host memory at `address` is mapped by the worker at the same address.
     pub(crate) fn shares(&self, address: u64) -> bool {
-        self.arena.as_ref().is_some_and(|arena| arena.contains(address))
+        self.shared_address(address) == Some(address)
     }
 
     /// A function or a kernel: the two share one space (measured: cudart 13 launches kernels as functions).

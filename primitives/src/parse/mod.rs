@@ -19,12 +19,14 @@ pub(crate) const MAX_PARTS: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Failed;
 
+pub(crate) use statement::words;
+
 pub(crate) type Parsed<T> = Result<T, Failed>;
 
 /// Parses a program text.
 pub(crate) fn parse(text: &str, options: &Options, trusted: bool, diagnostics: &mut Diagnostics) -> ast::Program {
     let lines = lines(text, diagnostics);
-    let mut parser = Parser { text, lines, line: 0, at: 0, depth: 0, loops: 0, parts: 0, options, trusted, diagnostics };
+    let mut parser = Parser { text, lines, line: 0, at: 0, depth: 0, loops: 0, parts: 0, recovering: 0, options, trusted, diagnostics };
     parser.program()
 }
 
@@ -38,6 +40,7 @@ struct Parser<'a> {
     depth: usize,
     loops: usize,
     parts: usize,
+    recovering: usize,
     options: &'a Options,
     trusted: bool,
     diagnostics: &'a mut Diagnostics,

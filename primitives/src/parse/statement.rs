@@ -73,6 +73,17 @@ impl Parser<'_> {
                 self.skip_block(indent);
             }
         }
+        // The other branches of a failed IF are no mistakes of their own.
+        if opens
+            && !self.done()
+            && self.lines[self.line].indent == indent
+            && matches!(self.word(), Some("ELSE" | "ELIF" | "ENDIF" | "ENDFOR"))
+            && self.recovering < 256
+        {
+            self.recovering += 1;
+            self.recover();
+            self.recovering -= 1;
+        }
     }
 
     fn skip_block(&mut self, indent: u32) {
@@ -285,10 +296,11 @@ impl Parser<'_> {
         while !self.done() && self.at == 0 && self.lines[self.line].indent == indent {
             if self.eat_word("ELIF") || (self.word() == Some("ELSE") && self.follows_if()) {
                 let condition = self.expression()?;
-                if arms.len() >= 256 {
-                    return Err(self.report(Diagnostic::error("nesting", condition.span, "more than 256 branches")));
-                }
-                arms.push((condition, self.body(indent)?));
+                // Each branch is an IF within the ELSE before it, and counts as one level.
+                self.depth += arms.len();
+                let body = self.body(indent);
+                self.depth -= arms.len();
+                arms.push((condition, body?));
             } else if self.eat_word("ELSE") {
                 otherwise = Some(self.body(indent)?);
                 break;

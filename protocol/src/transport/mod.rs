@@ -95,6 +95,32 @@ impl Socket {
         self.set_timeout(libc::SO_SNDTIMEO, timeout)
     }
 
+    /// Asks for room for `bytes` under way, so that neither side waits for the other after every chunk of bulk data. The
+    /// system gives what it allows.
+    pub fn set_buffers(&self, bytes: u32) {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("an int is small");
+        for (forced, plain) in
+            [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+        {
+            for option in [forced, plain] {
+                // SAFETY: the descriptor is ours and open; the value is an int of the length given.
+                let result = unsafe {
+                    libc::setsockopt(
+                        self.fd.as_raw_fd(),
+                        libc::SOL_SOCKET,
+                        option,
+                        (&raw const bytes).cast(),
+                        length,
+                    )
+                };
+                if result == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
     fn set_timeout(&self, option: libc::c_int, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.unwrap_or_default();
         let value = libc::timeval {

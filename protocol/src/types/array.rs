@@ -1,7 +1,7 @@
 //! CUDA arrays and the copies that know rows and planes: structures of cuda.h 13.0, sizes asserted, and what both sides
 //! compute from them.
 
-use super::{CUarray, CUarray_format, CUcontext, CUdeviceptr};
+use super::{CUarray, CUarray_format, CUcontext, CUdeviceptr, CUmemLocation};
 use std::ffi::{c_uint, c_void};
 
 /// Kind of memory at one end of a copy.
@@ -355,23 +355,14 @@ impl CUDA_MEMCPY3D {
     }
 }
 
-/// A place for memory: kind and number.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "field names are CUDA's own")]
-pub struct CUmemLocationHint {
-    pub kind: u32,
-    pub id: i32,
-}
-
 /// Attributes of copies within a batch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "field names are CUDA's own")]
 pub struct CUmemcpyAttributes {
     pub src_access_order: u32,
-    pub src_loc_hint: CUmemLocationHint,
-    pub dst_loc_hint: CUmemLocationHint,
+    pub src_loc_hint: CUmemLocation,
+    pub dst_loc_hint: CUmemLocation,
     pub flags: c_uint,
 }
 

@@ -18,6 +18,9 @@ pub enum Place {
     /// In page-locked memory that lies at one address on both sides, likewise.
     #[expect(missing_docs, reason = "described above")]
     Pinned { address: u64, pitch: u64, rows: u64 },
+    /// In a slot of the staging area, without gaps.
+    #[expect(missing_docs, reason = "described above")]
+    Staged { slot: u64 },
     /// In an array, from this byte of a row, row and plane on.
     #[expect(missing_docs, reason = "described above")]
     Array { array: CUarray, at: [u64; 3] },
@@ -30,6 +33,7 @@ impl Place {
             Self::Device { address, pitch, rows } => (1, [address, pitch, rows, 0]),
             Self::Pinned { address, pitch, rows } => (2, [address, pitch, rows, 0]),
             Self::Array { array, at: [x, y, z] } => (3, [array.0, x, y, z]),
+            Self::Staged { slot } => (4, [slot, 0, 0, 0]),
         };
         writer.put(kind);
         fields.into_iter().for_each(|field| writer.put(field));
@@ -47,6 +51,7 @@ impl Place {
             1 => Ok(Self::Device { address: first, pitch: second, rows: third }),
             2 => Ok(Self::Pinned { address: first, pitch: second, rows: third }),
             3 => Ok(Self::Array { array: CUarray(first), at: [second, third, fourth] }),
+            4 => Ok(Self::Staged { slot: first }),
             other => Err(DecodeError::Value(other.into())),
         }
     }
@@ -130,6 +135,7 @@ mod tests {
             Place::Payload,
             Place::Device { address: 0x7f00, pitch: 512, rows: 9 },
             Place::Pinned { address: 0x3000_0000_1000, pitch: 64, rows: 3 },
+            Place::Staged { slot: 11 },
             Place::Array { array: CUarray(0x5c00_0000_0001), at: [8, 1, 2] },
         ];
         for to in places {

@@ -53,6 +53,10 @@ pub type CUexecAffinityType = u32;
 pub type CUoutput_mode = u32;
 /// What `cuGetProcAddress_v2` says of a symbol: 0 found, 1 not found, 2 version too old.
 pub type CUdriverProcAddressQueryResult = u32;
+/// Hint about managed memory.
+pub type CUmem_advise = u32;
+/// Attribute of a range of managed memory.
+pub type CUmem_range_attribute = u32;
 /// Peer-to-peer attribute.
 pub type CUdevice_P2PAttribute = u32;
 /// Element format of an array.

@@ -28,6 +28,16 @@ pub struct CUdevprop {
     pub texture_align: c_int,
 }
 
+/// A place for memory.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CUmemLocation {
+    /// `CUmemLocationType`: 0 invalid, 1 device, 2 host, 3 host NUMA node, 4 current host NUMA node.
+    pub kind: c_uint,
+    /// Which device or node.
+    pub id: c_int,
+}
+
 /// Execution affinity of a context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +108,7 @@ const _: () = {
     assert!(size_of::<CUuuid>() == 16);
     assert!(size_of::<CUdevprop>() == 56);
     assert!(size_of::<CUexecAffinityParam>() == 8);
+    assert!(size_of::<CUmemLocation>() == 8);
     assert!(size_of::<CUctxCreateParams>() == 24);
     assert!(size_of::<CUlaunchAttribute>() == 72);
     assert!(size_of::<CUlaunchConfig>() == 56);

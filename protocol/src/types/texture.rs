@@ -134,7 +134,7 @@ impl Resource {
             *word = reader.get()?;
         }
         let description = CUDA_RESOURCE_DESC { kind, words, flags: 0 };
-        description.resource().ok_or(DecodeError::Value(kind.into()))
+        description.resource().ok_or_else(|| DecodeError::Value(kind.into()))
     }
 }
 

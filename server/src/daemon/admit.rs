@@ -272,15 +272,17 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
     };
     worker.stats.memory_limit.store(assign.limits.memory_max.unwrap_or(0), Ordering::Relaxed);
     daemon.sessions.begin(id, session);
+    // Before the worker says its welcome: who has a session sees that it is counted.
+    daemon.totals.session();
     match worker.assign(assign, socket.as_fd()) {
         Ok(()) => {
             *phase = Phase::Assigned(id);
-            daemon.totals.session();
             true
         }
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
-            daemon.sessions.end(id, |_| ());
+            daemon.totals.no_session();
+            daemon.sessions.take_back(id);
             *phase = Phase::Gone;
             worker.kill();
             false

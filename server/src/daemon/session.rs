@@ -37,8 +37,8 @@ pub(super) struct Sessions {
 struct Table {
     sessions: BTreeMap<u64, Session>,
     last: u64,
-    /// Places given out for sessions that do not stand yet, by VM.
-    reserved: BTreeMap<String, usize>,
+    /// Places given out for sessions that do not stand yet: their numbers and VMs.
+    reserved: BTreeMap<u64, String>,
 }
 
 /// A place for a session, which is free again when this goes.
@@ -47,7 +47,6 @@ pub(super) struct Place<'a> {
     sessions: &'a Sessions,
     /// Number that the session will have.
     pub(super) id: u64,
-    vm: String,
 }
 
 /// Why there is no place.
@@ -70,23 +69,34 @@ impl Sessions {
         most_of_vm: Option<usize>,
     ) -> Result<Place<'_>, Full> {
         let mut table = self.table.lock();
-        let all = table.sessions.len() + table.reserved.values().sum::<usize>();
+        let all = table.sessions.len() + table.reserved.len();
         if all >= most {
             return Err(Full::Server(all));
         }
-        let of_vm = table.sessions.values().filter(|session| session.vm == vm).count()
-            + table.reserved.get(vm).copied().unwrap_or(0);
+        let standing = table.sessions.values().filter(|session| session.vm == vm).count();
+        let of_vm = standing + table.reserved.values().filter(|other| *other == vm).count();
         if most_of_vm.is_some_and(|most| of_vm >= most) {
             return Err(Full::Vm(vm.to_owned(), of_vm));
         }
-        *table.reserved.entry(vm.to_owned()).or_default() += 1;
         table.last += 1;
-        Ok(Place { sessions: self, id: table.last, vm: vm.to_owned() })
+        let id = table.last;
+        table.reserved.insert(id, vm.to_owned());
+        Ok(Place { sessions: self, id })
     }
 
-    /// Enters a session under its number.
+    /// Enters a session under its number; its place is no longer reserved, but taken.
     pub(super) fn begin(&self, id: u64, session: Session) {
-        self.table.lock().sessions.insert(id, session);
+        let mut table = self.table.lock();
+        table.reserved.remove(&id);
+        table.sessions.insert(id, session);
+    }
+
+    /// Takes back what [`Self::begin`] did: the session found no worker yet.
+    pub(super) fn take_back(&self, id: u64) {
+        let mut table = self.table.lock();
+        if let Some(session) = table.sessions.remove(&id) {
+            table.reserved.insert(id, session.vm);
+        }
     }
 
     /// Takes a session out, after `count` has counted it: nobody sees it neither here nor there.
@@ -132,13 +142,7 @@ fn dismiss(session: &mut Session) {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut table = self.sessions.table.lock();
-        if let Some(count) = table.reserved.get_mut(&self.vm) {
-            *count -= 1;
-            if *count == 0 {
-                table.reserved.remove(&self.vm);
-            }
-        }
+        self.sessions.table.lock().reserved.remove(&self.id);
     }
 }
 

@@ -34,6 +34,11 @@ impl Totals {
         self.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// It did not, after all.
+    pub(super) fn no_session(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// A probe was answered.
     pub(super) fn probe(&self) {
         self.probes.fetch_add(1, Ordering::Relaxed);

@@ -103,6 +103,8 @@ pub(super) fn synchronises(number: u16) -> bool {
             | op::cuStreamSynchronize
             | op::cuEventSynchronize
             | op::cuMemcpyDtoHAsync_v2
+            | op::cuMemcpy3DAsync_v2
+            | op::cuMemcpy3DPeerAsync
             | op::cuStreamQuery
             | op::cuEventQuery
             | control::PING
@@ -194,6 +196,34 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuMemFreeHost => api::shared::unpin(call),
         op::cuMemcpyDtoDAsync_v2 => api::memory::device_to_device(call),
         op::cuMemsetD2D32Async => api::memory::fill(call),
+        op::cuMemcpy3DAsync_v2 | op::cuMemcpy3DPeerAsync => api::copy2d::copy(call),
+        op::cuArray3DCreate_v2 | op::cuMipmappedArrayCreate => api::array::create(call),
+        op::cuArrayDestroy => api::array::destroy(call),
+        op::cuMipmappedArrayDestroy => api::array::destroy_mipmapped(call),
+        op::cuMipmappedArrayGetLevel | op::cuArrayGetPlane => api::array::part(call),
+        op::cuArrayGetMemoryRequirements | op::cuMipmappedArrayGetMemoryRequirements => {
+            api::array::requirements(call)
+        }
+        op::cuArrayGetSparseProperties | op::cuMipmappedArrayGetSparseProperties => api::array::sparse(call),
+        op::cuTexObjectCreate => api::texture::create(call),
+        op::cuTexObjectDestroy => api::texture::destroy(call),
+        op::cuSurfObjectCreate => api::texture::create_surface(call),
+        op::cuSurfObjectDestroy => api::texture::destroy_surface(call),
+        op::cuTensorMapEncodeTiled | op::cuTensorMapEncodeIm2col | op::cuTensorMapEncodeIm2colWide => {
+            api::texture::encode(call)
+        }
+        op::cuTensorMapReplaceAddress => api::texture::replace_address(call),
+        op::cuModuleGetTexRef | op::cuModuleGetSurfRef => api::texture_reference::find(call),
+        op::cuTexRefCreate => api::texture_reference::create(call),
+        op::cuTexRefDestroy => api::texture_reference::destroy(call),
+        op::cuTexRefSetArray
+        | op::cuTexRefSetMipmappedArray
+        | op::cuTexRefSetAddress_v2
+        | op::cuTexRefSetAddress2D_v3..=op::cuTexRefSetFlags
+        | op::cuSurfRefSetArray => api::texture_reference::set(call),
+        op::cuTexRefGetAddress_v2..=op::cuTexRefGetFlags | op::cuSurfRefGetArray => {
+            api::texture_reference::query(call)
+        }
         op::cuPointerSetAttribute => api::memory::set_attribute(call),
         op::cuStreamCreateWithPriority => api::stream::create(call),
         op::cuStreamDestroy_v2 => api::stream::destroy(call),

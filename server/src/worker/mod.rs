@@ -24,12 +24,24 @@ use output::Output;
 use pxos_protocol::control::{Snapshot, Welcome, encode};
 use pxos_protocol::frame::{Header, control};
 use pxos_protocol::transport::{FrameReader, Socket, Transport, descriptors};
+use pxos_protocol::types::{CUdevice_attribute, attribute};
 use shared::Shared;
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Bytes under way on a guest's socket: eight chunks of bulk data.
+const SOCKET_BUFFER: u32 = 4 << 20;
+
+/// Attributes that are not the device's but the guest's: what the memory that it shares with its worker can do (design D9).
+const TOLD_OTHERWISE: &[(CUdevice_attribute, i32)] = &[
+    (attribute::CONCURRENT_MANAGED_ACCESS, 0),
+    (attribute::CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 0),
+    (attribute::PAGEABLE_MEMORY_ACCESS, 0),
+    (attribute::PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0),
+];
 
 /// What a worker starts with.
 #[derive(Debug)]
@@ -81,6 +93,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
         return Ok(None);
     };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
+    connection.set_buffers(SOCKET_BUFFER);
     start.stats.set_state(State::Serving);
     let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
     // Descriptors travel over unix sockets only; a guest elsewhere does not ask for memory.
@@ -100,6 +113,13 @@ fn greet(
     mut snapshot: Snapshot,
     memory: Option<&Shared>,
 ) -> Result<(), String> {
+    for device in &mut snapshot.devices {
+        for (attribute, value) in TOLD_OTHERWISE {
+            if let Some(slot) = device.attributes.get_mut(*attribute as usize) {
+                *slot = slot.map(|_| *value);
+            }
+        }
+    }
     if let Some(limit) = assign.limits.memory_max {
         for device in &mut snapshot.devices {
             device.total_memory = device.total_memory.min(limit);

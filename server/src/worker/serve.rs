@@ -14,7 +14,7 @@ use super::shared::{Areas, Shared as SharedMemory};
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
-use crate::stats::{Stats, add, count};
+use crate::stats::{Stats, bump, count};
 use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header};
 use pxos_protocol::transport::ring::{Consumer, RingError};
@@ -316,9 +316,10 @@ fn run_frame(
     header: &Header,
     payload: &[u8],
 ) -> Result<Option<Later>, Fatal> {
-    add(&session.stats.bytes_in, (HEADER + payload.len()) as u64);
-    session.stats.note_call(header.op);
-    count(if header.wants_reply() { &session.stats.messages_sync } else { &session.stats.messages_async });
+    let stats = session.stats;
+    bump(&stats.bytes_in, (HEADER + payload.len()) as u64);
+    stats.note_call(header.op);
+    bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
         Outcome::Later(later) => return Ok(Some(later)),

@@ -1,5 +1,6 @@
 //! What the leader keeps of a session: the guest's handles and what they stand for.
 
+use super::api::array::Arrays;
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
@@ -58,6 +59,8 @@ pub(crate) struct State {
     pub(crate) per_thread: HashMap<(u32, u64), u64>,
     /// Device memory by address: bytes and context.
     pub(crate) allocations: HashMap<u64, (u64, u64)>,
+    /// Arrays, and the textures and surfaces over them.
+    pub(crate) arrays: Arrays,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -90,6 +93,7 @@ impl State {
             kernels: Table::new(HandleKind::Kernel),
             per_thread: HashMap::new(),
             allocations: HashMap::new(),
+            arrays: Arrays::default(),
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
@@ -174,7 +178,7 @@ impl State {
         self.events.forget(|event| event.context == raw);
         self.modules.forget(|module| module.context == raw);
         self.per_thread.retain(|(_, context), _| *context != raw);
-        let mut freed = 0;
+        let mut freed = self.arrays.forget_context(raw);
         self.allocations.retain(|_, (bytes, context)| {
             freed += if *context == raw { *bytes } else { 0 };
             *context != raw

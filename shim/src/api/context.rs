@@ -2,7 +2,7 @@
 
 use super::{Result, current, enter, put};
 use crate::call::{call, garbled, post};
-use crate::objects::Context;
+use crate::objects::{Context, Progress};
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
@@ -38,6 +38,8 @@ fn create(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> Result {
         retained: AtomicU32::new(1),
         cache_config: AtomicU32::new(0),
         shared_config: AtomicU32::new(0),
+        work: Progress::default(),
+        legacy: Progress::default(),
         next_stream_id: AtomicU64::new(3),
     })?;
     let made = call(op::cuCtxCreate_v2, |writer| {
@@ -104,6 +106,8 @@ pub(crate) fn end(session: &'static Session, context: &Context, op: u16, reset: 
     session.functions.remove_all(|function| function.context == handle);
     session.modules.remove_all(|module| module.context == handle);
     super::module::context_ended(session, handle);
+    session.arrays.forget_context(handle);
+    session.parked.forget(handle);
     let memory = session.allocations.remove_all(|range| range.context == handle);
     super::memory::release_host(session, &memory);
     let device = context.device;
@@ -263,8 +267,12 @@ pub(crate) unsafe fn cuCtxDetach(ctx: CUcontext) -> Result {
 }
 
 pub(crate) unsafe fn cuCtxSynchronize() -> Result {
-    enter()?;
-    call(op::cuCtxSynchronize, |_| {}).map(|_| ())
+    let (_, context) = enter()?;
+    let (work, legacy) = (context.work.end(), context.legacy.end());
+    call(op::cuCtxSynchronize, |_| {})?;
+    context.work.complete(work);
+    context.legacy.complete(legacy);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> Result {

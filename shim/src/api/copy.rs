@@ -19,6 +19,9 @@ use std::ffi::c_void;
 /// before it has run, too (CUDA driver API, "API synchronization behavior": 64 KiB).
 const INLINE: usize = 64 << 10;
 
+/// Up to here bytes for the host come in the answer; above, the staging area saves two copies (measured).
+const SMALL: usize = 8 << 10;
+
 /// Chunks under way at a time: two fill the pipe, four ride out a hiccup.
 const WINDOW: usize = 4;
 
@@ -64,8 +67,8 @@ unsafe fn to_device(
     waits: bool,
 ) -> Result {
     let address = source.expose_provenance() as u64;
-    if session.shares(address) {
-        return arena_copy(session, destination, address, bytes, stream, waits);
+    if let Some(shared) = session.shared_address(address) {
+        return arena_copy(session, destination, shared, bytes, stream, waits);
     }
     if session.callbacks.are_pending() {
         // A host function before this copy may still write what the copy reads: its bytes are taken when it has run.
@@ -128,10 +131,10 @@ unsafe fn to_host(
 ) -> Result {
     session.check()?;
     let address = destination.expose_provenance() as u64;
-    if session.shares(address) {
-        return arena_copy(session, address, source, bytes, stream, waits);
+    if let Some(shared) = session.shared_address(address) {
+        return arena_copy(session, shared, source, bytes, stream, waits);
     }
-    if let Some(staging) = session.staging.as_ref().filter(|_| bytes > INLINE) {
+    if let Some(staging) = session.staging.as_ref().filter(|_| bytes > SMALL) {
         // SAFETY: by this function's contract.
         return unsafe { super::staged::to_host(session, staging, destination, source, bytes, stream) };
     }
@@ -186,8 +189,8 @@ unsafe fn unified(destination: u64, source: u64, bytes: usize, stream: CUstream,
         // SAFETY: by this function's contract.
         (End::Host(to, _), End::Device(from)) => unsafe { to_host(session, to, from, bytes, stream, waits) },
         (End::Host(to, to_kind), End::Host(from, from_kind)) => {
-            if session.shares(destination) && session.shares(source) {
-                return arena_copy(session, destination, source, bytes, stream, waits);
+            if let (Some(to), Some(from)) = (session.shared_address(destination), session.shared_address(source)) {
+                return arena_copy(session, to, from, bytes, stream, waits);
             }
             if waits || to_kind.is_some() || from_kind.is_some() {
                 call(op::cuStreamSynchronize, |writer| writer.put(stream))?;

@@ -2,7 +2,7 @@
 
 use super::{Result, enter, put, stream_argument};
 use crate::call::{call, garbled, post};
-use crate::objects::Event;
+use crate::objects::{Event, Progress};
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{CUevent, CUresult, CUstream};
@@ -30,6 +30,7 @@ pub(crate) unsafe fn cuEventCreate(phEvent: *mut CUevent, Flags: c_uint) -> Resu
         context: owner,
         flags: Flags,
         recorded: AtomicBool::new(false),
+        records: Progress::default(),
     })?;
     session.post(op::cuEventCreate, |writer| {
         writer.put(event.handle);
@@ -66,7 +67,7 @@ pub(crate) unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, 
         // "hEvent and hStream must be from the same context."
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
-    event.recorded.store(true, Ordering::Release);
+    event.record();
     session.post(op::cuEventRecord, |writer| {
         writer.put(event.handle);
         writer.put(stream);
@@ -81,7 +82,13 @@ pub(crate) unsafe fn cuEventQuery(hEvent: CUevent) -> Result {
     if !event.recorded.load(Ordering::Acquire) {
         return Ok(());
     }
-    call(op::cuEventQuery, |writer| writer.put(event.handle)).map(|_| ())
+    if event.records.is_complete() {
+        return Ok(());
+    }
+    let end = event.records.end();
+    call(op::cuEventQuery, |writer| writer.put(event.handle))?;
+    event.records.complete(end);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuEventSynchronize(hEvent: CUevent) -> Result {
@@ -91,7 +98,10 @@ pub(crate) unsafe fn cuEventSynchronize(hEvent: CUevent) -> Result {
     if !event.recorded.load(Ordering::Acquire) {
         return Ok(());
     }
-    call(op::cuEventSynchronize, |writer| writer.put(event.handle)).map(|_| ())
+    let end = event.records.end();
+    call(op::cuEventSynchronize, |writer| writer.put(event.handle))?;
+    event.records.complete(end);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent) -> Result {

@@ -309,7 +309,7 @@ unsafe fn attributes<'a>(session: &Session, config: &CUlaunchConfig) -> Result<&
         match attribute.id {
             launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
                 let event = session.events.get(attribute.value[0]).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
-                event.recorded.store(true, Ordering::Release);
+                event.record();
             }
             launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => return Err(CUresult::ERROR_NOT_SUPPORTED),
             _ => {}

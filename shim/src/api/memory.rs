@@ -3,6 +3,7 @@
 use super::{Result, enter, put, stream_argument};
 use crate::allocations::{Allocation, Kind};
 use crate::call::{call, garbled, post};
+use crate::memory::is_private;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{CUdeviceptr, CUresult, CUstream};
@@ -12,8 +13,18 @@ const HOST_ALLOC_FLAGS: c_uint = 7;
 const HOST_REGISTER_FLAGS: c_uint = 15;
 const PAGE: u64 = 4096;
 
+/// Gives blocks that were only parked back to the host; whether there were any.
+fn free_parked(session: &'static Session, context: u64) -> Result<bool> {
+    let blocks = session.parked.take_all(context);
+    for address in &blocks {
+        session.post(op::cuMemFree_v2, |writer| writer.put(*address))?;
+    }
+    Ok(!blocks.is_empty())
+}
+
 pub(crate) unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Result {
-    enter()?;
+    let (session, context) = enter()?;
+    free_parked(session, context.handle)?;
     let reply = call(op::cuMemGetInfo_v2, |_| {})?;
     let mut fields = reply.reader();
     for pointer in [free, total] {
@@ -31,8 +42,17 @@ pub(crate) unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> R
     if dptr.is_null() || bytesize == 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let reply = call(op::cuMemAlloc_v2, |writer| writer.put(bytesize as u64))?;
-    let address: u64 = reply.reader().get().map_err(garbled)?;
+    let address = match session.parked.take(bytesize as u64, context.handle) {
+        Some(address) => address,
+        None => {
+            let ask = || call(op::cuMemAlloc_v2, |writer| writer.put(bytesize as u64));
+            let reply = match ask() {
+                Err(CUresult::ERROR_OUT_OF_MEMORY) if free_parked(session, context.handle)? => ask()?,
+                answer => answer?,
+            };
+            reply.reader().get().map_err(garbled)?
+        }
+    };
     session.allocations.insert(Kind::Device, address, bytesize as u64, context.handle, context.device, 0);
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(dptr, address) }
@@ -73,16 +93,29 @@ pub(crate) unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> Result {
     if dptr == 0 {
         return Ok(());
     }
-    session
-        .allocations
-        .remove(dptr, |range| range.kind == Kind::Device)
-        .ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let range = session.allocations.remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed));
+    let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if range.kind == Kind::Managed {
+        return free_host(session, &range);
+    }
+    // Freeing waits for work that uses the memory; where there is none, the block can be given out again at once.
+    let idle = session.contexts.get(range.context).is_some_and(|context| context.work.is_complete());
+    if idle && session.parked.park(&range) {
+        return Ok(());
+    }
     post(op::cuMemFree_v2, |writer| writer.put(dptr))
 }
 
 /// Page-locked memory of `size` bytes: from the arena where there is one, so that the device reads and writes it directly, at
 /// the same address. Over a socket it is ordinary memory: copies from and to it are carried either way.
-fn allocate_host(session: &Session, size: usize, flags: c_uint, context: u64, device: i32) -> Result<*mut c_void> {
+pub(super) fn allocate_host(
+    session: &Session,
+    kind: Kind,
+    size: usize,
+    flags: c_uint,
+    context: u64,
+    device: i32,
+) -> Result<*mut c_void> {
     let length = (size as u64).checked_next_multiple_of(PAGE).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
     let address = match &session.arena {
         Some(arena) => {
@@ -99,7 +132,11 @@ fn allocate_host(session: &Session, size: usize, flags: c_uint, context: u64, de
         }
         None => map_anonymous(length)?,
     };
-    session.allocations.insert(Kind::Pinned, address.expose_provenance() as u64, size as u64, context, device, flags);
+    let base = address.expose_provenance() as u64;
+    session.allocations.insert(kind, base, size as u64, context, device, flags);
+    if session.arena.is_some() {
+        session.allocations.share(base, base);
+    }
     Ok(address)
 }
 
@@ -121,6 +158,9 @@ fn map_anonymous(length: u64) -> Result<*mut c_void> {
 
 /// Gives host memory back that is taken out of the table; work that may still use it is over afterwards, as natively.
 fn free_host(session: &Session, range: &Allocation) -> Result {
+    if range.kind == Kind::Registered {
+        return unregister(session, range);
+    }
     let length = range.size.next_multiple_of(PAGE);
     if let Some(arena) = session.arena.as_ref().filter(|arena| arena.contains(range.base)) {
         let freed = session.call(op::cuMemFreeHost, |writer| writer.put(range.base));
@@ -136,7 +176,7 @@ fn free_host(session: &Session, range: &Allocation) -> Result {
 
 /// Gives back the host memory among `ranges`, which a context took with it.
 pub(crate) fn release_host(session: &Session, ranges: &[Allocation]) {
-    for range in ranges.iter().filter(|range| range.kind == Kind::Pinned) {
+    for range in ranges.iter().filter(|range| range.is_host()) {
         let _ = free_host(session, range);
     }
 }
@@ -146,7 +186,7 @@ pub(crate) unsafe fn cuMemHostAlloc(pp: *mut *mut c_void, bytesize: usize, Flags
     if pp.is_null() || bytesize == 0 || Flags & !HOST_ALLOC_FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let address = allocate_host(session, bytesize, Flags, context.handle, context.device)?;
+    let address = allocate_host(session, Kind::Pinned, bytesize, Flags, context.handle, context.device)?;
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(pp, address) }
 }
@@ -188,14 +228,43 @@ pub(crate) unsafe fn cuMemHostRegister_v2(p: *mut c_void, bytesize: usize, Flags
         return Err(CUresult::ERROR_HOST_MEMORY_ALREADY_REGISTERED);
     }
     session.allocations.insert(Kind::Registered, base, bytesize as u64, context.handle, context.device, Flags);
+    if let Some(arena) = &session.arena {
+        let length = bytesize as u64;
+        // Memory that cannot be moved is carried as pageable memory is: slower, but right.
+        if (base | length).is_multiple_of(PAGE) && is_private(base, length) {
+            // SAFETY: private memory, checked above; the application owns it and does not write to it while it registers it.
+            if let Some(mirror) = unsafe { arena.move_in(base, length) } {
+                let pinned = call(op::cuMemHostAlloc, |writer| {
+                    writer.put(mirror);
+                    writer.put(length);
+                });
+                if let Err(error) = pinned {
+                    // SAFETY: moved in above.
+                    unsafe { arena.move_out(base, length, mirror) };
+                    session.allocations.remove(base, |_| true);
+                    return Err(error);
+                }
+                session.allocations.share(base, mirror);
+            }
+        }
+    }
     Ok(())
+}
+
+/// Makes registered memory the application's own again.
+fn unregister(session: &Session, range: &Allocation) -> Result {
+    let (Some(arena), true) = (&session.arena, range.shared != 0) else { return Ok(()) };
+    let unpinned = session.call(op::cuMemFreeHost, |writer| writer.put(range.shared));
+    // SAFETY: moved in by cuMemHostRegister, and taken out of the table by the caller.
+    unsafe { arena.move_out(range.base, range.size, range.shared) };
+    unpinned.map(|_| ())
 }
 
 pub(crate) unsafe fn cuMemHostUnregister(p: *mut c_void) -> Result {
     let session = session()?;
     let base = p.expose_provenance() as u64;
     let range = session.allocations.remove(base, |range| range.kind == Kind::Registered);
-    range.map(|_| ()).ok_or(CUresult::ERROR_HOST_MEMORY_NOT_REGISTERED)
+    free_host(session, &range.ok_or(CUresult::ERROR_HOST_MEMORY_NOT_REGISTERED)?)
 }
 
 pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *mut c_void, Flags: c_uint) -> Result {
@@ -206,9 +275,9 @@ pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *m
     if Flags != 0 || pdptr.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    if session.shares(address) {
+    if let Some(shared) = session.shared_address(address) {
         // SAFETY: not null, and writable by the entry point's contract.
-        return unsafe { put(pdptr, address) };
+        return unsafe { put(pdptr, shared) };
     }
     // A kernel cannot reach the guest's memory over a socket; saying so beats a pointer that faults.
     crate::log::line(
@@ -254,14 +323,15 @@ impl Fill {
         if bytes > range.bytes_from(self.address) || !aligned || !pitch_holds {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        if range.is_host() && !session.shares(self.address) {
+        let shared = range.shared_address(self.address);
+        if range.is_host() && shared.is_none() {
             // The guest's own memory: the device cannot reach it over a socket, this thread can.
             call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
             self.fill_host();
             return Ok(());
         }
         session.post(op::cuMemsetD2D32Async, |writer| {
-            writer.put(self.address);
+            writer.put(shared.unwrap_or(self.address));
             writer.put(self.pitch as u64);
             writer.put(self.value);
             writer.put(self.element);

@@ -2,32 +2,45 @@
 //! `CUresult` that native CUDA would give for the same mistake, as far as that can be known here.
 #![expect(non_snake_case, reason = "functions and parameters carry CUDA's own names")]
 
+mod array;
+mod batch;
 mod context;
 mod copy;
+mod copy2d;
 mod device;
 mod driver;
 mod event;
 mod execution;
 mod library;
+mod managed;
 mod memory;
 mod module;
 mod occupancy;
 mod pointer;
+mod rows;
 mod staged;
 mod stream;
+mod texture;
+mod texture_reference;
 
+pub(crate) use array::*;
+pub(crate) use batch::*;
 pub(crate) use context::*;
 pub(crate) use copy::*;
+pub(crate) use copy2d::*;
 pub(crate) use device::*;
 pub(crate) use driver::*;
 pub(crate) use event::*;
 pub(crate) use execution::*;
 pub(crate) use library::*;
+pub(crate) use managed::*;
 pub(crate) use memory::*;
 pub(crate) use module::*;
 pub(crate) use occupancy::*;
 pub(crate) use pointer::*;
 pub(crate) use stream::*;
+pub(crate) use texture::*;
+pub(crate) use texture_reference::*;
 
 use crate::call::{call, garbled, post};
 use crate::objects::Context;
@@ -99,9 +112,24 @@ fn enter() -> Result<(&'static Session, Arc<Context>)> {
     Ok((session, context))
 }
 
+/// A stream that something is put into, as it goes over the wire; the work is counted.
+fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
+    let stream = stream_name(session, raw)?;
+    if let Some(created) = session.streams.get(stream) {
+        created.work.submit();
+    }
+    if let Some(context) = session.contexts.get(thread::current_context()) {
+        context.work.submit();
+        if stream == 0 {
+            context.legacy.submit();
+        }
+    }
+    Ok(stream)
+}
+
 /// A stream as it goes over the wire: 0 stands for the legacy default stream, 2 for the thread's own, anything else is
 /// a live handle.
-fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
+fn stream_name(session: &Session, raw: u64) -> Result<u64> {
     match raw {
         0 if thread::per_thread() => Ok(CU_STREAM_PER_THREAD.0),
         0 => Ok(0),

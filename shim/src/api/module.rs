@@ -275,6 +275,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
     let session = session()?;
     let module = session.modules.remove(hmod.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     session.functions.remove_all(|function| function.owner == module.handle && !function.is_kernel);
+    session.arrays.forget_module(module.handle);
     for (address, _) in module.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
         session.allocations.remove(*address, |range| range.kind == Kind::Global);
     }

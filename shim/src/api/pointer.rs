@@ -53,18 +53,20 @@ pub(crate) unsafe fn cuMemGetAddressRange_v2(
 /// # Safety
 /// `data` has room for the attribute's type.
 unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range: &Allocation) -> Result {
+    let managed = range.kind == Kind::Managed;
     let host = range.is_host();
     let offset_in_host = if host { address } else { 0 };
     // SAFETY (all): by this function's contract; `put` refuses null.
     unsafe {
         match attribute {
             CONTEXT => put(data.cast(), range.context),
-            MEMORY_TYPE => put(data.cast(), if host { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
-            // Host memory has no device address over a socket; with shared memory the two are the same number.
-            DEVICE_POINTER => put(data.cast(), address),
+            MEMORY_TYPE => put(data.cast(), if host && !managed { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
+            // Over a socket host memory has no device address; its own stands for it.
+            DEVICE_POINTER => put(data.cast(), range.shared_address(address).unwrap_or(address)),
             HOST_POINTER if host => put(data.cast(), offset_in_host),
             HOST_POINTER => Err(CUresult::ERROR_INVALID_VALUE),
-            SYNC_MEMOPS | IS_MANAGED => put(data.cast(), 0_u32),
+            SYNC_MEMOPS => put(data.cast(), 0_u32),
+            IS_MANAGED => put(data.cast(), u32::from(managed)),
             IS_LEGACY_CUDA_IPC_CAPABLE => put(data.cast(), u32::from(range.kind == Kind::Device)),
             BUFFER_ID | MEMORY_BLOCK_ID => put(data.cast(), range.id),
             DEVICE_ORDINAL => put(data.cast(), range.device),

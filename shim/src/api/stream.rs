@@ -1,9 +1,9 @@
 //! Streams. Creating, destroying and waiting for events need no answer; what a stream is, the guest knows itself.
 
-use super::{Result, current, enter, put, stream_argument};
+use super::{Result, current, enter, put, stream_argument, stream_name};
 use crate::call::{call, post};
 use crate::callbacks::Callback;
-use crate::objects::Stream;
+use crate::objects::{Progress, Stream};
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
@@ -19,7 +19,7 @@ const NON_BLOCKING: c_uint = 1;
 /// `cuStreamGetId`: the default streams have the ids that their handles would have, others one of their own in the
 /// context.
 pub(crate) fn stream_id(session: &Session, raw: u64) -> Result<u64> {
-    match stream_argument(session, raw)? {
+    match stream_name(session, raw)? {
         0 => Ok(CU_STREAM_LEGACY.0),
         // One id per thread, apart from the ids of created streams.
         raw if raw == CU_STREAM_PER_THREAD.0 => Ok(1 << 32 | u64::from(thread::number())),
@@ -42,7 +42,7 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(phStream: *mut CUstream, flags: 
     let priority = priority.clamp(greatest.min(least), least.max(greatest));
     let id = context.next_stream_id.fetch_add(1, Ordering::Relaxed);
     let owner = context.handle;
-    let stream = session.streams.mint(|handle| Stream { handle, context: owner, flags, priority, id })?;
+    let stream = session.streams.mint(|handle| Stream { handle, context: owner, flags, priority, id, work: Progress::default() })?;
     session.post(op::cuStreamCreateWithPriority, |writer| {
         writer.put(stream.handle);
         writer.put(flags);
@@ -66,7 +66,7 @@ pub(crate) unsafe fn cuStreamDestroy_v2(hStream: CUstream) -> Result {
 /// Answers `ask` of a created stream, or `default` for a default stream of the current context.
 fn of_stream<T>(raw: CUstream, ask: impl FnOnce(&Stream) -> T, default: impl FnOnce() -> T) -> Result<T> {
     let session = session()?;
-    let stream = stream_argument(session, raw.0)?;
+    let stream = stream_name(session, raw.0)?;
     match session.streams.get(stream) {
         Some(stream) => Ok(ask(&stream)),
         None => {
@@ -139,14 +139,27 @@ pub(crate) unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags
 }
 
 pub(crate) unsafe fn cuStreamQuery(hStream: CUstream) -> Result {
-    let (session, _) = enter()?;
-    let stream = stream_argument(session, hStream.0)?;
-    call(op::cuStreamQuery, |writer| writer.put(stream)).map(|_| ())
+    let (session, context) = enter()?;
+    let stream = stream_name(session, hStream.0)?;
+    let created = session.streams.get(stream);
+    let work = match &created {
+        Some(stream) => Some(&stream.work),
+        None => (stream == 0).then_some(&context.legacy),
+    };
+    if work.is_some_and(Progress::is_complete) {
+        return Ok(());
+    }
+    let end = work.map(Progress::end);
+    call(op::cuStreamQuery, |writer| writer.put(stream))?;
+    if let (Some(work), Some(end)) = (work, end) {
+        work.complete(end);
+    }
+    Ok(())
 }
 
 pub(crate) unsafe fn cuStreamSynchronize(hStream: CUstream) -> Result {
     let (session, _) = enter()?;
-    let stream = stream_argument(session, hStream.0)?;
+    let stream = stream_name(session, hStream.0)?;
     call(op::cuStreamSynchronize, |writer| writer.put(stream)).map(|_| ())
 }
 

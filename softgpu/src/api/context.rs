@@ -90,7 +90,9 @@ driver_fns! {
         let named = if context.is_null() { None } else { Some(context::named(context)?) };
         if named.as_ref().is_none_or(|_| context::top_handle() != context) {
             context::pop();
-            named.map(context::push);
+            if let Some(named) = named {
+                context::push(named);
+            }
         }
         Ok(())
     }

@@ -6,52 +6,56 @@
 
 use super::{Answer, DefaultStream, driver_fns};
 use crate::device::allocation::{self, Allocation};
+use crate::device::array::ARRAYS;
 use crate::device::context::{self, Active};
+use crate::device::operation::{Copy, Grid, Operation};
 use crate::device::stream::Stream;
-use pxos_protocol::types::{CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUresult, CUstream};
+use pxos_protocol::types::{
+    CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED, CUDA_MEMCPY2D, CUDA_MEMCPY3D,
+    CUDA_MEMCPY3D_PEER, CUarray, CUcontext, CUdeviceptr, CUmemorytype, CUresult, CUstream,
+};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 driver_fns! {
     /// Host to device.
     ready fn cuMemcpyHtoD_v2 / cuMemcpyHtoD_v2_ptds(to: CUdeviceptr, from: *const c_void, bytes: usize) |default| {
-        run(Copy::line(to, from.address(), bytes), Sides::TO_DEVICE, CUstream::NULL, default, true)
+        run(line(to, from.address(), bytes), Sides::TO_DEVICE, CUstream::NULL, default, true)
     }
 
     /// Device to host.
     ready fn cuMemcpyDtoH_v2 / cuMemcpyDtoH_v2_ptds(to: *mut c_void, from: CUdeviceptr, bytes: usize) |default| {
-        run(Copy::line(to.address(), from, bytes), Sides::TO_HOST, CUstream::NULL, default, true)
+        run(line(to.address(), from, bytes), Sides::TO_HOST, CUstream::NULL, default, true)
     }
 
     /// Device to device.
     ready fn cuMemcpyDtoD_v2 / cuMemcpyDtoD_v2_ptds(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) |default| {
-        run(Copy::line(to, from, bytes), Sides::ON_DEVICE, CUstream::NULL, default, true)
+        run(line(to, from, bytes), Sides::ON_DEVICE, CUstream::NULL, default, true)
     }
 
     /// Anything to anything.
     ready fn cuMemcpy / cuMemcpy_ptds(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) |default| {
-        run(Copy::line(to, from, bytes), Sides::ANY, CUstream::NULL, default, true)
+        run(line(to, from, bytes), Sides::ANY, CUstream::NULL, default, true)
     }
 
     /// Host to device, in a stream.
     ready fn cuMemcpyHtoDAsync_v2 / cuMemcpyHtoDAsync_v2_ptsz(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream) |default| {
-        run(Copy::line(to, from.address(), bytes), Sides::TO_DEVICE, stream, default, false)
+        run(line(to, from.address(), bytes), Sides::TO_DEVICE, stream, default, false)
     }
 
     /// Device to host, in a stream.
     ready fn cuMemcpyDtoHAsync_v2 / cuMemcpyDtoHAsync_v2_ptsz(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream) |default| {
-        run(Copy::line(to.address(), from, bytes), Sides::TO_HOST, stream, default, false)
+        run(line(to.address(), from, bytes), Sides::TO_HOST, stream, default, false)
     }
 
     /// Device to device, in a stream.
     ready fn cuMemcpyDtoDAsync_v2 / cuMemcpyDtoDAsync_v2_ptsz(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream) |default| {
-        run(Copy::line(to, from, bytes), Sides::ON_DEVICE, stream, default, false)
+        run(line(to, from, bytes), Sides::ON_DEVICE, stream, default, false)
     }
 
     /// Anything to anything, in a stream.
     ready fn cuMemcpyAsync / cuMemcpyAsync_ptsz(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream) |default| {
-        run(Copy::line(to, from, bytes), Sides::ANY, stream, default, false)
+        run(line(to, from, bytes), Sides::ANY, stream, default, false)
     }
 
     /// Between the memories of two contexts.
@@ -63,7 +67,7 @@ driver_fns! {
         bytes: usize,
     ) |default| {
         settle_peers(to_context, from_context)?;
-        run(Copy::line(to, from, bytes), Sides::ON_DEVICE, CUstream::NULL, default, true)
+        run(line(to, from, bytes), Sides::ON_DEVICE, CUstream::NULL, default, true)
     }
 
     /// Between the memories of two contexts, in a stream.
@@ -77,24 +81,83 @@ driver_fns! {
     ) |default| {
         context::named(to_context)?;
         context::named(from_context)?;
-        run(Copy::line(to, from, bytes), Sides::ON_DEVICE, stream, default, false)
+        run(line(to, from, bytes), Sides::ON_DEVICE, stream, default, false)
+    }
+
+    /// Device to array.
+    ready fn cuMemcpyDtoA_v2 / cuMemcpyDtoA_v2_ptds(to: CUarray, offset: usize, from: CUdeviceptr, bytes: usize) |default| {
+        let (copy, sides) = cuboid(&row(Side::array(to, offset), Side::device(from), bytes))?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// Array to device.
+    ready fn cuMemcpyAtoD_v2 / cuMemcpyAtoD_v2_ptds(to: CUdeviceptr, from: CUarray, offset: usize, bytes: usize) |default| {
+        let (copy, sides) = cuboid(&row(Side::device(to), Side::array(from, offset), bytes))?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// Host to array.
+    ready fn cuMemcpyHtoA_v2 / cuMemcpyHtoA_v2_ptds(to: CUarray, offset: usize, from: *const c_void, bytes: usize) |default| {
+        let (copy, sides) = cuboid(&row(Side::array(to, offset), Side::host(from.address()), bytes))?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// Array to host.
+    ready fn cuMemcpyAtoH_v2 / cuMemcpyAtoH_v2_ptds(to: *mut c_void, from: CUarray, offset: usize, bytes: usize) |default| {
+        let (copy, sides) = cuboid(&row(Side::host(to.address()), Side::array(from, offset), bytes))?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// Array to array.
+    ready fn cuMemcpyAtoA_v2 / cuMemcpyAtoA_v2_ptds(to: CUarray, to_offset: usize, from: CUarray, from_offset: usize, bytes: usize) |default| {
+        let (copy, sides) = cuboid(&row(Side::array(to, to_offset), Side::array(from, from_offset), bytes))?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// Host to array, in a stream.
+    ready fn cuMemcpyHtoAAsync_v2 / cuMemcpyHtoAAsync_v2_ptsz(to: CUarray, offset: usize, from: *const c_void, bytes: usize, stream: CUstream) |default| {
+        let (copy, sides) = cuboid(&row(Side::array(to, offset), Side::host(from.address()), bytes))?;
+        run(copy, sides, stream, default, false)
+    }
+
+    /// Array to host, in a stream.
+    ready fn cuMemcpyAtoHAsync_v2 / cuMemcpyAtoHAsync_v2_ptsz(to: *mut c_void, from: CUarray, offset: usize, bytes: usize, stream: CUstream) |default| {
+        let (copy, sides) = cuboid(&row(Side::host(to.address()), Side::array(from, offset), bytes))?;
+        run(copy, sides, stream, default, false)
+    }
+
+    /// A box between two contexts.
+    ready fn cuMemcpy3DPeer / cuMemcpy3DPeer_ptds(copy: *const CUDA_MEMCPY3D_PEER) |default| {
+        let given = copy.read()?;
+        settle_peers(given.dst_context, given.src_context)?;
+        let (copy, sides) = cuboid(&given.into())?;
+        run(copy, sides, CUstream::NULL, default, true)
+    }
+
+    /// A box between two contexts, in a stream.
+    ready fn cuMemcpy3DPeerAsync / cuMemcpy3DPeerAsync_ptsz(copy: *const CUDA_MEMCPY3D_PEER, stream: CUstream) |default| {
+        let given = copy.read()?;
+        context::named(given.dst_context)?;
+        context::named(given.src_context)?;
+        let (copy, sides) = cuboid(&given.into())?;
+        run(copy, sides, stream, default, false)
     }
 
     /// A rectangle.
     ready fn cuMemcpy2D_v2 / cuMemcpy2D_v2_ptds(copy: *const CUDA_MEMCPY2D) |default| {
-        let (copy, sides) = rectangle(&copy.read()?)?;
+        let (copy, sides) = cuboid(&CUDA_MEMCPY3D::from(copy.read()?))?;
         run(copy, sides, CUstream::NULL, default, true)
     }
 
     /// A rectangle, whatever its alignment.
     ready fn cuMemcpy2DUnaligned_v2 / cuMemcpy2DUnaligned_v2_ptds(copy: *const CUDA_MEMCPY2D) |default| {
-        let (copy, sides) = rectangle(&copy.read()?)?;
+        let (copy, sides) = cuboid(&CUDA_MEMCPY3D::from(copy.read()?))?;
         run(copy, sides, CUstream::NULL, default, true)
     }
 
     /// A rectangle, in a stream.
     ready fn cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz(copy: *const CUDA_MEMCPY2D, stream: CUstream) |default| {
-        let (copy, sides) = rectangle(&copy.read()?)?;
+        let (copy, sides) = cuboid(&CUDA_MEMCPY3D::from(copy.read()?))?;
         run(copy, sides, stream, default, false)
     }
 
@@ -113,178 +176,220 @@ driver_fns! {
 
 /// What each end of a copy must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sides {
+pub(crate) struct Sides {
     /// The destination must be known to the API: device memory, or pinned host memory.
     to_device: bool,
     /// So must the source.
     from_device: bool,
+    /// The destination is an array, and inside it.
+    to_array: bool,
+    /// So is the source.
+    from_array: bool,
 }
 
 impl Sides {
-    const TO_DEVICE: Self = Self { to_device: true, from_device: false };
-    const TO_HOST: Self = Self { to_device: false, from_device: true };
-    const ON_DEVICE: Self = Self { to_device: true, from_device: true };
-    const ANY: Self = Self { to_device: false, from_device: false };
+    const ANY: Self = Self { to_device: false, from_device: false, to_array: false, from_array: false };
+    const TO_DEVICE: Self = Self { to_device: true, ..Self::ANY };
+    const TO_HOST: Self = Self { from_device: true, ..Self::ANY };
+    const ON_DEVICE: Self = Self { to_device: true, from_device: true, ..Self::ANY };
 }
 
-/// Rows of `width` bytes, `height` of them in a plane, `depth` planes.
+/// One end of a 2D or 3D copy as the application describes it.
 #[derive(Clone, Copy, Debug)]
-struct Copy {
-    to: Grid,
-    from: Grid,
-    width: u64,
-    height: u64,
-    depth: u64,
-}
-
-/// Where the rows of one end lie.
-#[derive(Clone, Copy, Debug)]
-struct Grid {
-    address: u64,
+struct End {
+    kind: CUmemorytype,
+    host: u64,
+    device: u64,
+    array: CUarray,
+    /// Offsets in bytes, rows and planes.
+    offset: [u64; 3],
     pitch: u64,
-    plane: u64,
+    /// Rows from one plane to the next.
+    rows: u64,
 }
 
-impl Grid {
-    /// One end of a 2D or 3D copy: memory type, addresses, offsets in bytes, rows and planes, pitch and rows per plane.
-    fn resolve(
-        kind: u32,
-        host: u64,
-        device: u64,
-        (x, y, z): (usize, usize, usize),
-        pitch: usize,
-        rows: usize,
-    ) -> Answer<(Self, bool)> {
-        let (address, on_device) = match kind {
-            1 => (host, false),
-            2 => (device, true),
-            4 => (device, false),
-            3 => return Err(CUresult::ERROR_NOT_SUPPORTED),
+impl End {
+    /// Where its rows lie, and what is known of it: `true` for device memory, and the size of an array.
+    fn resolve(&self) -> Answer<(Grid, Known)> {
+        let (base, pitch, plane, known) = match self.kind {
+            CU_MEMORYTYPE_HOST => (self.host, self.pitch, self.pitch.checked_mul(self.rows), Known::Host),
+            CU_MEMORYTYPE_DEVICE => (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Device),
+            CU_MEMORYTYPE_UNIFIED => (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Host),
+            CU_MEMORYTYPE_ARRAY => {
+                let image = ARRAYS.get(self.array)?.image;
+                let row = u64::from(image.size[0]) * u64::from(image.element_bytes());
+                let size = [row, image.size[1].into(), image.size[2].into()];
+                (image.address, image.pitch, Some(image.plane), Known::Array(size))
+            }
             _ => return Err(CUresult::ERROR_INVALID_VALUE),
         };
-        let (pitch, rows) = (pitch as u64, rows as u64);
         let place = || {
-            let plane = pitch.checked_mul(rows)?;
-            let start = plane.checked_mul(z as u64)?.checked_add(pitch.checked_mul(y as u64)?)?.checked_add(x as u64)?;
-            Some(Self { address: address.checked_add(start)?, pitch, plane })
+            let plane = plane?;
+            let [x, y, z] = self.offset;
+            let start = plane.checked_mul(z)?.checked_add(pitch.checked_mul(y)?)?.checked_add(x)?;
+            Some(Grid { address: base.checked_add(start)?, pitch, plane })
         };
-        Ok((place().ok_or(CUresult::ERROR_INVALID_VALUE)?, on_device))
-    }
-
-    /// How many bytes from the first to the last that a copy touches.
-    fn extent(&self, copy: &Copy) -> Option<u64> {
-        let rows = self.pitch.checked_mul(copy.height - 1)?;
-        let planes = self.plane.checked_mul(copy.depth - 1)?;
-        rows.checked_add(planes)?.checked_add(copy.width)
+        Ok((place().ok_or(CUresult::ERROR_INVALID_VALUE)?, known))
     }
 }
 
-fn rectangle(given: &CUDA_MEMCPY2D) -> Answer<(Copy, Sides)> {
-    let src = (given.src_x_in_bytes, given.src_y, 0);
-    let dst = (given.dst_x_in_bytes, given.dst_y, 0);
-    let host = given.src_host.addr() as u64;
-    let from = Grid::resolve(given.src_memory_type, host, given.src_device, src, given.src_pitch, 1)?;
-    let host = given.dst_host.addr() as u64;
-    let to = Grid::resolve(given.dst_memory_type, host, given.dst_device, dst, given.dst_pitch, 1)?;
-    Copy::checked(to, from, given.width_in_bytes, given.height, 1)
+/// What must hold of one end of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Anything.
+    Host,
+    /// Memory that the API knows.
+    Device,
+    /// An array, of this many bytes, rows and planes.
+    Array([u64; 3]),
 }
 
-fn cuboid(given: &CUDA_MEMCPY3D) -> Answer<(Copy, Sides)> {
+/// A copy of rows and planes, as `cuMemcpy3D` describes it.
+pub(crate) fn cuboid(given: &CUDA_MEMCPY3D) -> Answer<(Copy, Sides)> {
     if given.src_lod != 0 || given.dst_lod != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let src = (given.src_x_in_bytes, given.src_y, given.src_z);
-    let dst = (given.dst_x_in_bytes, given.dst_y, given.dst_z);
-    let host = given.src_host.addr() as u64;
-    let from =
-        Grid::resolve(given.src_memory_type, host, given.src_device, src, given.src_pitch, given.src_height)?;
-    let host = given.dst_host.addr() as u64;
-    let to = Grid::resolve(given.dst_memory_type, host, given.dst_device, dst, given.dst_pitch, given.dst_height)?;
-    let rows_fit = |rows: usize| given.depth <= 1 || rows >= given.height;
-    if !rows_fit(given.src_height) || !rows_fit(given.dst_height) {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    Copy::checked(to, from, given.width_in_bytes, given.height, given.depth)
-}
-
-impl Copy {
-    /// A single row.
-    fn line(to: u64, from: u64, bytes: usize) -> Self {
-        let end = |address| Grid { address, pitch: 0, plane: 0 };
-        Self { to: end(to), from: end(from), width: bytes as u64, height: 1, depth: 1 }
-    }
-
-    fn checked(
-        (to, to_device): (Grid, bool),
-        (from, from_device): (Grid, bool),
-        width: usize,
-        height: usize,
-        depth: usize,
-    ) -> Answer<(Self, Sides)> {
-        let copy = Self { to, from, width: width as u64, height: height as u64, depth: depth as u64 };
-        let pitch_fits = |grid: &Grid| height <= 1 || grid.pitch >= copy.width;
-        if !copy.is_empty() && (!pitch_fits(&to) || !pitch_fits(&from)) {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        Ok((copy, Sides { to_device, from_device }))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.width == 0 || self.height == 0 || self.depth == 0
-    }
-
-    /// Checks both ends and tells what the API knows of them.
-    fn check(&self, sides: Sides) -> Answer<[Option<Arc<Allocation>>; 2]> {
-        let check = |grid: &Grid, known: bool| {
-            let extent = grid.extent(self).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-            if known {
-                allocation::check(grid.address, extent).map(Some)
-            } else {
-                allocation::check_unified(grid.address, extent)
+    let wide = |offset: [usize; 3]| offset.map(|number| number as u64);
+    let from = End {
+        kind: given.src_memory_type,
+        host: given.src_host.addr() as u64,
+        device: given.src_device,
+        array: given.src_array,
+        offset: wide([given.src_x_in_bytes, given.src_y, given.src_z]),
+        pitch: given.src_pitch as u64,
+        rows: given.src_height as u64,
+    };
+    let to = End {
+        kind: given.dst_memory_type,
+        host: given.dst_host.addr() as u64,
+        device: given.dst_device,
+        array: given.dst_array,
+        offset: wide([given.dst_x_in_bytes, given.dst_y, given.dst_z]),
+        pitch: given.dst_pitch as u64,
+        rows: given.dst_height as u64,
+    };
+    let ((from_grid, from_known), (to_grid, to_known)) = (from.resolve()?, to.resolve()?);
+    let copy = Copy {
+        to: to_grid,
+        from: from_grid,
+        width: given.width_in_bytes as u64,
+        height: given.height as u64,
+        depth: given.depth as u64,
+    };
+    let size = [copy.width, copy.height, copy.depth];
+    for (end, grid, known) in [(&from, &from_grid, from_known), (&to, &to_grid, to_known)] {
+        let fits = match known {
+            Known::Array(has) => {
+                (0..3).all(|side| end.offset[side].checked_add(size[side]).is_some_and(|last| last <= has[side]))
+            }
+            _ => {
+                (copy.height <= 1 || grid.pitch >= copy.width) && (copy.depth <= 1 || end.rows >= copy.height)
             }
         };
-        Ok([check(&self.to, sides.to_device)?, check(&self.from, sides.from_device)?])
-    }
-
-    /// Moves the bytes.
-    fn execute(&self) {
-        for plane in 0..self.depth {
-            for row in 0..self.height {
-                let at = |grid: &Grid| grid.address + plane * grid.plane + row * grid.pitch;
-                move_bytes(at(&self.to), at(&self.from), self.width);
-            }
+        if !fits && !copy.is_empty() {
+            return Err(CUresult::ERROR_INVALID_VALUE);
         }
     }
+    let sides = Sides {
+        to_device: to_known == Known::Device,
+        from_device: from_known == Known::Device,
+        to_array: matches!(to_known, Known::Array(_)),
+        from_array: matches!(from_known, Known::Array(_)),
+    };
+    Ok((copy, sides))
+}
 
-    /// The bytes of the source, row by row.
-    fn gather(&self) -> Vec<u8> {
-        let width = usize::try_from(self.width).expect("addresses have 64 bits here");
-        let mut bytes = Vec::new();
-        for plane in 0..self.depth {
-            for row in 0..self.height {
-                let from = self.from.address + plane * self.from.plane + row * self.from.pitch;
-                let filled = bytes.len();
-                bytes.resize(filled + width, 0);
-                let to = bytes[filled..].as_mut_ptr().expose_provenance() as u64;
-                move_bytes(to, from, self.width);
-            }
-        }
-        bytes
+/// One end of a copy of a single row that may be in an array.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    kind: CUmemorytype,
+    address: u64,
+    array: CUarray,
+    offset: usize,
+}
+
+impl Side {
+    fn array(array: CUarray, offset: usize) -> Self {
+        Self { kind: CU_MEMORYTYPE_ARRAY, address: 0, array, offset }
     }
 
-    fn total(&self) -> u64 {
-        self.width.saturating_mul(self.height).saturating_mul(self.depth)
+    fn device(address: u64) -> Self {
+        Self { kind: CU_MEMORYTYPE_DEVICE, address, array: CUarray::NULL, offset: 0 }
+    }
+
+    fn host(address: u64) -> Self {
+        Self { kind: CU_MEMORYTYPE_HOST, address, array: CUarray::NULL, offset: 0 }
     }
 }
 
-/// Moves bytes between addresses of this process, which may overlap.
-fn move_bytes(to: u64, from: u64, bytes: u64) {
-    let size = |number: u64| usize::try_from(number).expect("addresses have 64 bits here");
-    let source = std::ptr::with_exposed_provenance::<u8>(size(from));
-    let target = std::ptr::with_exposed_provenance_mut::<u8>(size(to));
-    // SAFETY: each end was checked at the call to lie in a range that the API knows, whose memory stays mapped until
-    // the work submitted before its end is done, or is host memory that the caller vouches for while it waits.
-    unsafe { std::ptr::copy(source, target, size(bytes)) }
+/// A copy of a single row, in the words of `cuMemcpy3D`.
+fn row(to: Side, from: Side, bytes: usize) -> CUDA_MEMCPY3D {
+    let pointer = |address: u64| {
+        std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits here"))
+    };
+    CUDA_MEMCPY3D {
+        src_x_in_bytes: from.offset,
+        src_memory_type: from.kind,
+        src_host: pointer(from.address),
+        src_device: from.address,
+        src_array: from.array,
+        dst_x_in_bytes: to.offset,
+        dst_memory_type: to.kind,
+        dst_host: pointer(to.address),
+        dst_device: to.address,
+        dst_array: to.array,
+        width_in_bytes: bytes,
+        height: 1,
+        depth: 1,
+        ..CUDA_MEMCPY3D::default()
+    }
+}
+
+/// A single row.
+fn line(to: u64, from: u64, bytes: usize) -> Copy {
+    let end = |address| Grid { address, pitch: 0, plane: 0 };
+    Copy { to: end(to), from: end(from), width: bytes as u64, height: 1, depth: 1 }
+}
+
+/// One end of a copy after its check.
+#[derive(Clone, Debug)]
+enum Found {
+    /// Device memory, or pinned host memory.
+    Range(Arc<Allocation>),
+    /// An array.
+    Array,
+    /// Memory that the API does not know: pageable host memory.
+    Pageable,
+}
+
+impl Found {
+    fn is_pageable(&self) -> bool {
+        matches!(self, Self::Pageable)
+    }
+
+    /// Whether the memory is the device's.
+    fn on_device(&self) -> bool {
+        match self {
+            Self::Range(held) => !held.on_host(),
+            Self::Array => true,
+            Self::Pageable => false,
+        }
+    }
+}
+
+/// Checks both ends of a copy, destination first.
+fn check(copy: &Copy, sides: Sides) -> Answer<[Found; 2]> {
+    let check = |grid: &Grid, known: bool, array: bool| {
+        if array {
+            return Ok(Found::Array);
+        }
+        let extent = grid.extent(copy).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        if known {
+            return allocation::check(grid.address, extent).map(Found::Range);
+        }
+        Ok(allocation::check_unified(grid.address, extent)?.map_or(Found::Pageable, Found::Range))
+    };
+    Ok([check(&copy.to, sides.to_device, sides.to_array)?, check(&copy.from, sides.from_device, sides.from_array)?])
 }
 
 /// Pageable memory up to this size is copied aside so that the call can return at once (CUDA driver API, "API
@@ -292,59 +397,28 @@ fn move_bytes(to: u64, from: u64, bytes: u64) {
 const STAGED: u64 = 64 << 10;
 
 /// Does a copy, now or in its turn.
-fn run(copy: Copy, sides: Sides, stream: CUstream, default: DefaultStream, blocking: bool) -> Answer {
+pub(crate) fn run(copy: Copy, sides: Sides, stream: CUstream, default: DefaultStream, blocking: bool) -> Answer {
     let active = context::current()?;
     let stream = active.stream(stream, default)?;
     if copy.is_empty() {
         return Ok(());
     }
-    let [to, from] = copy.check(sides)?;
-    let on_device = |side: &Option<Arc<Allocation>>| side.as_ref().is_some_and(|held| !held.on_host());
+    let [to, from] = check(&copy, sides)?;
     if blocking {
-        // Between device memories a copy does not wait for the host, unless the memory asks for it.
-        let asked = |side: &Option<Arc<Allocation>>| {
-            side.as_ref().is_some_and(|held| held.synchronous.load(Ordering::Relaxed) && held.on_host())
-        };
-        if on_device(&to) && on_device(&from) && !asked(&to) && !asked(&from) {
-            enqueue(&active, &stream, copy);
-            return Ok(());
+        // Between device memories a copy does not wait for the host.
+        if to.on_device() && from.on_device() {
+            return active.enqueue(&stream, Operation::Copy(copy));
         }
         return now(&active, &stream, &copy, true);
     }
-    match (to.is_some(), from.is_some()) {
-        (true, true) => enqueue(&active, &stream, copy),
-        (true, false) if copy.total() <= STAGED => {
+    match (to.is_pageable(), from.is_pageable()) {
+        (false, false) => active.enqueue(&stream, Operation::Copy(copy)),
+        (false, true) if copy.total() <= STAGED => {
             let bytes = copy.gather();
-            let staged = Copy {
-                from: Grid {
-                    address: 0,
-                    pitch: copy.width,
-                    plane: copy.width * copy.height,
-                },
-                ..copy
-            };
-            let work = move |status: CUresult| {
-                if status.is_success() {
-                    let address = bytes.as_ptr().expose_provenance() as u64;
-                    Copy { from: Grid { address, ..staged.from }, ..staged }.execute();
-                }
-                Ok(())
-            };
-            active.submit(&stream, Vec::new(), Box::new(work));
+            active.enqueue(&stream, Operation::Staged(copy, bytes))
         }
-        _ => return now(&active, &stream, &copy, false),
+        _ => now(&active, &stream, &copy, false),
     }
-    Ok(())
-}
-
-fn enqueue(active: &Active, stream: &Arc<Stream>, copy: Copy) {
-    let work = move |status: CUresult| {
-        if status.is_success() {
-            copy.execute();
-        }
-        Ok(())
-    };
-    active.submit(stream, Vec::new(), Box::new(work));
 }
 
 /// Copies on the calling thread, in its turn.
@@ -353,7 +427,7 @@ fn now(active: &Active, stream: &Arc<Stream>, copy: &Copy, flush: bool) -> Answe
         if active.fault.now().is_success() {
             copy.execute();
         }
-    });
+    })?;
     if flush {
         active.flush();
     }
@@ -366,29 +440,4 @@ fn settle_peers(to: CUcontext, from: CUcontext) -> Answer {
         context::named(context)?.active().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?.wait();
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_and_planes_land_where_they_should() {
-        let source: Vec<u8> = (0..60).collect();
-        let mut target = vec![0u8; 200];
-        let from = Grid { address: source.as_ptr().expose_provenance() as u64, pitch: 5, plane: 20 };
-        let to = Grid { address: target.as_mut_ptr().expose_provenance() as u64, pitch: 10, plane: 60 };
-        let copy = Copy { to, from, width: 3, height: 4, depth: 3 };
-        copy.execute();
-        for plane in 0..3 {
-            for row in 0..4 {
-                for column in 0..3 {
-                    assert_eq!(target[plane * 60 + row * 10 + column], source[plane * 20 + row * 5 + column]);
-                }
-            }
-        }
-        assert_eq!(copy.gather().len(), 36);
-        assert_eq!(copy.gather()[3..6], source[5..8]);
-        assert_eq!(from.extent(&copy), Some(2 * 20 + 3 * 5 + 3));
-    }
 }

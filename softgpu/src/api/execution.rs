@@ -2,9 +2,10 @@
 
 use super::{Answer, DefaultStream, In, Out, driver_fns};
 use crate::device::attribute::SHARED_PER_BLOCK_OPTIN;
-use crate::device::context::{self, Active};
-use crate::device::kernel::{self, FUNCTIONS, Function, Settings, Shape, Target};
+use crate::device::context;
+use crate::device::kernel::{self, FUNCTIONS, Function, Settings, Shape};
 use crate::device::module::{Code, Module};
+use crate::device::operation::{Launch, Operation};
 use crate::exec::Kernel;
 use pxos_protocol::types::{
     CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState, CUlaunchAttribute, CUlaunchConfig, CUmodule,
@@ -340,7 +341,6 @@ fn low_half(word: u64) -> u32 {
     word as u32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "takes the half that the layout has there")]
 fn high_half(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -367,24 +367,5 @@ fn launch(function: CUfunction, shape: Shape, stream: CUstream, default: Default
     let stream = active.stream(stream, default)?;
     target.check(&shape, active.device.multiprocessors)?;
     let parameters = given.collect(target.kernel())?;
-    active.submit(&stream, Vec::new(), work(&active, target, shape, parameters));
-    Ok(())
+    active.enqueue(&stream, Operation::Kernel(Launch { target, shape, parameters }))
 }
-
-/// A launch as work for a stream.
-pub(crate) fn work(
-    active: &Active,
-    target: Target,
-    shape: Shape,
-    parameters: Vec<u8>,
-) -> crate::device::stream::Work {
-    let owner = active.share();
-    Box::new(move |status: CUresult| {
-        if status.is_success() && !owner.is_ending() {
-            kernel::run(&owner, &target, &shape, &parameters)
-        } else {
-            Ok(())
-        }
-    })
-}
-

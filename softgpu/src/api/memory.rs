@@ -249,6 +249,8 @@ pub(crate) fn release(held: &Allocation) {
             }
         }
         Origin::Pool(pool) => pool::reclaim(pool, held),
+        // Goes with `cuMemUnmap` only.
+        Origin::Mapped => {}
         Origin::HostAllocated(_) | Origin::HostRegistered(_) => {
             for device in platform.devices() {
                 device.memory.unregister_host(held.base);

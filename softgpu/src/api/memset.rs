@@ -1,6 +1,7 @@
 //! Fills (CUDA driver API, section "Memory management": `cuMemset…`).
 
 use super::{Answer, DefaultStream, driver_fns};
+use crate::device::operation::{Fill, Operation};
 use crate::device::{allocation, context};
 use pxos_protocol::types::{CUdeviceptr, CUresult, CUstream};
 use std::ffi::c_uint;
@@ -93,32 +94,12 @@ fn rows(
     }
     let extent = (height - 1).checked_mul(pitch).and_then(|above| above.checked_add(row));
     let held = allocation::check(to, extent.ok_or(CUresult::ERROR_INVALID_VALUE)? as u64)?;
-    let value = value.to_vec();
-    let work = move |status: CUresult| {
-        if status.is_success() {
-            (0..height).for_each(|index| fill(to + (index * pitch) as u64, &value, width));
-        }
-        Ok(())
-    };
+    let fill = Fill { address: to, pitch: pitch as u64, value: value.to_vec(), width: width as u64, height: height as u64 };
+    let operation = Operation::Fill(fill);
     if blocking && held.on_host() {
-        active.perform(&stream, || work(active.fault.now()))?;
+        active.perform(&stream, || operation.run(&active))??;
         active.flush();
         return active.fault.check();
     }
-    active.submit(&stream, Vec::new(), Box::new(work));
-    Ok(())
-}
-
-/// Writes a value many times.
-fn fill(to: u64, value: &[u8], count: usize) {
-    let target = std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(to).expect("addresses have 64 bits here"));
-    if let [byte] = value {
-        // SAFETY: the range was checked at the call, and stays mapped until the work before its end is done.
-        unsafe { target.write_bytes(*byte, count) };
-        return;
-    }
-    for index in 0..count {
-        // SAFETY: as above; `index` is below `count`.
-        unsafe { target.add(index * value.len()).copy_from_nonoverlapping(value.as_ptr(), value.len()) };
-    }
+    active.enqueue(&stream, operation)
 }

@@ -3,9 +3,8 @@
 //! [`driver_fns!`] turns a body written in safe Rust into the exported function (and its per-thread-default-stream
 //! twin); below it stand [`crate::device`]'s objects. The order of the checks is the real driver's, measured on an
 //! H200 with driver 580: initialisation, current context, sticky fault, arguments.
-#![expect(non_snake_case, reason = "entry points carry the driver's own names")]
-
 mod argument;
+pub mod array;
 pub mod context;
 pub mod copy;
 pub mod device;
@@ -22,12 +21,16 @@ pub mod occupancy;
 pub mod pointer;
 pub mod pool;
 pub mod stream;
+pub mod texture;
+pub mod virtual_memory;
 
 use crate::device::platform;
 use pxos_protocol::types::CUresult;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+#[cfg(test)]
+pub(crate) use argument::Class;
 pub(crate) use argument::{Argument, In, Out};
 
 /// What a driver function answers, inside this crate.
@@ -85,6 +88,12 @@ macro_rules! driver_fns {
             driver_fns!(@emit [$($meta)*] $stage $name ($($arg: $ty),*) ($($default)?) Legacy $body);
             driver_fns!(@twin ($($twin)?) [$($meta)*] $stage ($($arg: $ty),*) ($($default)?) $body);
         )*
+
+        /// The functions of this chapter by name, with how their arguments are passed.
+        #[cfg(test)]
+        pub(crate) const SIGNATURES: &[(&str, &[$crate::api::Class])] = &[$(
+            (stringify!($name), &[$(<$ty as $crate::api::Argument>::CLASS),*]),
+        )*];
     };
     (@twin () $($rest:tt)*) => {};
     (@twin ($twin:ident) [$($meta:meta)*] $stage:ident $args:tt ($default:ident) $body:block) => {

@@ -5,6 +5,7 @@ use super::{Answer, DefaultStream, context as api_context, driver_fns};
 use crate::device::allocation;
 use crate::device::context::{self, STREAMS, stream_anywhere};
 use crate::device::event::EVENTS;
+use crate::device::operation::{HostCall, Operation};
 use crate::device::stream::{Kind, as_callback};
 use pxos_protocol::types::{
     CUcontext, CUdevice, CUdeviceptr, CUevent, CUgraph, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
@@ -112,17 +113,7 @@ driver_fns! {
     ready fn cuLaunchHostFunc / cuLaunchHostFunc_ptsz(stream: CUstream, function: CUhostFn, data: *mut c_void) |default| {
         let (active, stream) = stream_anywhere(stream, default)?;
         let function = function.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-        let owner = active.share();
-        let work = move |status: CUresult| {
-            if status.is_success() {
-                owner.flush();
-                // SAFETY: the application gave the function for exactly this call, and its data with it.
-                as_callback(|| unsafe { function(data.raw()) });
-            }
-            Ok(())
-        };
-        active.submit(&stream, Vec::new(), Box::new(work));
-        Ok(())
+        active.enqueue(&stream, Operation::Host(HostCall { function, data: data.raw() }))
     }
 
     /// Gives managed memory to a stream. Devices here see it at all times, so that only the arguments are checked.

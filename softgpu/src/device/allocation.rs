@@ -21,6 +21,8 @@ pub(crate) enum Origin {
     HostRegistered(u32),
     /// `cuMemAllocManaged`, with the flags (`CU_MEM_ATTACH_GLOBAL` or `_HOST`).
     Managed(u32),
+    /// Physical memory mapped by `cuMemMap`.
+    Mapped,
 }
 
 /// One range.
@@ -42,6 +44,8 @@ pub(crate) struct Allocation {
     pub(crate) buffer: u64,
     /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
     pub(crate) synchronous: AtomicBool,
+    /// Whether it may be touched; only mapped memory may ever not.
+    pub(crate) accessible: AtomicBool,
 }
 
 impl Allocation {
@@ -77,6 +81,7 @@ pub(crate) fn insert(
         life,
         buffer: BUFFERS.fetch_add(1, Ordering::Relaxed),
         synchronous: AtomicBool::new(!matches!(origin, Origin::HostAllocated(_) | Origin::HostRegistered(_))),
+        accessible: AtomicBool::new(true),
     });
     ALLOCATIONS.write().unwrap_or_else(PoisonError::into_inner).insert(base, Arc::clone(&allocation));
     allocation
@@ -117,12 +122,28 @@ pub(crate) fn select(wanted: impl Fn(&Allocation) -> bool) -> Vec<Arc<Allocation
     all.values().filter(|allocation| wanted(allocation)).cloned().collect()
 }
 
-/// Checks that a device address range can be copied from or to: inside one range that the API knows.
+/// Checks that a device address range can be copied from or to: inside one range that the API knows, or inside mapped
+/// ranges that touch.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` (measured).
 pub(crate) fn check(address: u64, bytes: u64) -> Result<Arc<Allocation>, CUresult> {
-    find(address).filter(|found| found.holds(address, bytes)).ok_or(CUresult::ERROR_INVALID_VALUE)
+    let found = find(address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let end = address.checked_add(bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if found.origin != Origin::Mapped {
+        return if found.holds(address, bytes) { Ok(found) } else { Err(CUresult::ERROR_INVALID_VALUE) };
+    }
+    let mut part = Arc::clone(&found);
+    loop {
+        if !part.accessible.load(Ordering::Relaxed) {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        if part.base + part.bytes >= end {
+            return Ok(found);
+        }
+        let next = starting_at(part.base + part.bytes).filter(|next| next.origin == Origin::Mapped);
+        part = next.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    }
 }
 
 /// Checks a range that may be unknown to the API (pageable host memory): `None` then. One that begins in a known
@@ -132,9 +153,9 @@ pub(crate) fn check(address: u64, bytes: u64) -> Result<Arc<Allocation>, CUresul
 /// `CUDA_ERROR_INVALID_VALUE` where it does not, or for null.
 pub(crate) fn check_unified(address: u64, bytes: u64) -> Result<Option<Arc<Allocation>>, CUresult> {
     match find(address) {
-        Some(found) if found.holds(address, bytes) => Ok(Some(found)),
+        Some(_) => check(address, bytes).map(Some),
         None if address != 0 => Ok(None),
-        _ => Err(CUresult::ERROR_INVALID_VALUE),
+        None => Err(CUresult::ERROR_INVALID_VALUE),
     }
 }
 

@@ -7,9 +7,10 @@
 
 use super::marker::Marker;
 use super::module::Module;
+use super::operation::Operation;
 use super::stream::{FaultCell, Kind, Stream, Streams, Turn, Work, in_callback};
 use super::table::Table;
-use super::{Device, allocation, event, module, platform, stream};
+use super::{Device, allocation, array, event, module, platform, stream, texture};
 use crate::api::DefaultStream;
 use pxos_protocol::types::{
     CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUlibrary, CUresult, CUstream,
@@ -359,11 +360,24 @@ impl Active {
         lock(&self.streams).mark(stream, after)
     }
 
+    /// Appends an operation to a stream of this context.
+    ///
+    /// # Errors
+    /// None yet; a stream that is being captured will have some.
+    pub(crate) fn enqueue(&self, stream: &Arc<Stream>, operation: Operation) -> Result<(), CUresult> {
+        let owner = self.share();
+        self.submit(stream, Vec::new(), Box::new(move |_| operation.run(&owner)));
+        Ok(())
+    }
+
     /// Does something now, in its turn in a stream, on the calling thread.
-    pub(crate) fn perform<T>(&self, stream: &Arc<Stream>, deed: impl FnOnce() -> T) -> T {
+    ///
+    /// # Errors
+    /// None yet; a stream that is being captured will have some.
+    pub(crate) fn perform<T>(&self, stream: &Arc<Stream>, deed: impl FnOnce() -> T) -> Result<T, CUresult> {
         let turn: Turn = lock(&self.streams).take_turn(stream);
         turn.wait();
-        deed()
+        Ok(deed())
     }
 
     /// Waits for all work submitted so far.
@@ -419,6 +433,8 @@ impl Active {
         lock(&self.libraries).clear();
         module::forget_life(self.life);
         event::forget_life(self.life);
+        texture::forget_life(self.life);
+        array::forget_life(self.life);
         for stream in STREAMS.all() {
             if stream.life == self.life {
                 STREAMS.remove(stream.handle);

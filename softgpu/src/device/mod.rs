@@ -5,6 +5,7 @@
 //! runs, before `cuInit`, and nothing of it is touched in the child of a fork.
 
 pub(crate) mod allocation;
+pub(crate) mod array;
 pub(crate) mod attribute;
 pub(crate) mod context;
 pub(crate) mod event;
@@ -12,9 +13,12 @@ pub(crate) mod kernel;
 pub mod memory;
 pub(crate) mod marker;
 pub(crate) mod module;
+pub(crate) mod operation;
+pub(crate) mod physical;
 pub(crate) mod pool;
 pub(crate) mod stream;
 pub(crate) mod table;
+pub mod texture;
 
 use context::Context;
 use memory::Memory;

@@ -12,7 +12,7 @@ use super::memory_ops::{
     Addr, AddrName, Frame, GenericPlace, GlobalPlace, LocalPlace, ParamPlace, Place, Reg32, Reg64, SharedPlace,
     SpaceName, aligned, deposit, instance, refuse, withdraw,
 };
-use super::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, lane, pick, set_lane};
+use super::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, lane, common, set_lane};
 use crate::isa::atomic::{AtomOp, AtomType, apply, cas};
 
 /// `d = [a]; [a] = op(d, b[, c])`; without a result register `d` is scratch.
@@ -173,7 +173,7 @@ impl<P: Place, A: Addr> Exec for AtomicWide<P, A> {
 pub(super) fn atomic(space: SpaceName, addr: AddrName) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
-            pick::<Atomic<$p, $a>>()
+            common::<Atomic<$p, $a>>()
         };
     }
     instance!(space, addr, with)
@@ -183,7 +183,7 @@ pub(super) fn atomic(space: SpaceName, addr: AddrName) -> OpFn {
 pub(super) fn atomic_vector(space: SpaceName, addr: AddrName) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
-            pick::<AtomicVector<$p, $a>>()
+            common::<AtomicVector<$p, $a>>()
         };
     }
     instance!(space, addr, with)
@@ -193,7 +193,7 @@ pub(super) fn atomic_vector(space: SpaceName, addr: AddrName) -> OpFn {
 pub(super) fn atomic_wide(space: SpaceName, addr: AddrName) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
-            pick::<AtomicWide<$p, $a>>()
+            common::<AtomicWide<$p, $a>>()
         };
     }
     instance!(space, addr, with)

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::fault::FaultKind;
-use super::op::{Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, pick, set_lane};
+use super::op::{Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, pick, set_lane};
 use super::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WARP, WINDOW_BYTES, WINDOWS};
 
 /// Why an address cannot be accessed.
@@ -28,6 +28,10 @@ pub(super) trait Place: 'static {
     /// Where a stretch is that all lanes share, if it is accessible as a whole.
     fn span(cx: &mut Cx<'_>, address: u64, bytes: u32) -> Option<*mut u8> {
         Self::locate(cx, 0, address, bytes).ok()
+    }
+    /// Where offset 0 is, if every access at or below `highest` is in bounds for all lanes.
+    fn window(_: &mut Cx<'_>, _highest: u64, _bytes: u32) -> Option<*mut u8> {
+        None
     }
 }
 
@@ -52,6 +56,10 @@ impl Place for SharedPlace {
             return Ok(cx.shared.wrapping_add(address as usize));
         }
         Err(illegal(address))
+    }
+    #[inline(always)]
+    fn window(cx: &mut Cx<'_>, highest: u64, bytes: u32) -> Option<*mut u8> {
+        (highest + u64::from(bytes) <= u64::from(cx.shared_bytes)).then_some(cx.shared)
     }
 }
 
@@ -219,6 +227,22 @@ unsafe fn consecutive<P: Place, A: Addr>(cx: &mut Cx<'_>, inst: &Inst, bytes: u3
     P::span(cx, first, bytes * WARP as u32)
 }
 
+/// Offset 0 of a space in which all 32 addresses are aligned and in bounds.
+#[inline(always)]
+unsafe fn within<P: Place, A: Addr>(cx: &mut Cx<'_>, inst: &Inst, bytes: u32) -> Option<*mut u8> {
+    let (mut highest, mut bits) = (0, 0);
+    for at in 0..WARP {
+        // SAFETY: the caller's promise (`OpFn`).
+        let address = unsafe { A::get(cx, inst, at) };
+        highest = address.max(highest);
+        bits |= address;
+    }
+    if bits & u64::from(bytes - 1) != 0 {
+        return None;
+    }
+    P::window(cx, highest, bytes)
+}
+
 /// Loads of elements as wide as their register.
 struct Load<P, A, T>(PhantomData<(P, A, T)>);
 impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Load<P, A, T> {
@@ -231,6 +255,15 @@ impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Load<P, A, T> {
                 && let Some(from) = consecutive::<P, A>(cx, inst, bytes)
             {
                 std::ptr::copy_nonoverlapping(from.cast::<T>(), T::slot(cx, inst.d), WARP);
+                return Flow::Next;
+            }
+            if mask == FULL
+                && let Some(base) = within::<P, A>(cx, inst, bytes)
+            {
+                for at in 0..WARP {
+                    let from = base.add(A::get(cx, inst, at) as usize);
+                    set_lane(cx, inst.d, at, from.cast::<T>().read());
+                }
                 return Flow::Next;
             }
             for at in Lanes(mask) {
@@ -303,6 +336,61 @@ impl<P: Place, A: Addr> Exec for LoadAny<P, A> {
     }
 }
 
+/// Reads a vector of 2 to 32 aligned bytes. Up to 16 bytes are one access of the CPU: programs rely on a GPU's being so
+/// (a flag and the value that it guards, in one vector), although the PTX memory model promises it per element only.
+#[inline(always)]
+unsafe fn take(from: *const u8, bytes: u32) -> [u64; 4] {
+    let mut data = [0u64; 4];
+    // SAFETY: the caller has located `bytes` bytes, aligned to their number.
+    unsafe {
+        match bytes {
+            16 => copy16(from, data.as_mut_ptr().cast()),
+            8 => data[0] = from.cast::<u64>().read(),
+            4 => data[0] = u64::from(from.cast::<u32>().read()),
+            2 => data[0] = u64::from(from.cast::<u16>().read()),
+            _ => {
+                copy16(from, data.as_mut_ptr().cast());
+                copy16(from.add(16), data.as_mut_ptr().add(2).cast());
+            }
+        }
+    }
+    data
+}
+
+/// Writes a vector; see [`take`].
+#[inline(always)]
+unsafe fn give(to: *mut u8, bytes: u32, data: &[u64; 4]) {
+    // SAFETY: as in `take`.
+    unsafe {
+        match bytes {
+            16 => copy16(data.as_ptr().cast(), to),
+            8 => to.cast::<u64>().write(data[0]),
+            4 => to.cast::<u32>().write(data[0] as u32),
+            2 => to.cast::<u16>().write(data[0] as u16),
+            _ => {
+                copy16(data.as_ptr().cast(), to);
+                copy16(data.as_ptr().add(2).cast(), to.add(16));
+            }
+        }
+    }
+}
+
+/// Copies 16 bytes in one piece; the device side is aligned to 16.
+#[inline(always)]
+unsafe fn copy16(from: *const u8, to: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller has located both; unaligned instructions on an aligned address are as indivisible.
+    unsafe {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_storeu_si128};
+        _mm_storeu_si128(to.cast(), _mm_loadu_si128(from.cast()));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: the caller has located both.
+    unsafe {
+        to.cast::<u128>().write_unaligned(from.cast::<u128>().read_unaligned());
+    }
+}
+
 /// Vector loads: registers in `defs`.
 struct LoadVector<P, A>(PhantomData<(P, A)>);
 impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
@@ -320,13 +408,14 @@ impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
                     Ok(from) => from,
                     Err(bad) => return refuse(cx, bad, "load", P::NAME, at, bytes),
                 };
+                let data = take(from, bytes);
                 if shape.bytes == 4 && shape.width == 32 {
                     for (index, slot) in aux.defs.iter().enumerate() {
-                        set_lane(cx, *slot, at, from.cast::<u32>().add(index).read());
+                        set_lane(cx, *slot, at, data.as_ptr().cast::<u32>().add(index).read());
                     }
                 } else {
                     for (index, slot) in aux.defs.iter().enumerate() {
-                        let value = fetch(from.add(index * shape.bytes as usize), shape);
+                        let value = fetch(data.as_ptr().cast::<u8>().add(index * shape.bytes as usize), shape);
                         deposit(cx, *slot, at, shape.width, value);
                     }
                 }
@@ -348,6 +437,15 @@ impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Store<P, A, T> {
                 && let Some(to) = consecutive::<P, A>(cx, inst, bytes)
             {
                 std::ptr::copy_nonoverlapping(T::slot(cx, inst.b), to.cast::<T>(), WARP);
+                return Flow::Next;
+            }
+            if mask == FULL
+                && let Some(base) = within::<P, A>(cx, inst, bytes)
+            {
+                for at in 0..WARP {
+                    let to = base.add(A::get(cx, inst, at) as usize);
+                    to.cast::<T>().write(lane(cx, inst.b, at));
+                }
                 return Flow::Next;
             }
             for at in Lanes(mask) {
@@ -411,10 +509,12 @@ impl<P: Place, A: Addr> Exec for StoreVector<P, A> {
                     Ok(to) => to,
                     Err(bad) => return refuse(cx, bad, "store", P::NAME, at, bytes),
                 };
+                let mut data = [0u64; 4];
                 for (index, slot) in aux.uses.iter().enumerate() {
                     let value = withdraw(cx, *slot, at, shape.width);
-                    put(to.add(index * shape.bytes as usize), shape.bytes, value);
+                    put(data.as_mut_ptr().cast::<u8>().add(index * shape.bytes as usize), shape.bytes, value);
                 }
+                give(to, bytes, &data);
             }
         }
         Flow::Next
@@ -439,20 +539,15 @@ pub(super) enum AddrName {
     Frame,
 }
 
-/// Calls `$f!(Place, Addr)` for names.
+/// Calls `$f!(Place, Addr)` for names. Lowering has made registers of the width that the space takes.
 macro_rules! instance {
     ($space:expr, $addr:expr, $f:ident) => {
         match ($space, $addr) {
-            (SpaceName::Global, AddrName::Reg64) => $f!(GlobalPlace, Reg64),
-            (SpaceName::Global, _) => $f!(GlobalPlace, Reg32),
-            (SpaceName::Shared, AddrName::Reg64) => $f!(SharedPlace, Reg64),
+            (_, AddrName::Frame) => $f!(LocalPlace, Frame),
+            (SpaceName::Global, _) => $f!(GlobalPlace, Reg64),
             (SpaceName::Shared, _) => $f!(SharedPlace, Reg32),
-            (SpaceName::Local, AddrName::Reg64) => $f!(LocalPlace, Reg64),
-            (SpaceName::Local, AddrName::Reg32) => $f!(LocalPlace, Reg32),
-            (SpaceName::Local, AddrName::Frame) => $f!(LocalPlace, Frame),
-            (SpaceName::Param, AddrName::Reg64) => $f!(ParamPlace, Reg64),
-            (SpaceName::Param, _) => $f!(ParamPlace, Reg32),
-            (SpaceName::Generic, AddrName::Reg32) => $f!(GenericPlace, Reg32),
+            (SpaceName::Local, _) => $f!(LocalPlace, Reg64),
+            (SpaceName::Param, _) => $f!(ParamPlace, Reg64),
             (SpaceName::Generic, _) => $f!(GenericPlace, Reg64),
         }
     };
@@ -466,7 +561,7 @@ pub(super) fn load(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
             match (shape.bytes, shape.width) {
                 (4, 32) => pick::<Load<$p, $a, u32>>(),
                 (8, 64) => pick::<Load<$p, $a, u64>>(),
-                _ => pick::<LoadAny<$p, $a>>(),
+                _ => common::<LoadAny<$p, $a>>(),
             }
         };
     }
@@ -477,7 +572,7 @@ pub(super) fn load(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
 pub(super) fn load_vector(space: SpaceName, addr: AddrName) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
-            pick::<LoadVector<$p, $a>>()
+            common::<LoadVector<$p, $a>>()
         };
     }
     instance!(space, addr, with)
@@ -490,7 +585,7 @@ pub(super) fn store(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
             match (shape.bytes, shape.width) {
                 (4, 32) => pick::<Store<$p, $a, u32>>(),
                 (8, 64) => pick::<Store<$p, $a, u64>>(),
-                _ => pick::<StoreAny<$p, $a>>(),
+                _ => common::<StoreAny<$p, $a>>(),
             }
         };
     }
@@ -501,7 +596,7 @@ pub(super) fn store(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
 pub(super) fn store_vector(space: SpaceName, addr: AddrName) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
-            pick::<StoreVector<$p, $a>>()
+            common::<StoreVector<$p, $a>>()
         };
     }
     instance!(space, addr, with)

@@ -39,6 +39,9 @@ pub(super) enum Flow {
     Barrier,
     /// The masked lanes wait for the other lanes of `Cx::wait_mask`.
     Converge,
+    /// The masked lanes allocate `a` bytes of stack, aligned to `imm`, and get their address in `d`
+    /// (`code` 0), get the end of the stack (1) or set it to `a` (2).
+    Stack,
     /// Goes on, but others should run first (a failed poll).
     Yield,
     /// `Cx::fault` says what went wrong.
@@ -272,6 +275,11 @@ pub(super) fn pick<E: Exec>() -> OpFn {
     plain::<E>
 }
 
+/// The instance of a body that every CPU can run, for instructions too rare or too irregular to gain from more.
+pub(super) fn common<E: Exec>() -> OpFn {
+    plain::<E>
+}
+
 /// Makes a value of a zero-sized type of which one has existed.
 #[inline(always)]
 pub(super) fn conjure<F: Copy>() -> F {
@@ -378,6 +386,21 @@ pub(super) fn op3<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(A, B, C) -> R + Copy
 /// `d = f(imm, a, b, c)`.
 pub(super) fn op3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
     pick::<Op3<A, B, C, R, F>>()
+}
+
+/// As [`op1i`], with one instance for all CPUs.
+pub(super) fn slow1i<A: Lane, R: Lane, F: Fn(i64, A) -> R + Copy + 'static>(_: F) -> OpFn {
+    common::<Op1<A, R, F>>()
+}
+
+/// As [`op2i`], with one instance for all CPUs.
+pub(super) fn slow2i<A: Lane, B: Lane, R: Lane, F: Fn(i64, A, B) -> R + Copy + 'static>(_: F) -> OpFn {
+    common::<Op2<A, B, R, F>>()
+}
+
+/// As [`op3i`], with one instance for all CPUs.
+pub(super) fn slow3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
+    common::<Op3<A, B, C, R, F>>()
 }
 
 /// The bits of the lanes for which `f` holds; lanes outside the mask may be set or not.

@@ -10,7 +10,7 @@ use super::aux::{Callee, Data, Piece, Reduce};
 use super::builtins;
 use super::fault::FaultKind;
 use super::launch::{ConstantPlace, Job};
-use super::op::{Cx, FULL, Flow, Inst, Lanes, Mask, Phase, set_lane, write_pred};
+use super::op::{Cx, FULL, Flow, Inst, Lanes, Mask, Phase, lane, set_lane, write_pred};
 use super::{CODE_WINDOW, WARP};
 
 /// Instructions that a group runs while other groups of the warp could run too.
@@ -46,6 +46,7 @@ struct Frame {
     /// The caller's function and registers.
     function: u32,
     bases: Bases,
+    stack: u32,
     /// Where it goes on, and the call that it made.
     return_pc: u32,
     call: u32,
@@ -67,6 +68,8 @@ struct Group {
     mask: Mask,
     function: u32,
     bases: Bases,
+    /// Bytes of stack behind the frame that `alloca` has taken.
+    stack: u32,
     frames: Option<Rc<Frame>>,
     state: State,
     /// When it last ran, for turns.
@@ -165,6 +168,7 @@ impl Warp {
             mask: live,
             function: u32::try_from(job.function).expect("few functions"),
             bases: Bases::default(),
+            stack: 0,
             frames: None,
             state: State::Ready,
             turn: 0,
@@ -328,6 +332,7 @@ impl Warp {
                     let group = &mut self.groups[at];
                     group.mask |= gone.mask;
                     group.turn = group.turn.min(gone.turn);
+                    group.stack = group.stack.max(gone.stack);
                 } else {
                     other += 1;
                 }
@@ -490,6 +495,10 @@ impl Warp {
                 let state = State::Converge { need: cx.wait_mask };
                 self.groups.push(Group { mask: lanes, state, ..group });
             }
+            Flow::Stack => {
+                self.put(&group, rest, pc + 1);
+                return self.stack(job, cx, group, inst, lanes);
+            }
             Flow::Call => {
                 self.put(&group, rest, pc + 1);
                 return self.call(job, cx, &group, inst, lanes);
@@ -507,6 +516,7 @@ impl Warp {
                     mask: lanes,
                     function: frame.function,
                     bases: frame.bases,
+                    stack: frame.stack,
                     frames: frame.parent.clone(),
                     state: State::Ready,
                     turn: group.turn,
@@ -514,6 +524,41 @@ impl Warp {
             }
             Flow::Next | Flow::Fault => {}
         }
+        true
+    }
+
+    /// `alloca`, `stacksave`, `stackrestore`: all lanes of a group get the same addresses, for the largest request.
+    fn stack(&mut self, job: &Job<'_>, cx: &mut Cx<'_>, mut group: Group, inst: &Inst, lanes: Mask) -> bool {
+        let end = group.bases.local + job.program.functions[group.function as usize].frame_bytes;
+        // SAFETY: the context points at the group's frame.
+        let most = |cx: &Cx<'_>| Lanes(lanes).map(|at| unsafe { lane::<u64>(cx, inst.a, at) }).max().unwrap_or(0);
+        let address = match inst.code {
+            0 => {
+                let align = inst.imm.cast_unsigned();
+                let start = u64::from(end + group.stack).next_multiple_of(align);
+                let top = start.saturating_add(most(cx)).next_multiple_of(8);
+                if top > u64::from(job.stack_limit) {
+                    let text = format!("alloca needs {top} bytes of stack");
+                    cx.fail(FaultKind::StackOverflow, lanes.trailing_zeros() as usize, text);
+                    return false;
+                }
+                self.grow_local(top as usize);
+                group.stack = top as u32 - end;
+                start
+            }
+            1 => u64::from(end + group.stack),
+            _ => {
+                let top = most(cx).clamp(u64::from(end), u64::from(end + group.stack));
+                group.stack = top as u32 - end;
+                0
+            }
+        };
+        if inst.code < 2 {
+            // SAFETY: as above.
+            Lanes(lanes).for_each(|at| unsafe { set_lane(cx, inst.d, at, address) });
+        }
+        let pc = group.pc + 1;
+        self.put(&group, lanes, pc);
         true
     }
 
@@ -563,7 +608,7 @@ impl Warp {
             r32: group.bases.r32 + caller.sizes.r32,
             r64: group.bases.r64 + caller.sizes.r64,
             preds: group.bases.preds + caller.sizes.preds,
-            local: group.bases.local + caller.frame_bytes,
+            local: (group.bases.local + caller.frame_bytes + group.stack).next_multiple_of(16),
         };
         let local = bases.local as usize + code.frame_bytes as usize;
         if depth > MAX_DEPTH || local > job.stack_limit as usize {
@@ -589,6 +634,7 @@ impl Warp {
             depth,
             function: group.function,
             bases: group.bases,
+            stack: group.stack,
             return_pc: group.pc + 1,
             call: inst.aux,
         };
@@ -597,6 +643,7 @@ impl Warp {
             mask: lanes,
             function: u32::try_from(callee).expect("few functions"),
             bases,
+            stack: 0,
             frames: Some(Rc::new(frame)),
             state: State::Ready,
             turn: group.turn,

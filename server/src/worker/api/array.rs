@@ -8,8 +8,8 @@ use crate::driver::{Driver, Result};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
-    CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES, CUDA_ARRAY3D_DESCRIPTOR, CUresult, HandleKind,
-    array_flag,
+    CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES, CUDA_ARRAY3D_DESCRIPTOR, CUresult,
+    HandleKind, array_flag,
 };
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -151,7 +151,8 @@ fn bytes_of(driver: &Driver, descriptor: &CUDA_ARRAY3D_DESCRIPTOR, levels: u32, 
         return Ok(0);
     }
     let mipmapped = levels > 0;
-    let deferred = CUDA_ARRAY3D_DESCRIPTOR { flags: descriptor.flags | array_flag::DEFERRED_MAPPING, ..*descriptor };
+    let deferred =
+        CUDA_ARRAY3D_DESCRIPTOR { flags: descriptor.flags | array_flag::DEFERRED_MAPPING, ..*descriptor };
     if let Ok(native) = make(driver, &deferred, levels) {
         let told = requirements_of(driver, native, mipmapped, device);
         destroy_native(driver, native, mipmapped)?;
@@ -333,8 +334,13 @@ mod tests {
         let mut arrays = Arrays::default();
         for slot in 0..4_u32 {
             let handle = GuestHandle { kind: HandleKind::Array as u8, generation: 0, slot }.encode();
-            let array =
-                Array { native: u64::from(slot) + 1, context: u64::from(slot % 2), handle, parent: 0, bytes: 100 };
+            let array = Array {
+                native: u64::from(slot) + 1,
+                context: u64::from(slot % 2),
+                handle,
+                parent: 0,
+                bytes: 100,
+            };
             arrays.arrays.insert(handle, array).unwrap();
             assert_eq!(arrays.handle_of(array.native), Some(handle));
         }

@@ -6,8 +6,8 @@ use crate::stats::add;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::DecodeError;
 use pxos_protocol::types::{
-    BoxCopy, CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CUDA_MEMCPY3D, CUarray, CUcontext, CUresult,
-    Place,
+    BoxCopy, CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CUDA_MEMCPY3D, CUarray,
+    CUcontext, CUresult, Place,
 };
 use std::ffi::c_void;
 
@@ -56,6 +56,11 @@ fn end(call: &Call<'_>, copy: &BoxCopy, place: Place, payload: *mut c_void) -> R
             }
             let host = std::ptr::with_exposed_provenance_mut(size(address)?);
             Ok(End { host, pitch: size(pitch)?, rows: size(rows)?, ..nothing })
+        }
+        Place::Staged { slot } => {
+            let bytes = copy.bytes().ok_or(CUresult::ERROR_INVALID_VALUE)?;
+            let areas = call.state.areas.as_ref().ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
+            Ok(End { host: areas.slot(slot, bytes)?, pitch: size(width)?, rows: size(height)?, ..nothing })
         }
         Place::Array { array, at: [x, y, z] } => {
             let array = CUarray(call.state.arrays.arrays.get(array.0)?.native);
@@ -133,34 +138,35 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     let stats = call.session.stats;
     let bytes = copy.bytes().unwrap_or(u64::MAX);
     if copy.to == Place::Payload {
+        if matches!(copy.from, Place::Pinned { .. } | Place::Staged { .. }) {
+            // The guest's own memory, which it copies itself.
+            return Err(CUresult::ERROR_INVALID_VALUE.into());
+        }
         let from = end(call, &copy, copy.from, std::ptr::null_mut())?;
-        let mut to = end(call, &copy, Place::Payload, std::ptr::null_mut())?;
-        let (mut parameters, length) = (parameters(&copy, &to, &from)?, size(bytes)?);
+        let to = end(call, &copy, Place::Payload, std::ptr::null_mut())?;
+        let (parameters, length) = (Sendable(parameters(&copy, &to, &from)?), size(bytes)?);
         add(&stats.copy_bytes_to_host, bytes);
-        // The pointers among the parameters stay behind: only the one to the answer matters.
-        to.host = std::ptr::null_mut();
-        parameters.dst_host = std::ptr::null_mut();
-        let pinned = parameters.src_host.expose_provenance();
-        parameters.src_host = std::ptr::null();
-        let parameters = Sendable(parameters);
         return Ok(Outcome::Later(Box::new(move |session, reply| {
             let Sendable(mut parameters) = { parameters };
             reply.resize(length, 0);
             parameters.dst_host = reply.as_mut_ptr().cast();
-            parameters.src_host = std::ptr::with_exposed_provenance(pinned);
             // SAFETY: the answer has room for all rows and planes; it is not touched before the stream is done.
             unsafe {
-                let started = start(&session.driver, &parameters, contexts, stream);
-                started.and(session.driver.cuStreamSynchronize(stream))
+                start(&session.driver, &parameters, contexts, stream)?;
+                session.driver.cuStreamSynchronize(stream)
             }
         })));
     }
     let data = if copy.from == Place::Payload { call.fields.get_bytes()? } else { &[] };
-    if copy.from == Place::Payload {
-        if data.len() as u64 != bytes {
-            return Err(DecodeError::Truncated { have: data.len(), need: size(bytes)? }.into());
+    if copy.from == Place::Payload && data.len() as u64 != bytes {
+        return Err(DecodeError::Truncated { have: data.len(), need: size(bytes)? }.into());
+    }
+    match (copy.to, copy.from) {
+        (Place::Pinned { .. } | Place::Staged { .. }, _) => add(&stats.copy_bytes_to_host, bytes),
+        (_, Place::Payload | Place::Pinned { .. } | Place::Staged { .. }) => {
+            add(&stats.copy_bytes_to_device, bytes)
         }
-        add(&stats.copy_bytes_to_device, bytes);
+        _ => {}
     }
     let to = end(call, &copy, copy.to, std::ptr::null_mut())?;
     let from = end(call, &copy, copy.from, data.as_ptr().cast_mut().cast())?;
@@ -168,10 +174,17 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     // SAFETY: the frame's bytes are as many as the copy has, and pageable memory, which the driver has read when it returns
     // (CUDA driver API, "API synchronization behavior"); pinned ranges were checked.
     unsafe { start(call.driver(), &parameters, contexts, stream)? };
+    for place in [copy.to, copy.from] {
+        if let (Place::Staged { slot }, Some(areas)) = (place, call.state.areas.as_mut()) {
+            areas.mark(&call.session.driver, slot, stream)?;
+        }
+    }
     if call.header.wants_reply() {
         // Bytes for page-locked memory of the guest's, which waits for them.
         // SAFETY: a stream of the session's.
-        return Ok(Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuStreamSynchronize(stream) })));
+        return Ok(Outcome::Later(Box::new(move |session, _| unsafe {
+            session.driver.cuStreamSynchronize(stream)
+        })));
     }
     done()
 }

@@ -2,7 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Failed, done};
 use super::module::write_attributes;
-use crate::stats::count;
+use crate::stats::bump;
 use pxos_protocol::types::{CUlaunchAttribute, CUlaunchConfig, CUresult, CUstream, launch_attribute};
 use std::ffi::{c_int, c_void};
 
@@ -53,7 +53,7 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
     let block = call.fields.get_bytes()?;
     let state = &mut *call.state;
     let function = state.kernels.get(raw).or_else(|_| state.functions.get(raw))?;
-    count(&call.session.stats.launches);
+    bump(&call.session.stats.launches, 1);
     let mut size = block.len();
     let mut extra: [*mut c_void; 5] = [
         std::ptr::without_provenance_mut(1),

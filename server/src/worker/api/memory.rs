@@ -28,7 +28,7 @@ pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
 }
 
 /// Takes `bytes` out of the session's limit before the driver is asked (design D11).
-fn reserve(session: &Session, bytes: u64) -> Result {
+pub(super) fn reserve(session: &Session, bytes: u64) -> Result {
     let stats = session.stats;
     let limit = stats.memory_limit.load(Ordering::Relaxed);
     let used = stats.memory_used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);

@@ -108,6 +108,7 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let module = call.state.modules.remove(handle)?;
     call.state.functions.forget(|function| function.owner == handle && !function.is_kernel);
+    call.state.arrays.references.forget(|reference| reference.module == handle);
     // SAFETY: a module of this session's, taken out of the table.
     unsafe { call.driver().cuModuleUnload(module.native)? };
     done()

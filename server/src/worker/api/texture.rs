@@ -4,13 +4,13 @@
 use super::super::dispatch::{Answer, Call, Failed, done};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{
-    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUarray, CUmipmappedArray, CUresult, CUtensorMap,
-    MAX_TENSOR_RANK, Resource,
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUarray, CUmipmappedArray, CUresult,
+    CUtensorMap, MAX_TENSOR_RANK, Resource,
 };
 use std::ffi::c_void;
 
 /// A resource with the driver's handles.
-fn resource(call: &mut Call<'_>) -> std::result::Result<CUDA_RESOURCE_DESC, Failed> {
+fn resource(call: &mut Call<'_>) -> Result<CUDA_RESOURCE_DESC, Failed> {
     let resource = match Resource::decode(&mut call.fields)? {
         Resource::Array(array) => Resource::Array(CUarray(call.state.arrays.arrays.get(array.0)?.native)),
         Resource::MipmappedArray(array) => {
@@ -32,7 +32,14 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let view_pointer = view.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let mut object = 0;
     // SAFETY: pointers to locals; arrays are from the worker's tables, addresses are the device's affair.
-    unsafe { call.driver().cuTexObjectCreate(&raw mut object, &raw const resource, &raw const texture, view_pointer)? };
+    unsafe {
+        call.driver().cuTexObjectCreate(
+            &raw mut object,
+            &raw const resource,
+            &raw const texture,
+            view_pointer,
+        )?
+    };
     call.state.arrays.textures.insert(object, call.header.context);
     call.reply().put(object);
     done()

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use super::{Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, op1, op2, op3, op3i, pick, set_lane};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, op2, op3, set_lane, slow3i};
 use crate::isa::int;
 use crate::ptx::Ty;
 use crate::ptx::ast::Instruction;
@@ -95,7 +95,7 @@ impl<T: Lane, F: Fn(T, T, T, bool) -> (T, bool) + Copy> Exec for Carry<T, F> {
 }
 
 fn carry<T: Lane, F: Fn(T, T, T, bool) -> (T, bool) + Copy + 'static>(_: F) -> OpFn {
-    pick::<Carry<T, F>>()
+    common::<Carry<T, F>>()
 }
 
 /// The result's type of a widening multiplication.
@@ -187,8 +187,8 @@ impl<'a> Lower<'_, 'a> {
                 let (x, y) = (m.ty()?, m.ty()?);
                 let imm = i64::from(x.signed()) | i64::from(y.signed()) << 1 | i64::from(half == Some("hi")) << 2;
                 let run = match i.opcode {
-                    "dp4a" => op3i(|imm, a: u32, b: u32, c: u32| int::dp4a(a, imm & 1 != 0, b, imm & 2 != 0, c)),
-                    _ => op3i(|imm, a: u32, b: u32, c: u32| {
+                    "dp4a" => slow3i(|imm, a: u32, b: u32, c: u32| int::dp4a(a, imm & 1 != 0, b, imm & 2 != 0, c)),
+                    _ => slow3i(|imm, a: u32, b: u32, c: u32| {
                         int::dp2a(a, imm & 1 != 0, b, imm & 2 != 0, c, imm & 4 != 0)
                     }),
                 };
@@ -413,7 +413,7 @@ impl<'a> Lower<'_, 'a> {
         self.operand_count(i, 4, 4)?;
         let abc = [self.src(i, 1, Ty::B32)?, self.src(i, 2, Ty::B32)?, self.src(i, 3, Ty::B32)?];
         let out = self.dst(i, 0, Ty::B32)?;
-        self.emit(op3i(video4), out, abc, imm);
+        self.emit(slow3i(video4), out, abc, imm);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::fault::FaultKind;
 use crate::exec::memory_ops::{GlobalPlace, Place, SharedPlace, SpaceName, aligned, refuse};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, op1, pick, read_pred, set_lane, write_pred};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, op1, common, read_pred, set_lane, write_pred};
 use crate::exec::special::Value;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
@@ -260,7 +260,7 @@ impl<'a> Lower<'_, 'a> {
         }
         let aux = AuxLow { uses, ..AuxLow::default() };
         let imm = i64::try_from(size).unwrap_or(4);
-        self.emit_aux(pick::<Copy<SharedPlace, GlobalPlace>>(), V::NONE, [to, from, V::NONE], imm, aux).code = code;
+        self.emit_aux(common::<Copy<SharedPlace, GlobalPlace>>(), V::NONE, [to, from, V::NONE], imm, aux).code = code;
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl<'a> Lower<'_, 'a> {
             let a = self.address_value(self.operand(i, 0)?, SpaceName::Shared)?;
             let one = self.constant(Class::R32, Value::Bits(1));
             let d = self.fresh(Class::R64);
-            self.emit_aux(pick::<Mbarrier>(), d, [a, one, V::NONE], ARRIVE, AuxLow::default());
+            self.emit_aux(common::<Mbarrier>(), d, [a, one, V::NONE], ARRIVE, AuxLow::default());
         }
         Ok(())
     }
@@ -303,9 +303,9 @@ impl<'a> Lower<'_, 'a> {
         let barrier = m.flag("mbarrier::complete_tx::bytes");
         m.flag("bulk_group");
         let run = match (to_shared, from_shared) {
-            (Some(true), Some(false)) => pick::<Copy<SharedPlace, GlobalPlace>>(),
-            (Some(true), Some(true)) => pick::<Copy<SharedPlace, SharedPlace>>(),
-            (Some(false), Some(true)) => pick::<Copy<GlobalPlace, SharedPlace>>(),
+            (Some(true), Some(false)) => common::<Copy<SharedPlace, GlobalPlace>>(),
+            (Some(true), Some(true)) => common::<Copy<SharedPlace, SharedPlace>>(),
+            (Some(false), Some(true)) => common::<Copy<GlobalPlace, SharedPlace>>(),
             _ => return self.unsupported(i),
         };
         let space = |shared| if shared { SpaceName::Shared } else { SpaceName::Global };
@@ -317,7 +317,7 @@ impl<'a> Lower<'_, 'a> {
         if barrier {
             let a = self.address_value(self.operand(i, 3)?, SpaceName::Shared)?;
             let aux = AuxLow::default();
-            self.emit_aux(pick::<Mbarrier>(), V::NONE, [a, bytes, V::NONE], COMPLETE_TX, aux);
+            self.emit_aux(common::<Mbarrier>(), V::NONE, [a, bytes, V::NONE], COMPLETE_TX, aux);
         }
         Ok(())
     }
@@ -348,11 +348,11 @@ impl<'a> Lower<'_, 'a> {
         if what == "pending_count" {
             let a = self.src(i, 1, Ty::B64)?;
             let d = self.dst(i, 0, Ty::U32)?;
-            self.emit(pick::<PendingCount>(), d, [a, V::NONE, V::NONE], PENDING);
+            self.emit(common::<PendingCount>(), d, [a, V::NONE, V::NONE], PENDING);
             return Ok(());
         }
         let one = self.constant(Class::R32, Value::Bits(1));
-        let run = pick::<Mbarrier>();
+        let run = common::<Mbarrier>();
         match what {
             "init" | "inval" | "expect_tx" | "complete_tx" => {
                 let a = self.address_value(self.operand(i, 0)?, SpaceName::Shared)?;

@@ -4,7 +4,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::CODE_WINDOW;
 use crate::exec::aux::{Builtin, CallSite, Callee, Data, Piece};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, pick};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, common};
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
 
@@ -115,7 +115,7 @@ impl<'a> Lower<'_, 'a> {
             site.returns.push(piece);
         }
         let aux = AuxLow { uses, data: Data::Call(Box::new(site)), ..AuxLow::default() };
-        self.emit_aux(pick::<Call>(), V::NONE, [V::NONE; 3], 0, aux);
+        self.emit_aux(common::<Call>(), V::NONE, [V::NONE; 3], 0, aux);
         for (symbol, ty, offset) in loads {
             self.load_formal(&symbol, ty, offset)?;
         }

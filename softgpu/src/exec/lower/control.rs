@@ -4,7 +4,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Successors, Symbol, V};
 use crate::exec::aux::{BarrierSite, Data, Reduce};
 use crate::exec::fault::FaultKind;
-use crate::exec::op::{BarrierWait, Cx, Exec, FULL, Flow, Inst, Lanes, Mask, lane, pick, read_pred};
+use crate::exec::op::{BarrierWait, Cx, Exec, FULL, Flow, Inst, Lanes, Mask, lane, common, read_pred};
 use crate::exec::special::Value;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
@@ -25,6 +25,7 @@ flow_only!(Jump, Flow::Branch);
 flow_only!(Return, Flow::Return);
 flow_only!(Exit, Flow::Exit);
 flow_only!(Pause, Flow::Yield);
+flow_only!(Stack, Flow::Stack);
 
 /// `trap`, `brkpt`.
 struct Trap;
@@ -102,7 +103,7 @@ impl<'a> Lower<'_, 'a> {
                 m.flag("uni");
                 let Operand::Name(name) = self.operand(i, 0)? else { return m.error("a label is expected") };
                 let label = self.label(name)?;
-                let low = self.emit(pick::<Jump>(), V::NONE, [V::NONE; 3], 0);
+                let low = self.emit(common::<Jump>(), V::NONE, [V::NONE; 3], 0);
                 low.next = Successors::Jump(label);
             }
             "brx" => {
@@ -116,7 +117,7 @@ impl<'a> Lower<'_, 'a> {
                 let labels = names.iter().map(|name| self.label(name)).collect::<Result<Vec<_>>>()?;
                 // The list of jumps is filled in when instructions have their final places.
                 let aux = AuxLow { data: Data::Jumps(Vec::new()), ..AuxLow::default() };
-                let low = self.emit_aux(pick::<JumpTable>(), V::NONE, [a, V::NONE, V::NONE], 0, aux);
+                let low = self.emit_aux(common::<JumpTable>(), V::NONE, [a, V::NONE, V::NONE], 0, aux);
                 low.next = Successors::Many(labels);
             }
             "ret" => {
@@ -124,11 +125,11 @@ impl<'a> Lower<'_, 'a> {
                 self.emit_return()?;
             }
             "exit" => {
-                self.emit(pick::<Exit>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
+                self.emit(common::<Exit>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
             }
             "trap" | "brkpt" => {
                 let imm = i64::from(i.opcode == "brkpt");
-                self.emit(pick::<Trap>(), V::NONE, [V::NONE; 3], imm);
+                self.emit(common::<Trap>(), V::NONE, [V::NONE; 3], imm);
             }
             "call" => self.call(i, m)?,
             "bar" | "barrier" => {
@@ -144,7 +145,40 @@ impl<'a> Lower<'_, 'a> {
             }
             "nanosleep" => {
                 m.ty()?;
-                self.emit(pick::<Pause>(), V::NONE, [V::NONE; 3], 0);
+                self.emit(common::<Pause>(), V::NONE, [V::NONE; 3], 0);
+            }
+            "alloca" => {
+                let ty = m.ty()?;
+                if ty.bytes() != 8 {
+                    return m.error("addresses have 64 bits");
+                }
+                let align = match i.operands.get(2) {
+                    None => 8,
+                    Some(Operand::Number(number)) => self.number(*number, Ty::U32)?,
+                    Some(_) => return m.error("the alignment must be a number"),
+                };
+                if !align.is_power_of_two() || align > 1 << 20 {
+                    return m.error("the alignment is not a power of two");
+                }
+                let a = self.src(i, 1, ty)?;
+                let d = self.dst(i, 0, ty)?;
+                self.emit(common::<Stack>(), d, [a, V::NONE, V::NONE], i64::try_from(align).unwrap_or(8));
+            }
+            "stacksave" => {
+                let ty = m.ty()?;
+                let d = self.dst(i, 0, ty)?;
+                if ty.bytes() != 8 {
+                    return m.error("addresses have 64 bits");
+                }
+                self.emit(common::<Stack>(), d, [V::NONE; 3], 0).code = 1;
+            }
+            "stackrestore" => {
+                let ty = m.ty()?;
+                let a = self.src(i, 0, ty)?;
+                if ty.bytes() != 8 {
+                    return m.error("addresses have 64 bits");
+                }
+                self.emit(common::<Stack>(), V::NONE, [a, V::NONE, V::NONE], 0).code = 2;
             }
             // Hints and events without effect on results.
             "pmevent" | "griddepcontrol" | "setmaxnreg" => {
@@ -158,7 +192,7 @@ impl<'a> Lower<'_, 'a> {
     /// `ret`: old-style register results go to their places first; in a kernel it ends the thread.
     pub(super) fn emit_return(&mut self) -> Result<()> {
         if self.entry {
-            self.emit(pick::<Exit>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
+            self.emit(common::<Exit>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
             return Ok(());
         }
         for (symbol, ty, offset) in self.return_symbols.clone() {
@@ -167,7 +201,7 @@ impl<'a> Lower<'_, 'a> {
             };
             self.store_formal(v, ty, offset);
         }
-        self.emit(pick::<Return>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
+        self.emit(common::<Return>(), V::NONE, [V::NONE; 3], 0).next = Successors::End;
         Ok(())
     }
 
@@ -216,7 +250,7 @@ impl<'a> Lower<'_, 'a> {
             d = self.dst(i, 0, if reduce == Reduce::Popc { Ty::U32 } else { Ty::Pred })?;
         }
         aux.data = Data::Barrier(BarrierSite { counted, arrive, reduce, negated });
-        let low = self.emit_aux(pick::<Barrier>(), d, [a, b, V::NONE], 0, aux);
+        let low = self.emit_aux(common::<Barrier>(), d, [a, b, V::NONE], 0, aux);
         // The result is written after the wait, lane by lane.
         low.keeps = true;
         Ok(())
@@ -234,7 +268,7 @@ impl<'a> Lower<'_, 'a> {
         let id = self.constant(Class::R32, Value::Bits(u64::from(crate::exec::block::CLUSTER_BARRIER)));
         let site = BarrierSite { counted: false, arrive: false, reduce: Reduce::None, negated: false };
         let aux = AuxLow { data: Data::Barrier(site), ..AuxLow::default() };
-        self.emit_aux(pick::<ClusterBarrier>(), V::NONE, [id, zero, V::NONE], 0, aux);
+        self.emit_aux(common::<ClusterBarrier>(), V::NONE, [id, zero, V::NONE], 0, aux);
         Ok(true)
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::modifiers::Modifiers;
 use super::operands::Truncate;
 use super::{Class, Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, lane, op1, op2i, op3i, pick, set_lane};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, set_lane, slow1i, slow2i, slow3i};
 use crate::isa::Round;
 use crate::isa::cvt::{self, CvtMode, Num};
 use crate::isa::half::{F16, Half};
@@ -83,7 +83,7 @@ fn num(ty: Ty) -> Option<usize> {
 }
 
 /// Instances for the conversions that programs run in loops; registers as wide as the types.
-fn common(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
+fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
     let plain = CvtMode { round: Round::Rn, ..CvtMode::default() };
     let toward_zero = CvtMode { round: Round::Rz, integral: true, ..CvtMode::default() };
     if mode == plain {
@@ -172,21 +172,21 @@ impl<'a> Lower<'_, 'a> {
         let exact = target_ty.bytes() == to.bytes() || (d_class == Class::R32 && to.bytes() < 4 && !to.signed());
         if exact
             && s_class == Self::class_of(from)
-            && let Some(run) = common(to, from, mode, round.is_some() || integral.is_some())
+            && let Some(run) = usual(to, from, mode, round.is_some() || integral.is_some())
         {
             self.emit(run, d, [a, V::NONE, V::NONE], 0);
             return Ok(true);
         }
         let width = target_ty.bytes() * 8;
         let run = match (s_class, d_class, width) {
-            (Class::R32, Class::R32, 8) => pick::<Convert<u32, u32, 8>>(),
-            (Class::R32, Class::R32, 16) => pick::<Convert<u32, u32, 16>>(),
-            (Class::R32, Class::R32, _) => pick::<Convert<u32, u32, 32>>(),
-            (Class::R32, Class::R64, _) => pick::<Convert<u32, u64, 64>>(),
-            (Class::R64, Class::R32, 8) => pick::<Convert<u64, u32, 8>>(),
-            (Class::R64, Class::R32, 16) => pick::<Convert<u64, u32, 16>>(),
-            (Class::R64, Class::R32, _) => pick::<Convert<u64, u32, 32>>(),
-            (Class::R64, Class::R64, _) => pick::<Convert<u64, u64, 64>>(),
+            (Class::R32, Class::R32, 8) => common::<Convert<u32, u32, 8>>(),
+            (Class::R32, Class::R32, 16) => common::<Convert<u32, u32, 16>>(),
+            (Class::R32, Class::R32, _) => common::<Convert<u32, u32, 32>>(),
+            (Class::R32, Class::R64, _) => common::<Convert<u32, u64, 64>>(),
+            (Class::R64, Class::R32, 8) => common::<Convert<u64, u32, 8>>(),
+            (Class::R64, Class::R32, 16) => common::<Convert<u64, u32, 16>>(),
+            (Class::R64, Class::R32, _) => common::<Convert<u64, u32, 32>>(),
+            (Class::R64, Class::R64, _) => common::<Convert<u64, u64, 64>>(),
             _ => return m.error("a predicate cannot be converted"),
         };
         self.emit(run, d, [a, V::NONE, V::NONE], pack(to_num, from_num, mode));
@@ -220,7 +220,7 @@ impl<'a> Lower<'_, 'a> {
             (_, Ty::F32) => {
                 self.operand_count(i, 3, 3)?;
                 let (a, b) = (self.src(i, 1, Ty::F32)?, self.src(i, 2, Ty::F32)?);
-                let run = op2i(|imm, a: f32, b: f32| {
+                let run = slow2i(|imm, a: f32, b: f32| {
                     let (to, _, mode) = unpack(imm);
                     cvt::convert_x2(to, mode, a, b).unwrap_or(0)
                 });
@@ -229,7 +229,7 @@ impl<'a> Lower<'_, 'a> {
             (Ty::E4m3x2 | Ty::E5m2x2, Ty::F16x2) => {
                 self.operand_count(i, 2, 2)?;
                 let a = self.src(i, 1, Ty::B32)?;
-                let run = crate::exec::op::op1i(|imm, a: u32| {
+                let run = slow1i(|imm, a: u32| {
                     let (to, _, mode) = unpack(imm);
                     cvt::f16x2_to_fp8x2(to, mode, a).unwrap_or(0)
                 });
@@ -238,7 +238,7 @@ impl<'a> Lower<'_, 'a> {
             (Ty::F16x2, Ty::E4m3x2 | Ty::E5m2x2) => {
                 self.operand_count(i, 2, 2)?;
                 let a = self.src(i, 1, Ty::B16)?;
-                let run = crate::exec::op::op1i(|imm, a: u16| {
+                let run = slow1i(|imm, a: u16| {
                     let (_, from, mode) = unpack(imm);
                     cvt::fp8x2_to_f16x2(from, mode, a).unwrap_or(0)
                 });
@@ -280,7 +280,7 @@ impl<'a> Lower<'_, 'a> {
             self.constant(Class::R32, crate::exec::special::Value::Bits(0))
         };
         let d = self.dst(i, 0, Ty::B32)?;
-        let run = op3i(|imm, a: i32, b: i32, c: u32| cvt::pack((imm & 0xff) as u32, imm & 0x100 != 0, a, b, c));
+        let run = slow3i(|imm, a: i32, b: i32, c: u32| cvt::pack((imm & 0xff) as u32, imm & 0x100 != 0, a, b, c));
         self.emit(run, d, [a, b, c], width | i64::from(signed) << 8);
         Ok(())
     }

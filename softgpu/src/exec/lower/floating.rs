@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use super::modifiers::Modifiers;
 use super::{Lower, Result, V};
 use crate::exec::op::{
-    Cx, Exec, Flow, Inst, Lane, Mask, OpFn, conjure, op1, op1i, op2, op2i, op3, op3i, pick, test_lanes, write_pred,
+    Cx, Exec, Flow, Inst, Lane, Mask, OpFn, conjure, common, op1, op1i, op2, op2i, op3, slow1i, slow2i, slow3i, test_lanes, write_pred,
 };
 use crate::isa::float::{self, MinMax, Testp};
 use crate::isa::half::{self, Bf16, F16, Half};
@@ -51,7 +51,7 @@ impl<A: Lane, F: Fn(i64, A) -> bool + Copy> Exec for Test<A, F> {
 }
 
 fn test<A: Lane, F: Fn(i64, A) -> bool + Copy + 'static>(_: F) -> OpFn {
-    pick::<Test<A, F>>()
+    common::<Test<A, F>>()
 }
 
 const TESTS: [(&str, Testp); 6] = [
@@ -66,39 +66,39 @@ const TESTS: [(&str, Testp); 6] = [
 /// The two-operand instruction on halves of one kind.
 fn half2<H: Half>(opcode: &str, packed: bool) -> Option<OpFn> {
     Some(match (opcode, packed) {
-        ("add", false) => op2i(|imm, a: u16, b: u16| half::add::<H>(a, b, unpack(imm))),
-        ("sub", false) => op2i(|imm, a: u16, b: u16| half::sub::<H>(a, b, unpack(imm))),
-        ("mul", false) => op2i(|imm, a: u16, b: u16| half::mul::<H>(a, b, unpack(imm))),
-        ("min", false) => op2i(|imm, a: u16, b: u16| half::min::<H>(a, b, min_max(imm))),
-        ("max", false) => op2i(|imm, a: u16, b: u16| half::max::<H>(a, b, min_max(imm))),
-        ("add", true) => op2i(|imm, a, b| half::x2_2(a, b, |a, b| half::add::<H>(a, b, unpack(imm)))),
-        ("sub", true) => op2i(|imm, a, b| half::x2_2(a, b, |a, b| half::sub::<H>(a, b, unpack(imm)))),
-        ("mul", true) => op2i(|imm, a, b| half::x2_2(a, b, |a, b| half::mul::<H>(a, b, unpack(imm)))),
-        ("min", true) => op2i(|imm, a, b| half::x2_2(a, b, |a, b| half::min::<H>(a, b, min_max(imm)))),
-        ("max", true) => op2i(|imm, a, b| half::x2_2(a, b, |a, b| half::max::<H>(a, b, min_max(imm)))),
+        ("add", false) => slow2i(|imm, a: u16, b: u16| half::add::<H>(a, b, unpack(imm))),
+        ("sub", false) => slow2i(|imm, a: u16, b: u16| half::sub::<H>(a, b, unpack(imm))),
+        ("mul", false) => slow2i(|imm, a: u16, b: u16| half::mul::<H>(a, b, unpack(imm))),
+        ("min", false) => slow2i(|imm, a: u16, b: u16| half::min::<H>(a, b, min_max(imm))),
+        ("max", false) => slow2i(|imm, a: u16, b: u16| half::max::<H>(a, b, min_max(imm))),
+        ("add", true) => slow2i(|imm, a, b| half::x2_2(a, b, |a, b| half::add::<H>(a, b, unpack(imm)))),
+        ("sub", true) => slow2i(|imm, a, b| half::x2_2(a, b, |a, b| half::sub::<H>(a, b, unpack(imm)))),
+        ("mul", true) => slow2i(|imm, a, b| half::x2_2(a, b, |a, b| half::mul::<H>(a, b, unpack(imm)))),
+        ("min", true) => slow2i(|imm, a, b| half::x2_2(a, b, |a, b| half::min::<H>(a, b, min_max(imm)))),
+        ("max", true) => slow2i(|imm, a, b| half::x2_2(a, b, |a, b| half::max::<H>(a, b, min_max(imm)))),
         _ => return None,
     })
 }
 
 fn half1<H: Half>(opcode: &str, packed: bool) -> Option<OpFn> {
     Some(match (opcode, packed) {
-        ("neg", false) => op1i(|imm, a: u16| half::neg::<H>(a, imm & 8 != 0)),
-        ("abs", false) => op1i(|imm, a: u16| half::abs::<H>(a, imm & 8 != 0)),
-        ("ex2", false) => op1i(|imm, a: u16| half::ex2_approx::<H>(a, imm & 8 != 0)),
-        ("tanh", false) => op1(|a: u16| half::tanh_approx::<H>(a)),
-        ("neg", true) => op1i(|imm, a| half::x2_1(a, |a| half::neg::<H>(a, imm & 8 != 0))),
-        ("abs", true) => op1i(|imm, a| half::x2_1(a, |a| half::abs::<H>(a, imm & 8 != 0))),
-        ("ex2", true) => op1i(|imm, a| half::x2_1(a, |a| half::ex2_approx::<H>(a, imm & 8 != 0))),
-        ("tanh", true) => op1(|a| half::x2_1(a, half::tanh_approx::<H>)),
+        ("neg", false) => slow1i(|imm, a: u16| half::neg::<H>(a, imm & 8 != 0)),
+        ("abs", false) => slow1i(|imm, a: u16| half::abs::<H>(a, imm & 8 != 0)),
+        ("ex2", false) => slow1i(|imm, a: u16| half::ex2_approx::<H>(a, imm & 8 != 0)),
+        ("tanh", false) => slow1i(|_, a: u16| half::tanh_approx::<H>(a)),
+        ("neg", true) => slow1i(|imm, a| half::x2_1(a, |a| half::neg::<H>(a, imm & 8 != 0))),
+        ("abs", true) => slow1i(|imm, a| half::x2_1(a, |a| half::abs::<H>(a, imm & 8 != 0))),
+        ("ex2", true) => slow1i(|imm, a| half::x2_1(a, |a| half::ex2_approx::<H>(a, imm & 8 != 0))),
+        ("tanh", true) => slow1i(|_, a| half::x2_1(a, half::tanh_approx::<H>)),
         _ => return None,
     })
 }
 
 fn half_fma<H: Half>(packed: bool) -> OpFn {
     if packed {
-        op3i(|imm, a, b, c| half::x2_3(a, b, c, |a, b, c| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0)))
+        slow3i(|imm, a, b, c| half::x2_3(a, b, c, |a, b, c| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0)))
     } else {
-        op3i(|imm, a: u16, b: u16, c: u16| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0))
+        slow3i(|imm, a: u16, b: u16, c: u16| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0))
     }
 }
 
@@ -175,32 +175,32 @@ impl<'a> Lower<'_, 'a> {
             (Ty::F32, "add") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::add_f32(a, b, FloatMode::RN_FTZ))),
             (Ty::F32, "sub") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::sub_f32(a, b, FloatMode::RN_FTZ))),
             (Ty::F32, "mul") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::mul_f32(a, b, FloatMode::RN_FTZ))),
-            (Ty::F32, "add") => Some(op2i(|imm, a, b| float::add_f32(a, b, unpack(imm)))),
-            (Ty::F32, "sub") => Some(op2i(|imm, a, b| float::sub_f32(a, b, unpack(imm)))),
-            (Ty::F32, "mul") => Some(op2i(|imm, a, b| float::mul_f32(a, b, unpack(imm)))),
-            (Ty::F32, "div") if approx_ => Some(op2i(|imm, a, b| approx::div_approx_f32(a, b, imm & 8 != 0))),
-            (Ty::F32, "div") if full => Some(op2i(|imm, a, b| approx::div_full_f32(a, b, imm & 8 != 0))),
+            (Ty::F32, "add") => Some(slow2i(|imm, a, b| float::add_f32(a, b, unpack(imm)))),
+            (Ty::F32, "sub") => Some(slow2i(|imm, a, b| float::sub_f32(a, b, unpack(imm)))),
+            (Ty::F32, "mul") => Some(slow2i(|imm, a, b| float::mul_f32(a, b, unpack(imm)))),
+            (Ty::F32, "div") if approx_ => Some(slow2i(|imm, a, b| approx::div_approx_f32(a, b, imm & 8 != 0))),
+            (Ty::F32, "div") if full => Some(slow2i(|imm, a, b| approx::div_full_f32(a, b, imm & 8 != 0))),
             (Ty::F32, "div") if plain => Some(op2(|a, b| float::div_f32(a, b, FloatMode::RN))),
-            (Ty::F32, "div") => Some(op2i(|imm, a, b| float::div_f32(a, b, unpack(imm)))),
+            (Ty::F32, "div") => Some(slow2i(|imm, a, b| float::div_f32(a, b, unpack(imm)))),
             (Ty::F32, "min") => Some(op2i(|imm, a, b| float::min_f32(a, b, min_max(imm)))),
             (Ty::F32, "max") => Some(op2i(|imm, a, b| float::max_f32(a, b, min_max(imm)))),
             (Ty::F64, "add") if plain => Some(op2(|a, b| float::add_f64(a, b, Round::Rn))),
             (Ty::F64, "sub") if plain => Some(op2(|a, b| float::sub_f64(a, b, Round::Rn))),
             (Ty::F64, "mul") if plain => Some(op2(|a, b| float::mul_f64(a, b, Round::Rn))),
             (Ty::F64, "div") if plain => Some(op2(|a, b| float::div_f64(a, b, Round::Rn))),
-            (Ty::F64, "add") => Some(op2i(|imm, a, b| float::add_f64(a, b, unpack(imm).round))),
-            (Ty::F64, "sub") => Some(op2i(|imm, a, b| float::sub_f64(a, b, unpack(imm).round))),
-            (Ty::F64, "mul") => Some(op2i(|imm, a, b| float::mul_f64(a, b, unpack(imm).round))),
-            (Ty::F64, "div") => Some(op2i(|imm, a, b| float::div_f64(a, b, unpack(imm).round))),
+            (Ty::F64, "add") => Some(slow2i(|imm, a, b| float::add_f64(a, b, unpack(imm).round))),
+            (Ty::F64, "sub") => Some(slow2i(|imm, a, b| float::sub_f64(a, b, unpack(imm).round))),
+            (Ty::F64, "mul") => Some(slow2i(|imm, a, b| float::mul_f64(a, b, unpack(imm).round))),
+            (Ty::F64, "div") => Some(slow2i(|imm, a, b| float::div_f64(a, b, unpack(imm).round))),
             (Ty::F64, "min") => Some(op2(float::min_f64)),
             (Ty::F64, "max") => Some(op2(float::max_f64)),
             (Ty::F16, opcode) => half2::<F16>(opcode, false),
             (Ty::F16x2, opcode) => half2::<F16>(opcode, true),
             (Ty::Bf16, opcode) => half2::<Bf16>(opcode, false),
             (Ty::Bf16x2, opcode) => half2::<Bf16>(opcode, true),
-            (Ty::F32x2, "add") => Some(op2i(|imm, a, b| pair(a, b, b, |a, b, _| float::add_f32(a, b, unpack(imm))))),
-            (Ty::F32x2, "sub") => Some(op2i(|imm, a, b| pair(a, b, b, |a, b, _| float::sub_f32(a, b, unpack(imm))))),
-            (Ty::F32x2, "mul") => Some(op2i(|imm, a, b| pair(a, b, b, |a, b, _| float::mul_f32(a, b, unpack(imm))))),
+            (Ty::F32x2, "add") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::add_f32(a, b, unpack(imm))))),
+            (Ty::F32x2, "sub") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::sub_f32(a, b, unpack(imm))))),
+            (Ty::F32x2, "mul") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::mul_f32(a, b, unpack(imm))))),
             _ => None,
         };
         if xorsign != abs {
@@ -234,14 +234,14 @@ impl<'a> Lower<'_, 'a> {
         mode: FloatMode,
     ) -> Result<()> {
         let run = match (to, from, i.opcode) {
-            (Ty::F32, Ty::F16, "add") => op2i(|imm, a: u16, b: f32| float::add_f32(F16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::Bf16, "add") => op2i(|imm, a: u16, b: f32| float::add_f32(Bf16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::F16, "sub") => op2i(|imm, a: u16, b: f32| float::sub_f32(F16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::Bf16, "sub") => op2i(|imm, a: u16, b: f32| float::sub_f32(Bf16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::F16, "fma") => op3i(|imm, a: u16, b: u16, c: f32| {
+            (Ty::F32, Ty::F16, "add") => slow2i(|imm, a: u16, b: f32| float::add_f32(F16::to_f32(a), b, unpack(imm))),
+            (Ty::F32, Ty::Bf16, "add") => slow2i(|imm, a: u16, b: f32| float::add_f32(Bf16::to_f32(a), b, unpack(imm))),
+            (Ty::F32, Ty::F16, "sub") => slow2i(|imm, a: u16, b: f32| float::sub_f32(F16::to_f32(a), b, unpack(imm))),
+            (Ty::F32, Ty::Bf16, "sub") => slow2i(|imm, a: u16, b: f32| float::sub_f32(Bf16::to_f32(a), b, unpack(imm))),
+            (Ty::F32, Ty::F16, "fma") => slow3i(|imm, a: u16, b: u16, c: f32| {
                 float::fma_f32(F16::to_f32(a), F16::to_f32(b), c, unpack(imm))
             }),
-            (Ty::F32, Ty::Bf16, "fma") => op3i(|imm, a: u16, b: u16, c: f32| {
+            (Ty::F32, Ty::Bf16, "fma") => slow3i(|imm, a: u16, b: u16, c: f32| {
                 float::fma_f32(Bf16::to_f32(a), Bf16::to_f32(b), c, unpack(imm))
             }),
             _ => return m.error("these types are not supported"),
@@ -260,15 +260,15 @@ impl<'a> Lower<'_, 'a> {
         let run = match ty {
             Ty::F32 if mode == FloatMode::RN => op3(|a, b, c| float::fma_f32(a, b, c, FloatMode::RN)),
             Ty::F32 if mode == FloatMode::RN_FTZ => op3(|a, b, c| float::fma_f32(a, b, c, FloatMode::RN_FTZ)),
-            Ty::F32 => op3i(|imm, a, b, c| float::fma_f32(a, b, c, unpack(imm))),
+            Ty::F32 => slow3i(|imm, a, b, c| float::fma_f32(a, b, c, unpack(imm))),
             Ty::F64 if mode == FloatMode::RN => op3(|a, b, c| float::fma_f64(a, b, c, Round::Rn)),
-            Ty::F64 => op3i(|imm, a, b, c| float::fma_f64(a, b, c, unpack(imm).round)),
+            Ty::F64 => slow3i(|imm, a, b, c| float::fma_f64(a, b, c, unpack(imm).round)),
             Ty::F16 => half_fma::<F16>(false),
             Ty::F16x2 => half_fma::<F16>(true),
             Ty::Bf16 => half_fma::<Bf16>(false),
             Ty::Bf16x2 => half_fma::<Bf16>(true),
             Ty::F32x2 => {
-                op3i(|imm, a, b, c| pair(a, b, c, |a, b, c| float::fma_f32(a, b, c, unpack(imm))))
+                slow3i(|imm, a, b, c| pair(a, b, c, |a, b, c| float::fma_f32(a, b, c, unpack(imm))))
             }
             _ => return m.error("this type is not supported"),
         };
@@ -287,19 +287,19 @@ impl<'a> Lower<'_, 'a> {
             (Ty::F32, "abs", _) => Some(op1i(|imm, a| float::abs_f32(a, imm & 8 != 0))),
             (Ty::F64, "neg", _) => Some(op1(float::neg_f64)),
             (Ty::F64, "abs", _) => Some(op1(float::abs_f64)),
-            (Ty::F32, "rcp", true) => Some(op1i(|imm, a| approx::rcp_approx_f32(a, imm & 8 != 0))),
-            (Ty::F32, "rcp", false) => Some(op1i(|imm, a| float::rcp_f32(a, unpack(imm)))),
+            (Ty::F32, "rcp", true) => Some(slow1i(|imm, a| approx::rcp_approx_f32(a, imm & 8 != 0))),
+            (Ty::F32, "rcp", false) => Some(slow1i(|imm, a| float::rcp_f32(a, unpack(imm)))),
             (Ty::F64, "rcp", true) if mode.ftz => Some(op1(approx::rcp_approx_ftz_f64)),
-            (Ty::F64, "rcp", false) => Some(op1i(|imm, a| float::rcp_f64(a, unpack(imm).round))),
-            (Ty::F32, "sqrt", true) => Some(op1i(|imm, a| approx::sqrt_approx_f32(a, imm & 8 != 0))),
-            (Ty::F32, "sqrt", false) => Some(op1i(|imm, a| float::sqrt_f32(a, unpack(imm)))),
-            (Ty::F64, "sqrt", false) => Some(op1i(|imm, a| float::sqrt_f64(a, unpack(imm).round))),
-            (Ty::F32, "rsqrt", _) => Some(op1i(|imm, a| approx::rsqrt_approx_f32(a, imm & 8 != 0))),
-            (Ty::F64, "rsqrt", _) => Some(op1i(|imm, a| approx::rsqrt_approx_f64(a, imm & 8 != 0))),
-            (Ty::F32, "sin", _) => Some(op1i(|imm, a| approx::sin_approx_f32(a, imm & 8 != 0))),
-            (Ty::F32, "cos", _) => Some(op1i(|imm, a| approx::cos_approx_f32(a, imm & 8 != 0))),
-            (Ty::F32, "ex2", _) => Some(op1i(|imm, a| approx::ex2_approx_f32(a, imm & 8 != 0))),
-            (Ty::F32, "lg2", _) => Some(op1i(|imm, a| approx::lg2_approx_f32(a, imm & 8 != 0))),
+            (Ty::F64, "rcp", false) => Some(slow1i(|imm, a| float::rcp_f64(a, unpack(imm).round))),
+            (Ty::F32, "sqrt", true) => Some(slow1i(|imm, a| approx::sqrt_approx_f32(a, imm & 8 != 0))),
+            (Ty::F32, "sqrt", false) => Some(slow1i(|imm, a| float::sqrt_f32(a, unpack(imm)))),
+            (Ty::F64, "sqrt", false) => Some(slow1i(|imm, a| float::sqrt_f64(a, unpack(imm).round))),
+            (Ty::F32, "rsqrt", _) => Some(slow1i(|imm, a| approx::rsqrt_approx_f32(a, imm & 8 != 0))),
+            (Ty::F64, "rsqrt", _) => Some(slow1i(|imm, a| approx::rsqrt_approx_f64(a, imm & 8 != 0))),
+            (Ty::F32, "sin", _) => Some(slow1i(|imm, a| approx::sin_approx_f32(a, imm & 8 != 0))),
+            (Ty::F32, "cos", _) => Some(slow1i(|imm, a| approx::cos_approx_f32(a, imm & 8 != 0))),
+            (Ty::F32, "ex2", _) => Some(slow1i(|imm, a| approx::ex2_approx_f32(a, imm & 8 != 0))),
+            (Ty::F32, "lg2", _) => Some(slow1i(|imm, a| approx::lg2_approx_f32(a, imm & 8 != 0))),
             (Ty::F32, "tanh", _) => Some(op1(approx::tanh_approx_f32)),
             (Ty::F16, opcode, _) => half1::<F16>(opcode, false),
             (Ty::F16x2, opcode, _) => half1::<F16>(opcode, true),

@@ -6,7 +6,7 @@ use super::arithmetic::{identity, ints, shift};
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::op::{
-    Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, conjure, lane, op1, op2, op3, op3i, pick, read_pred,
+    Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, common, conjure, lane, op1, op2, op3, op3i, pick, read_pred,
     set_lane, test_lanes, write_pred,
 };
 use crate::isa::compare::{self, BoolOp, Cmp};
@@ -30,7 +30,7 @@ impl<F: Fn(Mask, Mask) -> Mask + Copy> Exec for PredOp<F> {
 }
 
 fn pred_op<F: Fn(Mask, Mask) -> Mask + Copy + 'static>(_: F) -> OpFn {
-    pick::<PredOp<F>>()
+    common::<PredOp<F>>()
 }
 
 /// `d = !a` on predicates.
@@ -86,9 +86,9 @@ fn setp<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F) -> OpFn {
     pick::<Setp<A, F>>()
 }
 
-/// `set`: as `setp`, with all ones, or 1.0, for true.
-struct Set<A, F, const FLOAT: bool>(PhantomData<(A, F)>);
-impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy, const FLOAT: bool> Exec for Set<A, F, FLOAT> {
+/// `set`: as `setp`; true is the number in `code`: all ones, or 1.0.
+struct Set<A, F>(PhantomData<(A, F)>);
+impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy> Exec for Set<A, F> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let f = conjure::<F>();
@@ -98,32 +98,31 @@ impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy, const FLOAT: bool> Exec for Set<A
             let bits = test_lanes::<A, A>(cx, inst, mask, #[inline(always)] |a, b| f(imm, a, b));
             let other = if imm & 0x300 != 0 { read_pred(cx, inst.c) } else { 0 };
             let (bits, _) = combine(imm, bits, other);
-            let yes = if FLOAT { 1f32.to_bits() } else { u32::MAX };
             for at in Lanes(mask) {
-                set_lane(cx, inst.d, at, if bits >> at & 1 != 0 { yes } else { 0 });
+                set_lane(cx, inst.d, at, if bits >> at & 1 != 0 { inst.code } else { 0 });
             }
         }
         Flow::Next
     }
 }
 
-fn set<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F, float: bool) -> OpFn {
-    if float { pick::<Set<A, F, true>>() } else { pick::<Set<A, F, false>>() }
+fn set<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F) -> OpFn {
+    common::<Set<A, F>>()
 }
 
 /// The comparison of lanes that `op` names, built by `with` for its types.
 macro_rules! comparisons {
-    ($ty:expr, $cmp:expr, $with:ident $(, $extra:expr)?) => {{
+    ($ty:expr, $cmp:expr, $with:ident) => {{
         macro_rules! each {
             ($t:ty, $f:expr) => {
                 match $cmp {
-                    Cmp::Eq => $with(|_, a: $t, b: $t| $f(Cmp::Eq, a, b) $(, $extra)?),
-                    Cmp::Ne => $with(|_, a: $t, b: $t| $f(Cmp::Ne, a, b) $(, $extra)?),
-                    Cmp::Lt => $with(|_, a: $t, b: $t| $f(Cmp::Lt, a, b) $(, $extra)?),
-                    Cmp::Le => $with(|_, a: $t, b: $t| $f(Cmp::Le, a, b) $(, $extra)?),
-                    Cmp::Gt => $with(|_, a: $t, b: $t| $f(Cmp::Gt, a, b) $(, $extra)?),
-                    Cmp::Ge => $with(|_, a: $t, b: $t| $f(Cmp::Ge, a, b) $(, $extra)?),
-                    _ => $with(|imm, a: $t, b: $t| $f(comparison(imm), a, b) $(, $extra)?),
+                    Cmp::Eq => $with(|_, a: $t, b: $t| $f(Cmp::Eq, a, b)),
+                    Cmp::Ne => $with(|_, a: $t, b: $t| $f(Cmp::Ne, a, b)),
+                    Cmp::Lt => $with(|_, a: $t, b: $t| $f(Cmp::Lt, a, b)),
+                    Cmp::Le => $with(|_, a: $t, b: $t| $f(Cmp::Le, a, b)),
+                    Cmp::Gt => $with(|_, a: $t, b: $t| $f(Cmp::Gt, a, b)),
+                    Cmp::Ge => $with(|_, a: $t, b: $t| $f(Cmp::Ge, a, b)),
+                    _ => $with(|imm, a: $t, b: $t| $f(comparison(imm), a, b)),
                 }
             };
         }
@@ -136,11 +135,28 @@ macro_rules! comparisons {
             Ty::S64 => Some(each!(i64, compare::int)),
             Ty::F64 => Some(each!(f64, compare::f64)),
             Ty::F32 => Some(each!(f32, |op, a, b| compare::f32(op, a, b, false))),
-            Ty::F16 => Some($with(|imm, a: u16, b: u16| halves::<F16>(imm, a, b) $(, $extra)?)),
-            Ty::Bf16 => Some($with(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b) $(, $extra)?)),
+            Ty::F16 => Some($with(|imm, a: u16, b: u16| halves::<F16>(imm, a, b))),
+            Ty::Bf16 => Some($with(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b))),
             _ => None,
         }
     }};
+}
+
+/// `set` with the operator in `imm`.
+fn any_comparison(ty: Ty) -> Option<OpFn> {
+    Some(match ty {
+        Ty::U16 | Ty::B16 => set(|imm, a: u16, b: u16| compare::int(comparison(imm), a, b)),
+        Ty::S16 => set(|imm, a: i16, b: i16| compare::int(comparison(imm), a, b)),
+        Ty::U32 | Ty::B32 => set(|imm, a: u32, b: u32| compare::int(comparison(imm), a, b)),
+        Ty::S32 => set(|imm, a: i32, b: i32| compare::int(comparison(imm), a, b)),
+        Ty::U64 | Ty::B64 => set(|imm, a: u64, b: u64| compare::int(comparison(imm), a, b)),
+        Ty::S64 => set(|imm, a: i64, b: i64| compare::int(comparison(imm), a, b)),
+        Ty::F64 => set(|imm, a: f64, b: f64| compare::f64(comparison(imm), a, b)),
+        Ty::F32 => set(|imm, a: f32, b: f32| compare::f32(comparison(imm), a, b, false)),
+        Ty::F16 => set(|imm, a: u16, b: u16| halves::<F16>(imm, a, b)),
+        Ty::Bf16 => set(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b)),
+        _ => return None,
+    })
 }
 
 const COMPARISONS: [Cmp; 18] = [
@@ -394,18 +410,22 @@ impl<'a> Lower<'_, 'a> {
         }
         let (a, b) = (self.src(i, 1, ty)?, self.src(i, 2, ty)?);
         if let Some(out) = out {
-            let float = out == Ty::F32;
-            if !matches!(out, Ty::U32 | Ty::S32 | Ty::F32) {
-                return m.error("the result's type is not supported");
-            }
+            let yes = match out {
+                Ty::U32 | Ty::S32 => u32::MAX,
+                Ty::U16 | Ty::S16 => 0xffff,
+                Ty::F32 => 1f32.to_bits(),
+                Ty::F16 => 0x3c00,
+                Ty::Bf16 => 0x3f80,
+                _ => return m.error("the result's type is not supported"),
+            };
             let run = if ftz && ty == Ty::F32 {
-                Some(set(|imm, a: f32, b: f32| compare::f32(comparison(imm), a, b, true), float))
+                Some(set(|imm, a: f32, b: f32| compare::f32(comparison(imm), a, b, true)))
             } else {
-                comparisons!(ty, cmp, set, float)
+                any_comparison(ty)
             };
             let Some(run) = run else { return m.error("this type is not supported") };
             let d = self.dst(i, 0, out)?;
-            self.emit(run, d, [a, b, c], imm);
+            self.emit(run, d, [a, b, c], imm).code = yes;
             return Ok(());
         }
         let run = if ftz && ty == Ty::F32 {
@@ -518,10 +538,10 @@ impl<'a> Lower<'_, 'a> {
                     return Ok(());
                 }
                 let run = match (ty.bytes(), each) {
-                    (8, 16) => pick::<Unpack<u64, 16>>(),
-                    (4, 16) => pick::<Unpack<u32, 16>>(),
-                    (4, 8) => pick::<Unpack<u32, 8>>(),
-                    (2, 8) => pick::<Unpack<u32, 8>>(),
+                    (8, 16) => common::<Unpack<u64, 16>>(),
+                    (4, 16) => common::<Unpack<u32, 16>>(),
+                    (4, 8) => common::<Unpack<u32, 8>>(),
+                    (2, 8) => common::<Unpack<u32, 8>>(),
                     _ => return m.error("a vector of this width is not supported"),
                 };
                 let defs = parts.iter().map(|part| self.target(part, Class::R32)).collect::<Result<_>>()?;
@@ -543,9 +563,9 @@ impl<'a> Lower<'_, 'a> {
                     return Ok(());
                 }
                 let run = match (ty.bytes(), each) {
-                    (8, 16) => pick::<Pack<u64, 16>>(),
-                    (4, 16) => pick::<Pack<u32, 16>>(),
-                    (4 | 2, 8) => pick::<Pack<u32, 8>>(),
+                    (8, 16) => common::<Pack<u64, 16>>(),
+                    (4, 16) => common::<Pack<u32, 16>>(),
+                    (4 | 2, 8) => common::<Pack<u32, 8>>(),
                     _ => return m.error("a vector of this width is not supported"),
                 };
                 self.emit_aux(run, to, [V::NONE; 3], 0, AuxLow { uses, ..AuxLow::default() });

@@ -8,7 +8,7 @@ use crate::exec::fault::FaultKind;
 use crate::exec::memory_ops::{
     GenericPlace, GlobalPlace, Place, SharedPlace, SpaceName, aligned, deposit, refuse, withdraw,
 };
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, pick, set_lane};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, common, set_lane};
 use crate::exec::special::Value;
 use crate::isa::matrix::{BitOp, Element, Fragment, Mma, Operand as Role, Shape, ldmatrix_coord};
 use crate::ptx::Ty;
@@ -266,7 +266,7 @@ impl<'a> Lower<'_, 'a> {
                 }
                 let a = self.src(i, 1, Ty::B32)?;
                 let d = self.dst(i, 0, Ty::B32)?;
-                self.emit(pick::<Transpose>(), d, [a, V::NONE, V::NONE], 0);
+                self.emit(common::<Transpose>(), d, [a, V::NONE, V::NONE], 0);
             }
             _ => return Ok(false),
         }
@@ -320,7 +320,7 @@ impl<'a> Lower<'_, 'a> {
             wide: ty == Ty::B64,
         };
         let aux = AuxLow { defs, uses, data: Data::Matrix(Box::new(op)) };
-        self.emit_aux(pick::<Multiply>(), V::NONE, [V::NONE; 3], 0, aux);
+        self.emit_aux(common::<Multiply>(), V::NONE, [V::NONE; 3], 0, aux);
         Ok(())
     }
 
@@ -360,12 +360,12 @@ impl<'a> Lower<'_, 'a> {
             ..AuxLow::default()
         };
         let run: OpFn = match (store, space) {
-            (false, SpaceName::Global) => pick::<LoadFragment<GlobalPlace>>(),
-            (false, SpaceName::Shared) => pick::<LoadFragment<SharedPlace>>(),
-            (false, SpaceName::Generic) => pick::<LoadFragment<GenericPlace>>(),
-            (true, SpaceName::Global) => pick::<StoreFragment<GlobalPlace>>(),
-            (true, SpaceName::Shared) => pick::<StoreFragment<SharedPlace>>(),
-            (true, SpaceName::Generic) => pick::<StoreFragment<GenericPlace>>(),
+            (false, SpaceName::Global) => common::<LoadFragment<GlobalPlace>>(),
+            (false, SpaceName::Shared) => common::<LoadFragment<SharedPlace>>(),
+            (false, SpaceName::Generic) => common::<LoadFragment<GenericPlace>>(),
+            (true, SpaceName::Global) => common::<StoreFragment<GlobalPlace>>(),
+            (true, SpaceName::Shared) => common::<StoreFragment<SharedPlace>>(),
+            (true, SpaceName::Generic) => common::<StoreFragment<GenericPlace>>(),
             _ => return m.error("this state space is not supported"),
         };
         for operand in &list {
@@ -412,7 +412,7 @@ impl<'a> Lower<'_, 'a> {
                 aux.defs.push(self.target(operand, Class::R32)?);
             }
         }
-        self.emit_aux(pick::<SmallMatrices>(), V::NONE, [a, V::NONE, V::NONE], i64::from(store), aux);
+        self.emit_aux(common::<SmallMatrices>(), V::NONE, [a, V::NONE, V::NONE], i64::from(store), aux);
         Ok(())
     }
 }

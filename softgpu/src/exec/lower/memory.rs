@@ -8,7 +8,7 @@ use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::aux::Data;
 use crate::exec::memory_ops::{self, AddrName, Shape, SpaceName};
 use crate::exec::op::{
-    Cx, Exec, Flow, Inst, Lane, Mask, op1, op1i, op2, pick, test_lanes, write_pred,
+    Cx, Exec, Flow, Inst, Lane, Mask, op1, op1i, op2, common, test_lanes, write_pred,
 };
 use crate::exec::special::Value;
 use crate::exec::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES, WINDOWS, atomic_ops};
@@ -99,8 +99,26 @@ impl<'a> Lower<'_, 'a> {
         .unwrap_or(SpaceName::Generic)
     }
 
-    /// Lowers `[base+offset]` in a space.
+    /// Lowers `[base+offset]` in a space, with a register of the width that the space's instances take: 32 bits for
+    /// shared memory, else 64.
     pub(super) fn address(&mut self, operand: &Operand<'a>, space: SpaceName) -> Result<Address> {
+        let address = self.any_address(operand, space)?;
+        let wanted = if space == SpaceName::Shared { AddrName::Reg32 } else { AddrName::Reg64 };
+        if address.name == wanted || address.name == AddrName::Frame {
+            return Ok(address);
+        }
+        let (run, class) = match address.name {
+            AddrName::Reg32 => (op1i(|imm, a: u32| u64::from(a.wrapping_add(imm as u32))), Class::R64),
+            // An offset beyond 32 bits stays out of bounds.
+            _ => (op1i(|imm, a: u64| u32::try_from(a.wrapping_add_signed(imm)).unwrap_or(u32::MAX & !15)), Class::R32),
+        };
+        let d = self.fresh(class);
+        self.emit(run, d, [address.register, V::NONE, V::NONE], address.offset);
+        Ok(Address { name: wanted, register: d, offset: 0, in_params: false })
+    }
+
+    /// Lowers `[base+offset]` as written.
+    fn any_address(&mut self, operand: &Operand<'a>, space: SpaceName) -> Result<Address> {
         let (base, offset) = match operand {
             Operand::Address { base, offset } => (*base, *offset),
             _ => return self.error("an address in brackets is expected"),
@@ -164,7 +182,7 @@ impl<'a> Lower<'_, 'a> {
 
     /// The address as a 64-bit register, offset included; for instructions with several addresses.
     pub(super) fn address_value(&mut self, operand: &Operand<'a>, space: SpaceName) -> Result<V> {
-        let address = self.address(operand, space)?;
+        let address = self.any_address(operand, space)?;
         if address.name == AddrName::Frame {
             return self.error("variables of the frame cannot be used here");
         }
@@ -203,7 +221,7 @@ impl<'a> Lower<'_, 'a> {
                         || name.starts_with("sync_restrict")
                         || matches!(name, "global" | "shared::cta" | "shared::cluster")
                 });
-                self.emit(pick::<Fence>(), V::NONE, [V::NONE; 3], 0);
+                self.emit(common::<Fence>(), V::NONE, [V::NONE; 3], 0);
             }
             "prefetch" | "prefetchu" | "applypriority" | "discard" | "createpolicy" => {
                 if i.opcode == "createpolicy" {
@@ -278,10 +296,10 @@ impl<'a> Lower<'_, 'a> {
             self.emit_load(space, address, shape, AuxLow { defs: targets, ..AuxLow::default() });
         }
         if acquire && !cfg!(target_arch = "x86_64") {
-            self.emit(pick::<Fence>(), V::NONE, [V::NONE; 3], 0);
+            self.emit(common::<Fence>(), V::NONE, [V::NONE; 3], 0);
         }
         if polls {
-            self.emit(pick::<Poll>(), V::NONE, [V::NONE; 3], 0);
+            self.emit(common::<Poll>(), V::NONE, [V::NONE; 3], 0);
         }
         Ok(())
     }
@@ -364,7 +382,7 @@ impl<'a> Lower<'_, 'a> {
         }
         let space = if address.name == AddrName::Frame { SpaceName::Local } else { space };
         if release && !cfg!(target_arch = "x86_64") {
-            self.emit(pick::<Fence>(), V::NONE, [V::NONE; 3], 0);
+            self.emit(common::<Fence>(), V::NONE, [V::NONE; 3], 0);
         }
         let source = self.operand(i, 1)?;
         let elements = self.elements(source);
@@ -468,7 +486,7 @@ impl<'a> Lower<'_, 'a> {
         let aux = AuxLow { data, ..AuxLow::default() };
         self.emit_aux(run, d, [address.register, b, c], address.offset, aux);
         if !red && matches!(op, None | Some(AtomOp::Exch)) {
-            self.emit(pick::<Poll>(), V::NONE, [V::NONE; 3], 0);
+            self.emit(common::<Poll>(), V::NONE, [V::NONE; 3], 0);
         }
         Ok(())
     }
@@ -516,7 +534,7 @@ impl<'a> Lower<'_, 'a> {
         let Some((window, code)) = window else { return m.error("the state space is missing") };
         let a = self.src(i, 1, Ty::U64)?;
         let d = self.dst(i, 0, Ty::Pred)?;
-        let low = self.emit(pick::<IsSpace<u64>>(), d, [a, V::NONE, V::NONE], i64::try_from(window).unwrap_or(0));
+        let low = self.emit(common::<IsSpace<u64>>(), d, [a, V::NONE, V::NONE], i64::try_from(window).unwrap_or(0));
         low.code = code;
         Ok(())
     }

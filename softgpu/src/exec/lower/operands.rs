@@ -123,8 +123,8 @@ impl<'a> Lower<'_, 'a> {
                 let in_params = matches!(symbol, Symbol::FrameParam { .. });
                 let d = self.fresh(class);
                 let run = match class {
-                    Class::R32 => op::pick::<FrameAddress<u32>>(),
-                    _ => op::pick::<FrameAddress<u64>>(),
+                    Class::R32 => op::common::<FrameAddress<u32>>(),
+                    _ => op::common::<FrameAddress<u64>>(),
                 };
                 let low = self.emit(run, d, [V::NONE; 3], i64::from(*at) + offset);
                 low.in_params = in_params;
@@ -152,9 +152,9 @@ impl<'a> Lower<'_, 'a> {
         }
         // Clocks change while a thread runs.
         let run = match (name, class) {
-            ("%clock" | "%clock_hi", Class::R32) => op::pick::<Clock<u32>>(),
-            ("%clock64" | "%globaltimer", Class::R64) => op::pick::<Clock<u64>>(),
-            ("%globaltimer_lo" | "%globaltimer_hi", Class::R32) => op::pick::<Clock<u32>>(),
+            ("%clock" | "%clock_hi", Class::R32) => op::common::<Clock<u32>>(),
+            ("%clock64" | "%globaltimer", Class::R64) => op::common::<Clock<u64>>(),
+            ("%globaltimer_lo" | "%globaltimer_hi", Class::R32) => op::common::<Clock<u32>>(),
             _ => {
                 let dot = if member.is_empty() { "" } else { "." };
                 return self.error(format!("unknown name {name}{dot}{member}"));

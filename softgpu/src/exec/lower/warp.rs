@@ -11,7 +11,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::WARP;
 use crate::exec::op::{
-    Cx, Exec, FULL, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, pick, read_pred, set_lane, write_pred,
+    Cx, Exec, FULL, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, common, read_pred, set_lane, write_pred,
 };
 use crate::exec::special::Value;
 use crate::ptx::Ty;
@@ -298,8 +298,8 @@ impl<'a> Lower<'_, 'a> {
                 m.flag("sync");
                 let ty = m.ty()?;
                 let run = match ty {
-                    Ty::B32 => pick::<Match<u32>>(),
-                    Ty::B64 => pick::<Match<u64>>(),
+                    Ty::B32 => common::<Match<u32>>(),
+                    Ty::B64 => common::<Match<u64>>(),
                     _ => return m.error("this type is not supported"),
                 };
                 let a = self.src(i, 1, ty)?;
@@ -324,23 +324,23 @@ impl<'a> Lower<'_, 'a> {
                 let a = self.src(i, 1, ty)?;
                 let member = self.src(i, 2, Ty::B32)?;
                 let d = self.dst(i, 0, ty)?;
-                self.emit(pick::<Redux>(), d, [a, V::NONE, member], imm).code = SYNC;
+                self.emit(common::<Redux>(), d, [a, V::NONE, member], imm).code = SYNC;
             }
             "elect" => {
                 m.flag("sync");
                 let member = self.src(i, 1, Ty::B32)?;
-                self.paired(i, pick::<Elect>(), [V::NONE, V::NONE, member], 0, AuxLow::default(), SYNC)?;
+                self.paired(i, common::<Elect>(), [V::NONE, V::NONE, member], 0, AuxLow::default(), SYNC)?;
             }
             "activemask" => {
                 m.ty()?;
                 let d = self.dst(i, 0, Ty::B32)?;
-                self.emit(pick::<ActiveMask>(), d, [V::NONE; 3], 0);
+                self.emit(common::<ActiveMask>(), d, [V::NONE; 3], 0);
             }
             "bar" | "barrier" => {
                 m.flag("warp");
                 m.flag("sync");
                 let member = self.src(i, 0, Ty::B32)?;
-                self.emit(pick::<WarpBarrier>(), V::NONE, [V::NONE, V::NONE, member], 0).code = SYNC;
+                self.emit(common::<WarpBarrier>(), V::NONE, [V::NONE, V::NONE, member], 0).code = SYNC;
             }
             _ => return Ok(false),
         }
@@ -385,7 +385,7 @@ impl<'a> Lower<'_, 'a> {
         let (a, b, c) = (self.src(i, 1, Ty::B32)?, self.src(i, 2, Ty::B32)?, self.src(i, 3, Ty::B32)?);
         let member = if sync { self.src(i, 4, Ty::B32)? } else { a };
         let aux = AuxLow { uses: vec![c], ..AuxLow::default() };
-        self.paired(i, pick::<Shfl>(), [a, b, member], mode, aux, if sync { SYNC } else { 0 })
+        self.paired(i, common::<Shfl>(), [a, b, member], mode, aux, if sync { SYNC } else { 0 })
     }
 
     fn vote(&mut self, i: &Instruction<'a>, m: &mut Modifiers<'_, 'a>) -> Result<()> {
@@ -410,7 +410,7 @@ impl<'a> Lower<'_, 'a> {
             _ => return m.error("the type does not fit the mode"),
         }
         let code = if sync { SYNC } else { 0 } | if negated { NEGATED } else { 0 };
-        self.emit_aux(pick::<Vote>(), d, [V::NONE, V::NONE, member], mode, aux).code = code;
+        self.emit_aux(common::<Vote>(), d, [V::NONE, V::NONE, member], mode, aux).code = code;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod basic;
 mod control;
+mod instructions;
 
 use std::sync::Mutex;
 

@@ -1,0 +1,166 @@
+//! Texture and surface objects (CUDA driver API, sections "Texture object management" and "Surface object management").
+
+use super::{Answer, driver_fns};
+use crate::device::allocation;
+use crate::device::array::{ARRAYS, Image, MIPMAPS, channel_bytes};
+use crate::device::context;
+use crate::device::texture::{self, Object, Source};
+use pxos_protocol::types::{
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtexObject, Resource,
+    array_flag, array_format, texture_flag,
+};
+use std::sync::Arc;
+
+driver_fns! {
+    /// Makes a texture object.
+    ready fn cuTexObjectCreate(
+        object: *mut CUtexObject,
+        resource: *const CUDA_RESOURCE_DESC,
+        texture: *const CUDA_TEXTURE_DESC,
+        view: *const CUDA_RESOURCE_VIEW_DESC,
+    ) {
+        let active = context::current()?;
+        object.required()?;
+        let (resource, how) = (resource.read()?, texture.read()?);
+        let view = if view.is_null() { None } else { Some(view.read()?) };
+        let (source, layers) = source(&resource, view.as_ref())?;
+        check(&how, &source)?;
+        object.put(texture::insert(Object { life: active.life, source, texture: Some(how), resource, view, layers }))
+    }
+
+    /// Destroys a texture object.
+    ready fn cuTexObjectDestroy(object: CUtexObject) {
+        context::current()?;
+        live(object, true)?;
+        texture::remove(object);
+        Ok(())
+    }
+
+    /// What a texture object reads.
+    ready fn cuTexObjectGetResourceDesc(resource: *mut CUDA_RESOURCE_DESC, object: CUtexObject) {
+        resource.required()?;
+        resource.put(live(object, true)?.resource)
+    }
+
+    /// How a texture object reads.
+    ready fn cuTexObjectGetTextureDesc(texture: *mut CUDA_TEXTURE_DESC, object: CUtexObject) {
+        texture.required()?;
+        texture.put(live(object, true)?.texture.ok_or(CUresult::ERROR_INVALID_VALUE)?)
+    }
+
+    /// Which part a texture object reads, if it was made with such.
+    ready fn cuTexObjectGetResourceViewDesc(view: *mut CUDA_RESOURCE_VIEW_DESC, object: CUtexObject) {
+        view.required()?;
+        view.put(live(object, true)?.view.ok_or(CUresult::ERROR_INVALID_VALUE)?)
+    }
+
+    /// Makes a surface object of an array that allows it.
+    ready fn cuSurfObjectCreate(object: *mut CUsurfObject, resource: *const CUDA_RESOURCE_DESC) {
+        let active = context::current()?;
+        object.required()?;
+        let resource = resource.read()?;
+        let Some(Resource::Array(array)) = resource.resource() else { return Err(CUresult::ERROR_INVALID_VALUE) };
+        let array = ARRAYS.get(array)?;
+        if array.descriptor.flags & array_flag::SURFACE_LDST == 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let source = Source::Array(array);
+        object.put(texture::insert(Object { life: active.life, source, texture: None, resource, view: None, layers: None }))
+    }
+
+    /// Destroys a surface object.
+    ready fn cuSurfObjectDestroy(object: CUsurfObject) {
+        context::current()?;
+        live(object, false)?;
+        texture::remove(object);
+        Ok(())
+    }
+
+    /// What a surface object reads and writes.
+    ready fn cuSurfObjectGetResourceDesc(resource: *mut CUDA_RESOURCE_DESC, object: CUsurfObject) {
+        resource.required()?;
+        resource.put(live(object, false)?.resource)
+    }
+}
+
+/// The object of a value, which must be a texture, or else a surface.
+fn live(object: u64, is_texture: bool) -> Answer<Arc<Object>> {
+    let found = texture::find(object).filter(|found| found.texture.is_some() == is_texture);
+    found.ok_or(CUresult::ERROR_INVALID_VALUE)
+}
+
+/// What a description refers to, and the layers that a view leaves of it.
+fn source(resource: &CUDA_RESOURCE_DESC, view: Option<&CUDA_RESOURCE_VIEW_DESC>) -> Answer<(Source, Option<(u32, u32)>)> {
+    let invalid = CUresult::ERROR_INVALID_VALUE;
+    if resource.flags != 0 {
+        return Err(invalid);
+    }
+    // A view under another format needs reinterpreting that this device does not do; format 0 is "the same".
+    if view.is_some_and(|view| view.format != 0) {
+        super::error::report("texture views under another format are not supported");
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    let layers = |most: u32| match view {
+        Some(view) if view.first_layer > view.last_layer || view.last_layer >= most => Err(invalid),
+        Some(view) => Ok(Some((view.first_layer, view.last_layer - view.first_layer + 1))),
+        None => Ok(None),
+    };
+    match resource.resource().ok_or(invalid)? {
+        Resource::Array(array) => {
+            let array = ARRAYS.get(array)?;
+            let layers = if array.image.layered { layers(array.image.size[2])? } else { None };
+            Ok((Source::Array(array), layers))
+        }
+        Resource::MipmappedArray(mipmap) => {
+            let mipmap = MIPMAPS.get(mipmap)?;
+            let last = mipmap.levels.len() - 1;
+            let (from, to) = match view {
+                Some(view) => (view.first_mipmap_level as usize, view.last_mipmap_level as usize),
+                None => (0, last),
+            };
+            let first = mipmap.levels.get(from).filter(|_| from <= to && to <= last).ok_or(invalid)?;
+            let layers = if first.image.layered { layers(first.image.size[2])? } else { None };
+            Ok((Source::Mipmap(Arc::clone(&mipmap), from, to), layers))
+        }
+        Resource::Linear { address, format, channels, bytes } => {
+            let element = element(format, channels)?;
+            allocation::check(address, bytes)?;
+            let width = u32::try_from(bytes / u64::from(element)).map_err(|_| invalid)?;
+            let image = Image { address, pitch: bytes, plane: bytes, size: [width, 1, 1], format, channels, layered: false };
+            if width == 0 { Err(invalid) } else { Ok((Source::Linear(image), None)) }
+        }
+        Resource::Pitch2D { address, format, channels, width, height, pitch } => {
+            let row = width.checked_mul(element(format, channels)?.into()).ok_or(invalid)?;
+            let rows = height.checked_sub(1).and_then(|rows| rows.checked_mul(pitch)).ok_or(invalid)?;
+            allocation::check(address, rows.checked_add(row).ok_or(invalid)?)?;
+            let side = |side: u64| u32::try_from(side).ok().filter(|side| (1..=131_072).contains(side)).ok_or(invalid);
+            let size = [side(width)?, side(height)?, 1];
+            let plane = pitch.checked_mul(height).ok_or(invalid)?;
+            if pitch < row || !pitch.is_multiple_of(32) {
+                return Err(invalid);
+            }
+            Ok((Source::Linear(Image { address, pitch, plane, size, format, channels, layered: false }), None))
+        }
+    }
+}
+
+fn element(format: u32, channels: u32) -> Answer<u32> {
+    let channel = channel_bytes(format).filter(|_| matches!(channels, 1 | 2 | 4));
+    Ok(channel.ok_or(CUresult::ERROR_INVALID_VALUE)? * channels)
+}
+
+/// Refuses filters and modes that there are not, and filtering of integers.
+fn check(how: &CUDA_TEXTURE_DESC, source: &Source) -> Answer {
+    let modes = how.address_mode.iter().all(|mode| *mode <= 3) && how.filter_mode <= 1 && how.mipmap_filter_mode <= 1;
+    let format = match source {
+        Source::Array(array) => array.image.format,
+        Source::Mipmap(mipmap, first, _) => mipmap.levels[*first].image.format,
+        Source::Linear(image) => image.format,
+    };
+    let as_float = match format {
+        array_format::FLOAT | array_format::HALF => true,
+        array_format::UNSIGNED_INT32 | array_format::SIGNED_INT32 => false,
+        _ => how.flags & texture_flag::READ_AS_INTEGER == 0,
+    };
+    if !modes || how.filter_mode == 1 && !as_float { Err(CUresult::ERROR_INVALID_VALUE) } else { Ok(()) }
+}

@@ -1,0 +1,156 @@
+//! Virtual memory management (CUDA driver API, section of that name). Sharing with other processes is not supported.
+
+use super::{Answer, driver_fns};
+use crate::api::pool::{CUmemAccessDesc, CUmemLocation};
+use crate::device::{context, physical, platform};
+use pxos_protocol::types::{CUdevice, CUdeviceptr, CUresult};
+use std::ffi::{c_int, c_uint, c_void};
+
+driver_fns! {
+    /// Reserves addresses.
+    ready fn cuMemAddressReserve(address: *mut CUdeviceptr, bytes: usize, alignment: usize, hint: CUdeviceptr, flags: u64) {
+        address.required()?;
+        if flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        address.put(physical::reserve(bytes as u64, alignment as u64, hint)?)
+    }
+
+    /// Gives reserved addresses back.
+    ready fn cuMemAddressFree(address: CUdeviceptr, bytes: usize) {
+        physical::free(address, bytes as u64)
+    }
+
+    /// Makes physical memory.
+    ready fn cuMemCreate(handle: *mut u64, bytes: usize, properties: *const CUmemAllocationProp, flags: u64) {
+        handle.required()?;
+        let device = properties.read()?.device()?;
+        if flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        handle.put(physical::create(device, bytes as u64)?)
+    }
+
+    /// Gives a handle back; the memory lives as long as it is mapped.
+    ready fn cuMemRelease(handle: u64) {
+        physical::release(handle)
+    }
+
+    /// Maps physical memory at reserved addresses.
+    ready fn cuMemMap(address: CUdeviceptr, bytes: usize, offset: usize, handle: u64, flags: u64) {
+        if flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        physical::map(address, bytes as u64, offset as u64, handle)
+    }
+
+    /// Takes mappings away, after all work of the current context.
+    ready fn cuMemUnmap(address: CUdeviceptr, bytes: usize) {
+        if let Some(active) = context::top().and_then(|top| top.active()) {
+            active.wait();
+        }
+        physical::unmap(address, bytes as u64)
+    }
+
+    /// Sets which devices may access mappings.
+    ready fn cuMemSetAccess(address: CUdeviceptr, bytes: usize, wishes: *const CUmemAccessDesc, count: usize) {
+        for index in 0..count {
+            let wish = wishes.read_at(index)?;
+            let device = located(wish.location)?;
+            let allowed = match wish.flags {
+                READ_WRITE => true,
+                NONE => false,
+                // Read-only access is given as full access, since kernels here are not checked for it.
+                READ => true,
+                _ => return Err(CUresult::ERROR_INVALID_VALUE),
+            };
+            physical::set_access(address, bytes as u64, device, allowed)?;
+        }
+        Ok(())
+    }
+
+    /// Which access there is to a mapping.
+    ready fn cuMemGetAccess(flags: *mut u64, location: *const CUmemLocation, address: CUdeviceptr) {
+        flags.required()?;
+        located(location.read()?)?;
+        flags.put(if physical::access(address)? { u64::from(READ_WRITE) } else { 0 })
+    }
+
+    /// What sizes and addresses must be multiples of.
+    ready fn cuMemGetAllocationGranularity(granularity: *mut usize, properties: *const CUmemAllocationProp, option: c_uint) {
+        granularity.required()?;
+        properties.read()?.device()?;
+        if option > 1 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        granularity.put(usize::try_from(physical::GRANULARITY).expect("addresses have 64 bits here"))
+    }
+
+    /// What physical memory was made as.
+    ready fn cuMemGetAllocationPropertiesFromHandle(properties: *mut CUmemAllocationProp, handle: u64) {
+        properties.required()?;
+        let device = physical::find(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?.device;
+        properties.put(CUmemAllocationProp {
+            kind: PINNED,
+            handle_types: 0,
+            location: CUmemLocation { kind: DEVICE, id: device },
+            windows: std::ptr::null_mut(),
+            flags: [0; 8],
+        })
+    }
+
+    /// A handle of what is mapped at an address.
+    ready fn cuMemRetainAllocationHandle(handle: *mut u64, address: *mut c_void) {
+        handle.required()?;
+        handle.put(physical::retain(address.address())?)
+    }
+}
+
+/// `CU_MEM_ACCESS_FLAGS_PROT_NONE`.
+const NONE: c_uint = 0;
+/// `CU_MEM_ACCESS_FLAGS_PROT_READ`.
+const READ: c_uint = 1;
+/// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
+const READ_WRITE: c_uint = 3;
+/// `CU_MEM_ALLOCATION_TYPE_PINNED`.
+const PINNED: c_int = 1;
+/// `CU_MEM_LOCATION_TYPE_DEVICE`.
+const DEVICE: c_int = 1;
+
+/// What physical memory should be (cuda.h 13.0).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUmemAllocationProp {
+    /// `CUmemAllocationType`.
+    pub kind: c_int,
+    /// `CUmemAllocationHandleType`, for sharing.
+    pub handle_types: c_int,
+    /// Where it is.
+    pub location: CUmemLocation,
+    /// For Windows.
+    pub windows: *mut c_void,
+    /// Hints about compression, other PCI devices and usage.
+    pub flags: [u8; 8],
+}
+
+const _: () = assert!(size_of::<CUmemAllocationProp>() == 32);
+
+impl CUmemAllocationProp {
+    /// The device that the memory should be on.
+    fn device(&self) -> Answer<CUdevice> {
+        if self.kind != PINNED {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        if self.handle_types != 0 {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        located(self.location)
+    }
+}
+
+fn located(location: CUmemLocation) -> Answer<CUdevice> {
+    if location.kind != DEVICE {
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    Ok(platform()?.device(location.id)?.ordinal)
+}

@@ -1,0 +1,644 @@
+//! Texture and surface objects, and how they read and write (CUDA C++ programming guide, "Texture fetching"; PTX ISA,
+//! "Texture instructions").
+//!
+//! Engines ask by object value ([`fetch`], [`load`], [`store`], [`query`]); objects are made by the driver API.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "coordinates become texel numbers, after they were brought into range"
+)]
+
+use super::array::{Array, Image, MipmappedArray, channel_bytes};
+use pxos_protocol::types::{CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, array_format, texture_flag};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+/// The shape that an instruction takes a texture or surface to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are PTX's own: .1d .2d .3d .a1d .a2d .cube .acube")]
+pub enum Geometry {
+    D1,
+    D2,
+    D3,
+    A1,
+    A2,
+    Cube,
+    CubeArray,
+}
+
+/// Where to read; unused coordinates are zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Coordinate {
+    /// In texels, or from 0 to 1 for normalised objects.
+    Float([f32; 3]),
+    /// Texel numbers.
+    Int([i32; 3]),
+}
+
+/// A read through a texture object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fetch {
+    /// The shape.
+    pub geometry: Geometry,
+    /// The layer, for shapes that have layers.
+    pub layer: u32,
+    /// The place.
+    pub at: Coordinate,
+    /// The level of a mipmapped array; `None` for the first.
+    pub level: Option<f32>,
+    /// The component of `tld4`, which gives that of four neighbouring texels.
+    pub gather: Option<u8>,
+}
+
+/// A read or write through a surface object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The shape.
+    pub geometry: Geometry,
+    /// The layer, for shapes that have layers.
+    pub layer: u32,
+    /// Byte in the row, row, plane.
+    pub at: [i32; 3],
+    /// What happens outside.
+    pub clamp: Clamp,
+}
+
+/// What happens to an access outside a surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clamp {
+    /// The kernel faults.
+    Trap,
+    /// The nearest place inside is meant.
+    Clamp,
+    /// Reads give zero, writes do nothing.
+    Zero,
+}
+
+/// A property that a kernel can ask for (PTX ISA, `txq` and `suq`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are PTX's own")]
+pub enum Query {
+    Width,
+    Height,
+    Depth,
+    ChannelDataType,
+    ChannelOrder,
+    NormalizedCoords,
+    ArraySize,
+    NumMipmapLevels,
+    FilterMode,
+    AddrMode(u8),
+}
+
+/// What an object refers to, kept alive by it.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// An array.
+    Array(Arc<Array>),
+    /// A mipmapped array, of which some levels count.
+    Mipmap(Arc<MipmappedArray>, usize, usize),
+    /// Elements in linear memory.
+    Linear(Image),
+}
+
+/// A texture or surface object.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// The life of its context.
+    pub(crate) life: u64,
+    /// What it reads.
+    pub(crate) source: Source,
+    /// How it reads; `None` for a surface.
+    pub(crate) texture: Option<CUDA_TEXTURE_DESC>,
+    /// As the application described it.
+    pub(crate) resource: CUDA_RESOURCE_DESC,
+    /// As the application described it.
+    pub(crate) view: Option<CUDA_RESOURCE_VIEW_DESC>,
+    /// The layers that count: the first, and how many.
+    pub(crate) layers: Option<(u32, u32)>,
+}
+
+// SAFETY: the description holds numbers only; whatever pointers it was made from are not followed.
+unsafe impl Send for Object {}
+// SAFETY: as above.
+unsafe impl Sync for Object {}
+
+static OBJECTS: LazyLock<RwLock<HashMap<u64, Arc<Object>>>> = LazyLock::new(RwLock::default);
+
+/// Adds an object; gives its value.
+pub(crate) fn insert(object: Object) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let value = NEXT.fetch_add(1, Ordering::Relaxed);
+    OBJECTS.write().unwrap_or_else(PoisonError::into_inner).insert(value, Arc::new(object));
+    value
+}
+
+/// The object with a value.
+pub(crate) fn find(value: u64) -> Option<Arc<Object>> {
+    OBJECTS.read().unwrap_or_else(PoisonError::into_inner).get(&value).cloned()
+}
+
+/// Ends an object.
+pub(crate) fn remove(value: u64) -> bool {
+    OBJECTS.write().unwrap_or_else(PoisonError::into_inner).remove(&value).is_some()
+}
+
+/// Ends the objects of a context that goes.
+pub(crate) fn forget_life(life: u64) {
+    OBJECTS.write().unwrap_or_else(PoisonError::into_inner).retain(|_, object| object.life != life);
+}
+
+/// Reads through a texture object: four channels as bits, floats for textures that are read as such. `None` for a value
+/// that is no texture.
+pub fn fetch(object: u64, fetch: &Fetch) -> Option<[u32; 4]> {
+    let object = find(object)?;
+    let how = object.texture.as_ref()?;
+    let linear_levels = how.mipmap_filter_mode == 1;
+    let levels = object.levels();
+    let most = levels.saturating_sub(1) as f32;
+    let wanted = fetch.level.unwrap_or(0.0) + how.mipmap_level_bias;
+    let level = wanted.clamp(how.min_mipmap_level_clamp.min(most), how.max_mipmap_level_clamp.max(0.0)).clamp(0.0, most);
+    if levels == 1 {
+        return Some(object.sample(how, 0, fetch).bits());
+    }
+    if !linear_levels {
+        return Some(object.sample(how, (level + 0.5).floor() as usize, fetch).bits());
+    }
+    let (below, part) = (level.floor(), level - level.floor());
+    let near = object.sample(how, below as usize, fetch);
+    if part == 0.0 {
+        return Some(near.bits());
+    }
+    let far = object.sample(how, below as usize + 1, fetch);
+    Some(near.mix(&far, part).bits())
+}
+
+/// Reads through a surface object into `out`, whose length is that of the access. `None` for a value that is no
+/// surface and for a place outside that faults.
+pub fn load(object: u64, access: &Access, out: &mut [u8]) -> Option<()> {
+    let object = find(object)?;
+    match object.place(access, out.len()) {
+        Place::At(address) => {
+            // SAFETY: inside the memory of an array that the object keeps, whose pages stay mapped.
+            unsafe { pointer(address).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+            Some(())
+        }
+        Place::Nowhere => {
+            out.fill(0);
+            Some(())
+        }
+        Place::Fault => None,
+    }
+}
+
+/// Writes `data` through a surface object. `None` as for [`load`].
+pub fn store(object: u64, access: &Access, data: &[u8]) -> Option<()> {
+    let object = find(object)?;
+    match object.place(access, data.len()) {
+        Place::At(address) => {
+            // SAFETY: as in `load`.
+            unsafe { pointer(address).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+            Some(())
+        }
+        Place::Nowhere => Some(()),
+        Place::Fault => None,
+    }
+}
+
+/// A property of an object; `None` for a value that is no object.
+pub fn query(object: u64, what: Query) -> Option<u32> {
+    let object = find(object)?;
+    let image = object.image(0)?;
+    let how = object.texture.unwrap_or_default();
+    Some(match what {
+        Query::Width => image.size[0],
+        Query::Height => image.size[1],
+        Query::Depth if image.layered => 1,
+        Query::Depth => image.size[2],
+        Query::ArraySize if image.layered => image.size[2],
+        Query::ArraySize => 1,
+        Query::NumMipmapLevels => u32::try_from(object.levels()).unwrap_or(u32::MAX),
+        Query::NormalizedCoords => u32::from(how.flags & texture_flag::NORMALIZED_COORDINATES != 0),
+        Query::FilterMode => how.filter_mode,
+        Query::AddrMode(side) => how.address_mode.get(usize::from(side)).copied().unwrap_or(0),
+        // The numbers of OpenCL, as PTX has them.
+        Query::ChannelOrder => match image.channels {
+            1 => 0x10b0,
+            2 => 0x10b2,
+            _ => 0x10b5,
+        },
+        Query::ChannelDataType => match image.format {
+            array_format::SIGNED_INT8 => 0x10d7,
+            array_format::SIGNED_INT16 => 0x10d8,
+            array_format::SIGNED_INT32 => 0x10d9,
+            array_format::UNSIGNED_INT8 => 0x10da,
+            array_format::UNSIGNED_INT16 => 0x10db,
+            array_format::UNSIGNED_INT32 => 0x10dc,
+            array_format::HALF => 0x10dd,
+            _ => 0x10de,
+        },
+    })
+}
+
+enum Place {
+    At(u64),
+    Nowhere,
+    Fault,
+}
+
+/// Four channels of a texel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Texel {
+    Float([f32; 4]),
+    Bits([u32; 4]),
+}
+
+impl Texel {
+    fn bits(self) -> [u32; 4] {
+        match self {
+            Self::Float(channels) => channels.map(f32::to_bits),
+            Self::Bits(channels) => channels,
+        }
+    }
+
+    fn mix(&self, other: &Self, part: f32) -> Self {
+        match (self, other) {
+            (Self::Float(near), Self::Float(far)) => {
+                Self::Float(std::array::from_fn(|channel| near[channel] * (1.0 - part) + far[channel] * part))
+            }
+            _ => *self,
+        }
+    }
+}
+
+/// A texel number on one side, after address modes: inside, or the border.
+type Index = Option<u32>;
+
+impl Object {
+    fn levels(&self) -> usize {
+        if let Source::Mipmap(_, first, last) = &self.source { last - first + 1 } else { 1 }
+    }
+
+    fn image(&self, level: usize) -> Option<Image> {
+        match &self.source {
+            Source::Array(array) => Some(array.image),
+            Source::Linear(image) => Some(*image),
+            Source::Mipmap(mipmap, first, last) => {
+                mipmap.levels.get((first + level).min(*last)).map(|array| array.image)
+            }
+        }
+    }
+
+    /// Reads at a place of a level.
+    fn sample(&self, how: &CUDA_TEXTURE_DESC, level: usize, fetch: &Fetch) -> Texel {
+        let Some(image) = self.image(level) else { return Texel::Bits([0; 4]) };
+        let (first, count) = self.layers.unwrap_or((0, image.size[2]));
+        let layer_of = |layer: u32| Some(first + layer.min(count.saturating_sub(1)));
+        match (fetch.geometry, fetch.at) {
+            (Geometry::Cube | Geometry::CubeArray, Coordinate::Float(at)) => {
+                let (face, s, t) = cube_face(at);
+                let layer = layer_of(fetch.layer * 6 + face);
+                // A face's own edge is met as by clamping.
+                let how = CUDA_TEXTURE_DESC { address_mode: [1; 3], ..*how };
+                sample_plane(&how, &image, [s, t, 0.0], 2, layer, fetch.gather, true)
+            }
+            (geometry, Coordinate::Float(at)) => {
+                let normalised = how.flags & texture_flag::NORMALIZED_COORDINATES != 0;
+                let (sides, layer) = match geometry {
+                    Geometry::D1 => (1, layer_of(0)),
+                    Geometry::A1 => (1, layer_of(fetch.layer)),
+                    Geometry::D2 => (2, layer_of(0)),
+                    Geometry::A2 => (2, layer_of(fetch.layer)),
+                    _ => (3, None),
+                };
+                sample_plane(how, &image, at, sides, layer, fetch.gather, normalised)
+            }
+            (geometry, Coordinate::Int([x, y, z])) => {
+                let inside = |at: i32, side: u32| u32::try_from(at).ok().filter(|at| *at < side);
+                let layer = match geometry {
+                    Geometry::A1 | Geometry::A2 => layer_of(fetch.layer),
+                    Geometry::D3 => inside(z, image.size[2]),
+                    _ => layer_of(0),
+                };
+                let row = if matches!(geometry, Geometry::D1 | Geometry::A1) { Some(0) } else { inside(y, image.size[1]) };
+                texel(how, &image, [inside(x, image.size[0]), row, layer])
+            }
+        }
+    }
+
+    /// Where a surface access goes.
+    fn place(&self, access: &Access, bytes: usize) -> Place {
+        let Some(image) = self.image(0) else { return Place::Fault };
+        let row_bytes = i64::from(image.size[0]) * i64::from(image.element_bytes());
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let [x, y, z] = access.at.map(i64::from);
+        let (y, z) = match access.geometry {
+            Geometry::D1 => (0, 0),
+            Geometry::A1 => (0, i64::from(access.layer)),
+            Geometry::D2 => (y, 0),
+            Geometry::A2 | Geometry::Cube | Geometry::CubeArray => (y, i64::from(access.layer)),
+            Geometry::D3 => (y, z),
+        };
+        let most = [row_bytes - bytes, i64::from(image.size[1]) - 1, i64::from(image.size[2]) - 1];
+        let outside = [x, y, z].iter().zip(most).any(|(at, most)| *at < 0 || *at > most);
+        let at = match access.clamp {
+            _ if !outside => [x, y, z],
+            Clamp::Trap => return Place::Fault,
+            Clamp::Zero => return Place::Nowhere,
+            Clamp::Clamp if most[0] < 0 => return Place::Nowhere,
+            Clamp::Clamp => std::array::from_fn(|side| [x, y, z][side].clamp(0, most[side])),
+        };
+        let [x, y, z] = at.map(i64::cast_unsigned);
+        Place::At(image.address + z * image.plane + y * image.pitch + x)
+    }
+}
+
+/// The face of a cube that a direction meets, and where (CUDA C++ programming guide, "Cubemap textures").
+fn cube_face([x, y, z]: [f32; 3]) -> (u32, f32, f32) {
+    let (ax, ay, az) = (x.abs(), y.abs(), z.abs());
+    let (face, major, s, t) = if ax >= ay && ax >= az {
+        if x >= 0.0 { (0, ax, -z, -y) } else { (1, ax, z, -y) }
+    } else if ay >= az {
+        if y >= 0.0 { (2, ay, x, z) } else { (3, ay, x, -z) }
+    } else if z >= 0.0 {
+        (4, az, x, -y)
+    } else {
+        (5, az, -x, -y)
+    };
+    (face, (s / major + 1.0) / 2.0, (t / major + 1.0) / 2.0)
+}
+
+/// Reads one to three sides of an image at a place; `layer` fixes the third.
+fn sample_plane(
+    how: &CUDA_TEXTURE_DESC,
+    image: &Image,
+    at: [f32; 3],
+    sides: usize,
+    layer: Index,
+    gather: Option<u8>,
+    normalised: bool,
+) -> Texel {
+    let linear = how.filter_mode == 1 || gather.is_some();
+    // Per side: two neighbouring texels and the weight of the second.
+    let mut near = [Some(0), Some(0), layer];
+    let mut far = near;
+    let mut weight = [0.0f32; 3];
+    for side in 0..sides {
+        let size = image.size[side];
+        let mode = if normalised || how.address_mode[side] == BORDER { how.address_mode[side] } else { CLAMP };
+        (near[side], far[side], weight[side]) = neighbours(at[side], size, mode, normalised, linear);
+    }
+    if let Some(component) = gather {
+        let channel = |x: Index, y: Index| texel(how, image, [x, y, near[2]]).bits()[usize::from(component & 3)];
+        let corners = [
+            channel(near[0], far[1]),
+            channel(far[0], far[1]),
+            channel(far[0], near[1]),
+            channel(near[0], near[1]),
+        ];
+        return match texel(how, image, near) {
+            Texel::Float(_) => Texel::Float(corners.map(f32::from_bits)),
+            Texel::Bits(_) => Texel::Bits(corners),
+        };
+    }
+    if !linear {
+        return texel(how, image, near);
+    }
+    let mut sum = [0.0f32; 4];
+    for corner in 0..1 << sides {
+        let mut place = near;
+        let mut share = 1.0;
+        for side in 0..sides {
+            if corner >> side & 1 == 1 {
+                place[side] = far[side];
+                share *= weight[side];
+            } else {
+                share *= 1.0 - weight[side];
+            }
+        }
+        if share == 0.0 {
+            continue;
+        }
+        match texel(how, image, place) {
+            Texel::Float(channels) => sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * channel),
+            // Integers are not filtered.
+            bits @ Texel::Bits(_) => return bits,
+        }
+    }
+    Texel::Float(sum)
+}
+
+const WRAP: u32 = 0;
+const CLAMP: u32 = 1;
+const MIRROR: u32 = 2;
+const BORDER: u32 = 3;
+
+/// The texels that a coordinate falls between on one side, and the weight of the second, in 8 fractional bits as the
+/// hardware has it. Without filtering both are the texel that it falls in.
+fn neighbours(at: f32, size: u32, mode: u32, normalised: bool, linear: bool) -> (Index, Index, f32) {
+    let extent = size as f32;
+    let folded = match mode {
+        WRAP if normalised => at - at.floor(),
+        MIRROR if normalised => {
+            let part = at - at.floor();
+            if at.floor().rem_euclid(2.0) == 1.0 { 1.0 - part } else { part }
+        }
+        _ => at,
+    };
+    let scaled = if normalised { folded * extent } else { folded };
+    let index = |number: f32| {
+        let last = i64::from(size) - 1;
+        let number = if number.is_nan() { 0 } else { number as i64 };
+        let met = match mode {
+            WRAP => number.rem_euclid(i64::from(size)),
+            BORDER if !(0..=last).contains(&number) => return None,
+            _ => number.clamp(0, last),
+        };
+        u32::try_from(met).ok()
+    };
+    if !linear {
+        // What folding has brought to the very end belongs to the last texel.
+        let found = match mode {
+            WRAP | MIRROR => index(scaled.floor().min(extent - 1.0)),
+            _ => index(scaled.floor()),
+        };
+        return (found, found, 0.0);
+    }
+    let shifted = scaled - 0.5;
+    let below = shifted.floor();
+    let weight = ((shifted - below) * 256.0).round() / 256.0;
+    (index(below), index(below + 1.0), weight)
+}
+
+/// One texel, or the border's colour.
+fn texel(how: &CUDA_TEXTURE_DESC, image: &Image, place: [Index; 3]) -> Texel {
+    let as_integer = how.flags & texture_flag::READ_AS_INTEGER != 0;
+    let channel_size = channel_bytes(image.format).unwrap_or(1);
+    let float_format = matches!(image.format, array_format::FLOAT | array_format::HALF);
+    let as_float = float_format || !as_integer && channel_size < 4;
+    let [Some(x), Some(y), Some(z)] = place else {
+        return if as_float { Texel::Float(how.border_color) } else { Texel::Bits([0; 4]) };
+    };
+    let at = image.address
+        + u64::from(z) * image.plane
+        + u64::from(y) * image.pitch
+        + u64::from(x) * u64::from(image.element_bytes());
+    let read = |channel: u32| {
+        let mut bytes = [0u8; 4];
+        let from = pointer(at + u64::from(channel * channel_size));
+        // SAFETY: inside the image, whose memory the object keeps, or which the application keeps while kernels use it;
+        // device memory stays mapped in any case.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), channel_size as usize) };
+        u32::from_le_bytes(bytes)
+    };
+    if as_float {
+        let mut channels = [0.0, 0.0, 0.0, 1.0];
+        for (index, channel) in (0..image.channels).zip(&mut channels) {
+            *channel = to_float(image.format, read(index));
+            if how.flags & texture_flag::SRGB != 0 && index < 3 && channel_size == 1 {
+                *channel = from_srgb(*channel);
+            }
+        }
+        return Texel::Float(channels);
+    }
+    let mut channels = [0, 0, 0, 1];
+    for (index, channel) in (0..image.channels).zip(&mut channels) {
+        *channel = extend(image.format, read(index));
+    }
+    Texel::Bits(channels)
+}
+
+/// A channel as a float: small integers from 0 or -1 to 1.
+fn to_float(format: u32, bits: u32) -> f32 {
+    match format {
+        array_format::UNSIGNED_INT8 => f32::from(bits as u8) / 255.0,
+        array_format::UNSIGNED_INT16 => f32::from(bits as u16) / 65535.0,
+        array_format::SIGNED_INT8 => (f32::from((bits as u8).cast_signed()) / 127.0).max(-1.0),
+        array_format::SIGNED_INT16 => (f32::from((bits as u16).cast_signed()) / 32767.0).max(-1.0),
+        array_format::HALF => from_half(bits as u16),
+        _ => f32::from_bits(bits),
+    }
+}
+
+/// An integer channel in 32 bits.
+fn extend(format: u32, bits: u32) -> u32 {
+    match format {
+        array_format::SIGNED_INT8 => i32::from((bits as u8).cast_signed()).cast_unsigned(),
+        array_format::SIGNED_INT16 => i32::from((bits as u16).cast_signed()).cast_unsigned(),
+        _ => bits,
+    }
+}
+
+/// A half-precision number, exactly.
+fn from_half(bits: u16) -> f32 {
+    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13);
+    // The exponent's bias differs by 112; infinities and NaNs keep all ones.
+    let value = if bits & 0x7c00 == 0x7c00 {
+        f32::from_bits(magnitude.to_bits() | 0x7f80_0000)
+    } else {
+        magnitude * f32::from_bits((127 + 112) << 23)
+    };
+    if bits & 0x8000 == 0 { value } else { -value }
+}
+
+fn from_srgb(value: f32) -> f32 {
+    if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+}
+
+fn pointer(address: u64) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(texels: &[f32]) -> Image {
+        Image {
+            address: texels.as_ptr().expose_provenance() as u64,
+            pitch: 512,
+            plane: 512,
+            size: [u32::try_from(texels.len()).unwrap(), 1, 1],
+            format: array_format::FLOAT,
+            channels: 1,
+            layered: false,
+        }
+    }
+
+    fn read(texels: &[f32], mode: u32, filter: u32, normalised: bool, x: f32) -> f32 {
+        let how = CUDA_TEXTURE_DESC {
+            address_mode: [mode; 3],
+            filter_mode: filter,
+            flags: if normalised { texture_flag::NORMALIZED_COORDINATES } else { 0 },
+            border_color: [-1.0; 4],
+            ..CUDA_TEXTURE_DESC::default()
+        };
+        let object = Object {
+            life: 1,
+            source: Source::Linear(line(texels)),
+            texture: Some(how),
+            resource: CUDA_RESOURCE_DESC { kind: 2, words: [0; 16], flags: 0 },
+            view: None,
+            layers: None,
+        };
+        let value = insert(object);
+        let at = Coordinate::Float([x, 0.0, 0.0]);
+        let bits = fetch(value, &Fetch { geometry: Geometry::D1, layer: 0, at, level: None, gather: None }).unwrap();
+        assert!(remove(value));
+        f32::from_bits(bits[0])
+    }
+
+    #[test]
+    fn address_modes() {
+        let texels = [10.0, 20.0, 30.0, 40.0];
+        for (mode, x, want) in [
+            (CLAMP, -0.3, 10.0),
+            (CLAMP, 1.3, 40.0),
+            (BORDER, -0.1, -1.0),
+            (BORDER, 0.3, 20.0),
+            (WRAP, -0.1, 40.0),
+            (WRAP, 1.3, 20.0),
+            (MIRROR, -0.1, 10.0),
+            (MIRROR, 1.3, 30.0),
+            (MIRROR, 2.3, 20.0),
+        ] {
+            assert_eq!(read(&texels, mode, 0, true, x), want, "mode {mode} at {x}");
+        }
+        // Without normalised coordinates there is no wrapping.
+        assert_eq!(read(&texels, WRAP, 0, false, 5.5), 40.0);
+    }
+
+    #[test]
+    fn linear_filtering_weighs_in_256ths() {
+        let texels = [0.0, 100.0];
+        assert_eq!(read(&texels, CLAMP, 1, false, 0.5), 0.0);
+        assert_eq!(read(&texels, CLAMP, 1, false, 1.0), 50.0);
+        assert_eq!(read(&texels, CLAMP, 1, false, 1.25), 75.0);
+        assert_eq!(read(&texels, CLAMP, 1, false, 9.0), 100.0);
+        assert_eq!(read(&texels, CLAMP, 1, false, 0.5 + 0.001), 0.0);
+    }
+
+    #[test]
+    fn halves_are_exact() {
+        for (bits, want) in [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 2f32.powi(-24)), (0, 0.0)] {
+            assert_eq!(from_half(bits), want);
+        }
+        assert!(from_half(0x7c00).is_infinite() && from_half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn faces_of_a_cube() {
+        assert_eq!(cube_face([1.0, 0.0, 0.0]), (0, 0.5, 0.5));
+        assert_eq!(cube_face([0.0, -2.0, 0.0]).0, 3);
+        assert_eq!(cube_face([0.1, 0.2, -3.0]).0, 5);
+    }
+
+    #[test]
+    fn unknown_objects_are_told() {
+        let fetch_of = Fetch { geometry: Geometry::D1, layer: 0, at: Coordinate::Int([0; 3]), level: None, gather: None };
+        assert_eq!(fetch(u64::MAX, &fetch_of), None);
+        assert_eq!(query(u64::MAX, Query::Width), None);
+    }
+}
