@@ -274,6 +274,22 @@ impl<'a> Facts<'a> {
                 let inner = self.eval(inner, refinement);
                 if inner.inside(whole.low, whole.high) { inner } else { whole }
             }
+            ExprKind::Compare(op, a, b) if a.ty.is_integer() => {
+                let (x, y) = (self.eval(a, refinement), self.eval(b, refinement));
+                decide(*op, x, y).map_or(whole, |outcome| Interval::exact(i64::from(outcome)))
+            }
+            ExprKind::Unary(UnaryOp::Not, inner) => {
+                let inner = self.eval(inner, refinement);
+                Interval::new(1 - inner.high, 1 - inner.low)
+            }
+            ExprKind::Binary(BinaryOp::And, a, b) if expr.ty == Scalar::Bool => {
+                let (x, y) = (self.eval(a, refinement), self.eval(b, refinement));
+                Interval::new(x.low.min(y.low), x.high.min(y.high))
+            }
+            ExprKind::Binary(BinaryOp::Or, a, b) if expr.ty == Scalar::Bool => {
+                let (x, y) = (self.eval(a, refinement), self.eval(b, refinement));
+                Interval::new(x.low.max(y.low), x.high.max(y.high))
+            }
             ExprKind::Unary(UnaryOp::Neg, inner) => {
                 let inner = self.eval(inner, refinement);
                 Interval::new(-inner.high, -inner.low)
@@ -414,6 +430,24 @@ fn arithmetic(op: BinaryOp, x: Interval, y: Interval) -> Option<Interval> {
         }
         _ => return None,
     })
+}
+
+/// The outcome of a comparison that bounds decide.
+fn decide(op: CompareOp, x: Interval, y: Interval) -> Option<bool> {
+    if x.is_empty() || y.is_empty() {
+        return None;
+    }
+    let (below, not_above) = (x.high < y.low, x.high <= y.low);
+    let (above, not_below) = (x.low > y.high, x.low >= y.high);
+    match op {
+        CompareOp::Lt => below.then_some(true).or(not_below.then_some(false)),
+        CompareOp::Le => not_above.then_some(true).or(above.then_some(false)),
+        CompareOp::Gt => above.then_some(true).or(not_above.then_some(false)),
+        CompareOp::Ge => not_below.then_some(true).or(below.then_some(false)),
+        CompareOp::Eq if below || above => Some(false),
+        CompareOp::Ne if below || above => Some(true),
+        CompareOp::Eq | CompareOp::Ne => None,
+    }
 }
 
 fn opposite(op: CompareOp) -> CompareOp {

@@ -185,7 +185,7 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Header::from_bytes(&[0; HEADER]), Err(FrameError::Magic(0)));
         let mut header = Header::new(1);
-        header.length = (MAX_PAYLOAD + 8) as u32;
+        header.length = u32::try_from(MAX_PAYLOAD + 8).unwrap();
         assert!(Header::from_bytes(&header.to_bytes()).is_err());
         header.length = 4;
         assert!(Header::from_bytes(&header.to_bytes()).is_err());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 /// Longest message, in bytes: a snapshot of sixteen devices is below 64 KiB.
 pub const LIMIT: usize = 1 << 20;
@@ -79,6 +80,8 @@ pub struct Assign {
     pub software: String,
     /// What the session may use.
     pub limits: Limits,
+    /// The VM's directory in which its workers share interprocess handles; `None` where there is none.
+    pub exchange: Option<PathBuf>,
 }
 
 /// What a session may use.
@@ -172,6 +175,7 @@ mod tests {
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
             limits: Limits { memory_max: Some(1 << 30) },
+            exchange: Some("/run/x".into()),
         })
     }
 

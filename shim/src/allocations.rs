@@ -16,6 +16,12 @@ pub(crate) enum Kind {
     Pinned,
     /// The application's own memory, registered by `cuMemHostRegister`.
     Registered,
+    /// Device memory of a memory pool.
+    Pool,
+    /// Physical memory that is mapped (`cuMemMap`).
+    Mapped,
+    /// Another process's memory (`cuIpcOpenMemHandle`).
+    Opened,
     /// Managed memory from `cuMemAllocManaged`.
     Managed,
 }
@@ -33,13 +39,17 @@ pub(crate) struct Allocation {
     pub(crate) context: u64,
     /// Ordinal of the device.
     pub(crate) device: i32,
-    /// Flags it was made with (`CU_MEMHOSTALLOC_*` for host memory).
+    /// Flags it was made with (`CU_MEMHOSTALLOC_*` for host memory, handle types for memory that can be shared).
     pub(crate) flags: u32,
     /// Where the worker and the device see host memory, 0 where they do not: pinned and managed memory at its own address,
     /// registered memory at that of its mirror in the arena.
     pub(crate) shared: u64,
     /// A number that no other allocation of this process has (`CU_POINTER_ATTRIBUTE_BUFFER_ID`).
     pub(crate) id: u64,
+    /// Handle of the pool or of the physical memory that it is of, 0 for other kinds.
+    pub(crate) owner: u64,
+    /// One past the last address that a copy which begins here may touch: mapped ranges that lie side by side are one.
+    end: u64,
 }
 
 impl Allocation {
@@ -55,7 +65,7 @@ impl Allocation {
 
     /// Bytes from `address` to the end.
     pub(crate) fn bytes_from(&self, address: u64) -> u64 {
-        self.base + self.size - address
+        self.end - address
     }
 }
 
@@ -69,9 +79,25 @@ pub(crate) struct Allocations {
 impl Allocations {
     /// Adds a range.
     pub(crate) fn insert(&self, kind: Kind, base: u64, size: u64, context: u64, device: i32, flags: u32) {
+        self.insert_owned(kind, base, size, context, device, flags, 0);
+    }
+
+    /// Adds a range of a pool or of physical memory.
+    #[expect(clippy::too_many_arguments, reason = "each is a field")]
+    pub(crate) fn insert_owned(
+        &self,
+        kind: Kind,
+        base: u64,
+        size: u64,
+        context: u64,
+        device: i32,
+        flags: u32,
+        owner: u64,
+    ) {
         // Relaxed: the number only has to be unique.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let allocation = Allocation { base, size, kind, context, device, flags, shared: 0, id };
+        let end = base.saturating_add(size);
+        let allocation = Allocation { base, size, kind, context, device, flags, shared: 0, id, owner, end };
         self.ranges.write().unwrap_or_else(PoisonError::into_inner).insert(base, allocation);
     }
 
@@ -87,7 +113,45 @@ impl Allocations {
     pub(crate) fn find(&self, address: u64) -> Option<Allocation> {
         let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
         let (_, allocation) = ranges.range(..=address).next_back()?;
-        (address - allocation.base < allocation.size).then_some(*allocation)
+        if address - allocation.base >= allocation.size {
+            return None;
+        }
+        let mut found = *allocation;
+        if found.kind == Kind::Mapped {
+            for (base, next) in ranges.range(found.end..) {
+                if *base != found.end || next.kind != Kind::Mapped {
+                    break;
+                }
+                found.end = base + next.size;
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether any range lies within `size` bytes from `base`.
+    pub(crate) fn touches(&self, base: u64, size: u64) -> bool {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let before = ranges.range(..base).next_back().is_some_and(|(_, range)| range.base + range.size > base);
+        before || ranges.range(base..base.saturating_add(size)).next().is_some()
+    }
+
+    /// Takes out the ranges that cover `size` bytes from `base` without a gap and without reaching beyond, where `accept` agrees
+    /// to each; `None` where they do not.
+    pub(crate) fn remove_run(&self, base: u64, size: u64, accept: impl Fn(&Allocation) -> bool) -> Option<Vec<Allocation>> {
+        let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
+        let end = base.checked_add(size)?;
+        let mut next = base;
+        for (start, range) in ranges.range(base..end) {
+            if *start != next || !accept(range) {
+                return None;
+            }
+            next += range.size;
+        }
+        if next != end || size == 0 {
+            return None;
+        }
+        let bases: Vec<u64> = ranges.range(base..end).map(|(base, _)| *base).collect();
+        Some(bases.iter().filter_map(|base| ranges.remove(base)).collect())
     }
 
     /// Takes out the range that begins at `base`, where `accept` agrees.
@@ -173,6 +237,25 @@ mod tests {
         assert_eq!(parked.take(256, 2), None);
         assert_eq!(parked.take(256, 1), Some(0x1000));
         assert_eq!(parked.take(256, 1), None);
+    }
+
+    #[test]
+    fn mapped_ranges_side_by_side_are_one_for_copies_only() {
+        let table = Allocations::default();
+        for piece in 0..3 {
+            table.insert_owned(Kind::Mapped, 0x1000 + piece * 0x100, 0x100, 0, 0, 0, piece);
+        }
+        table.insert(Kind::Device, 0x1300, 0x100, 1, 0, 0);
+        let found = table.find(0x1080).unwrap();
+        assert_eq!((found.base, found.size, found.bytes_from(0x1080)), (0x1000, 0x100, 0x280));
+        assert_eq!(table.find(0x1300).unwrap().bytes_from(0x1300), 0x100);
+        assert!(table.touches(0xff0, 0x11) && table.touches(0x13ff, 1) && !table.touches(0x1400, 0x100));
+        let mapped = |range: &Allocation| range.kind == Kind::Mapped;
+        for (base, size) in [(0x1000, 0x180), (0x1080, 0x80), (0x1200, 0x200), (0x1000, 0)] {
+            assert!(table.remove_run(base, size, mapped).is_none(), "{base:#x}");
+        }
+        assert_eq!(table.remove_run(0x1000, 0x200, mapped).unwrap().len(), 2);
+        assert!(table.find(0x1080).is_none() && table.find(0x1200).is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the shim says, to stderr and only on request: `PXOS_LOG=off|error|warn|info|call` (default `error`; `call` is a trace
+//! What the shim says, to stderr and only on request: `PXOS_LOG=off|error|warn|info|call` (default `warn`; `call` is a trace
 //! of every call with its result), `PXOS_COUNTERS=1` prints calls per function at exit.
 
 use pxos_protocol::api::{NUMBERS, name_of};
@@ -34,10 +34,10 @@ fn settings() -> &'static Settings {
     SETTINGS.get_or_init(|| {
         let level = match std::env::var("PXOS_LOG").unwrap_or_default().as_str() {
             "off" => Level::Off,
-            "warn" => Level::Warn,
+            "error" => Level::Error,
             "info" => Level::Info,
             "call" | "trace" | "debug" => Level::Call,
-            _ => Level::Error,
+            _ => Level::Warn,
         };
         let counters = std::env::var_os("PXOS_COUNTERS").is_some_and(|value| value != "0" && !value.is_empty());
         if counters {

@@ -141,6 +141,8 @@ pub(crate) struct Function {
     pub(crate) param_bytes: usize,
     /// `cuFuncGetAttribute`, indexed by attribute; `i32::MIN` where the driver refuses.
     pub(crate) attributes: [AtomicI32; FUNCTION_ATTRIBUTES],
+    /// What the launch interface of CUDA 3 keeps of it.
+    pub(crate) legacy: Mutex<crate::api::Legacy>,
     /// Occupancy answers by what was asked.
     pub(crate) occupancy: Mutex<HashMap<(i32, u64, u32), i32>>,
 }

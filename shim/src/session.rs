@@ -2,6 +2,7 @@
 
 use crate::allocations::{Allocations, ParkedBlocks};
 use crate::arrays::Arrays;
+use crate::api::{Greens, Links, Opened, Pools, Vmm};
 use crate::callbacks::Callbacks;
 use crate::config::Config;
 use crate::handles::HandleTable;
@@ -56,6 +57,16 @@ pub(crate) struct Session {
     pub(crate) kernels: HandleTable<Function>,
     /// Memory.
     pub(crate) allocations: Allocations,
+    /// Memory pools.
+    pub(crate) pools: Pools,
+    /// Virtual memory management.
+    pub(crate) vmm: Vmm,
+    /// Other processes' memory that is open here.
+    pub(crate) opened: Opened,
+    /// States of the JIT linker.
+    pub(crate) links: Links,
+    /// Green contexts.
+    pub(crate) greens: Greens,
     /// Blocks that were freed while the device was idle.
     pub(crate) parked: ParkedBlocks,
     /// Arrays, and the textures and surfaces over them.
@@ -279,6 +290,11 @@ impl Session {
             functions: HandleTable::new(HandleKind::Function),
             kernels: HandleTable::new(HandleKind::Kernel),
             allocations: Allocations::default(),
+            pools: Pools::default(),
+            vmm: Vmm::default(),
+            opened: Opened::default(),
+            links: Links::default(),
+            greens: Greens::default(),
             parked: ParkedBlocks::default(),
             arrays: Arrays::default(),
             callbacks: Callbacks::default(),

@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
     // Not a kernel.
     cudaFuncAttributes attributes;
     EXPECT(cudaErrorInvalidResourceHandle, cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(&not_a_symbol)));
-    EXPECT(cudaErrorInvalidDeviceFunction,
+    EXPECT(cudaErrorInvalidResourceHandle,
            cudaLaunchKernel(reinterpret_cast<const void *>(&not_a_symbol), dim3(1), dim3(1), nullptr, 0, nullptr));
     // Not a symbol.
     int value = 3;

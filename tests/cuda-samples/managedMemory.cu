@@ -1,5 +1,5 @@
 // Proves managed memory: one pointer for host and device, first touched by either, changed by both in turn, linked
-// structures with pointers inside, managed variables, copies by address and attributes. The host touches it only after
+// structures with pointers inside, copies by address and attributes. The host touches it only after
 // synchronising, which every device allows.
 #include <vector>
 
@@ -9,9 +9,6 @@ struct Node {
     int value;
     Node *next;
 };
-
-__managed__ int counter = 5;
-__managed__ float table[64];
 
 __global__ void increment(int *data, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -24,11 +21,6 @@ __global__ void walk(Node *node, int *sum) {
         *sum += node->value;
         node->value = -node->value;
     }
-}
-
-__global__ void variables() {
-    table[threadIdx.x] += threadIdx.x;
-    if (threadIdx.x == 0) counter *= 2;
 }
 
 int main() {
@@ -87,13 +79,5 @@ int main() {
     CHECK(cudaFree(sum));
     std::printf("a linked list\n");
 
-    for (int i = 0; i < 64; ++i) table[i] = 100.0f;
-    counter += 1;
-    variables<<<1, 64>>>();
-    CHECK_LAUNCH();
-    CHECK(cudaDeviceSynchronize());
-    REQUIRE(counter == 12);
-    for (int i = 0; i < 64; ++i) REQUIRE(table[i] == 100.0f + i);
-    std::printf("managed variables\n");
     return pass();
 }

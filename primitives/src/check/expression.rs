@@ -138,13 +138,14 @@ impl Lower<'_> {
         if a.ty == b.ty {
             return Ok((a, b));
         }
-        for (literal, other) in [(right, &a), (left, &b)] {
-            if is_literal(literal)
-                && let Some((value, whole)) = literal_value(literal)
-                && let Some(constant) = constant(value, whole, other.ty)
-            {
-                return Ok(if std::ptr::eq(literal, right) { (a, constant) } else { (constant, b) });
-            }
+        let adapted = |literal: &ast::Expr, ty: Scalar| {
+            literal_value(literal).filter(|_| is_literal(literal)).and_then(|(value, whole)| constant(value, whole, ty))
+        };
+        if let Some(constant) = adapted(right, a.ty) {
+            return Ok((a, constant));
+        }
+        if let Some(constant) = adapted(left, b.ty) {
+            return Ok((constant, b));
         }
         let ty = match (a.ty, b.ty) {
             (Scalar::Double, other) | (other, Scalar::Double) if other.is_number() => Scalar::Double,

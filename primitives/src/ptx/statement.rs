@@ -44,8 +44,16 @@ impl Emitter<'_> {
             Stmt::Assign { var, value } => {
                 if matches!(self.unit.vars[*var as usize].def, Def::Once(_)) {
                     // The one definition: the variable is the value's register.
-                    let value = self.expr(value);
-                    self.vars[*var as usize] = Some(value);
+                    let held = self.expr(value);
+                    let held = if held.key == held.text {
+                        held
+                    } else {
+                        // A copy of something that goes on changing.
+                        let register = self.fresh(Class::of(value.ty));
+                        self.expr_into(value, &register);
+                        Operand::fixed(register)
+                    };
+                    self.vars[*var as usize] = Some(held);
                 } else {
                     let home = self.home(*var);
                     self.expr_into(value, &home.text);
@@ -163,7 +171,7 @@ impl Emitter<'_> {
                 _ => (space, plus(&self.symbol(array))),
             };
         };
-        let at = self.expr(&index);
+        let at = self.register(&index);
         let base = self.base(array);
         let address = match (wide, bytes) {
             (true, 1) => {

@@ -91,7 +91,7 @@ impl Emitter<'_> {
     }
 
     /// An operand that must be a register.
-    fn register(&mut self, expr: &Expr) -> Operand {
+    pub(super) fn register(&mut self, expr: &Expr) -> Operand {
         let operand = self.expr(expr);
         if operand.text.starts_with('%') {
             return operand;

@@ -93,6 +93,8 @@ handles! {
     CUlinkState = LinkState(14);
     /// A green context.
     CUgreenCtx = GreenContext(15);
+    /// A piece of physical memory of virtual memory management.
+    CUmemGenericAllocationHandle = Physical(16);
 }
 
 /// A surface reference; it shares the handle space of texture references.
@@ -107,7 +109,7 @@ pub const CU_STREAM_PER_THREAD: CUstream = CUstream(2);
 /// the slot of the table that both sides keep, and the slot's generation, so that a dead handle is told from
 /// the live one that took its slot.
 ///
-/// Layout: bits 44–47 are 0b0101 (so that no small number and no mapped address is a handle), 40–43 kind,
+/// Layout: bits 45–47 are 0b010 (so that no small number and no mapped address is a handle), 40–44 kind,
 /// 24–39 generation, 0–23 slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestHandle {
@@ -122,13 +124,13 @@ pub struct GuestHandle {
 impl GuestHandle {
     /// How many objects of one kind a session may hold at a time.
     pub const SLOTS: u32 = 1 << 24;
-    const TAG: u64 = 0b0101;
+    const TAG: u64 = 0b010;
 
     /// The number that the application sees.
     #[must_use]
     pub fn encode(self) -> u64 {
-        Self::TAG << 44
-            | u64::from(self.kind & 0xf) << 40
+        Self::TAG << 45
+            | u64::from(self.kind & 0x1f) << 40
             | u64::from(self.generation) << 24
             | u64::from(self.slot & (Self::SLOTS - 1))
     }
@@ -137,11 +139,11 @@ impl GuestHandle {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "each part is masked to its width")]
     pub fn decode(raw: u64) -> Option<Self> {
-        if raw >> 44 != Self::TAG {
+        if raw >> 45 != Self::TAG {
             return None;
         }
         Some(Self {
-            kind: (raw >> 40) as u8 & 0xf,
+            kind: (raw >> 40) as u8 & 0x1f,
             generation: (raw >> 24) as u16,
             slot: raw as u32 & (Self::SLOTS - 1),
         })

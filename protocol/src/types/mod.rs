@@ -9,6 +9,7 @@ mod array;
 pub mod attribute;
 mod box_copy;
 mod handle;
+mod memory;
 mod result;
 mod structs;
 mod texture;
@@ -17,6 +18,7 @@ pub use array::*;
 pub use attribute::CUdevice_attribute;
 pub use box_copy::{BoxCopy, Place};
 pub use handle::*;
+pub use memory::*;
 pub use result::CUresult;
 pub use structs::*;
 pub use texture::*;
@@ -61,6 +63,23 @@ pub type CUmem_range_attribute = u32;
 pub type CUdevice_P2PAttribute = u32;
 /// Element format of an array.
 pub type CUarray_format = u32;
+
+/// Kind of memory: pinned or managed.
+pub type CUmemAllocationType = u32;
+/// How memory may be shared between processes.
+pub type CUmemAllocationHandleType = u32;
+/// Attribute of a memory pool.
+pub type CUmemPool_attribute = u32;
+/// Access to memory: none, reading, reading and writing.
+pub type CUmemAccess_flags = u32;
+/// What the JIT linker is given.
+pub type CUjitInputType = u32;
+/// Kind of device resource.
+pub type CUdevResourceType = u32;
+/// Resources of a device, put together for a green context: an opaque pointer in C.
+pub type CUdevResourceDesc = u64;
+/// An atomic operation whose support is asked for.
+pub type CUatomicOperation = u32;
 
 /// `cuLaunchHostFunc`'s function.
 pub type CUhostFn = Option<unsafe extern "C" fn(user_data: *mut std::ffi::c_void)>;

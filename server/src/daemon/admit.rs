@@ -235,6 +235,7 @@ fn begin(
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
             limits: Limits { memory_max: admitted.rights.memory_max },
+            exchange: daemon.exchange.of(&admitted.vm),
         };
         if hand_over(daemon, &worker, assign, socket) {
             info!(

@@ -7,6 +7,7 @@
 mod admin;
 mod admit;
 mod driver;
+mod exchange;
 mod identity;
 mod listen;
 mod pool;
@@ -48,6 +49,7 @@ struct Daemon {
     sessions: session::Sessions,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
+    exchange: exchange::Exchange,
     totals: totals::Totals,
     limits: LogLimits,
     started: (SystemTime, Instant),
@@ -134,6 +136,7 @@ pub fn run(config: Config, sources: &Sources) -> ExitCode {
             let code = live(&daemon, &inbox, sources);
             daemon.endpoints.keep(&[]);
             let _ = std::fs::remove_file(&daemon.config().control);
+            daemon.exchange.remove();
             info!("pxos-server ends");
             code
         }
@@ -161,6 +164,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         sessions: session::Sessions::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
+        exchange: exchange::Exchange::new(&config.control),
         totals: totals::Totals::default(),
         limits: LogLimits {
             accept: Limited::new(),

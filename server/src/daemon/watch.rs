@@ -147,6 +147,7 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
     let ended = daemon.sessions.end(id, |session| {
+        daemon.exchange.end(&session.vm, id);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();
         daemon.totals.ended(word, &counters);

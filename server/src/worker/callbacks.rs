@@ -6,6 +6,7 @@ use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::CUresult;
 use std::collections::HashSet;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Callbacks that the guest is running.
@@ -13,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 pub(crate) struct Callbacks {
     state: Mutex<State>,
     changed: Condvar,
+    /// Callbacks in streams, run or not.
+    tickets: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// A pointer for the driver, which gives it back to one of the functions below exactly once.
     pub(crate) fn into_user_data(session: &Arc<Session>, number: u64) -> *mut c_void {
+        session.callbacks.tickets.fetch_add(1, Ordering::AcqRel);
         Box::into_raw(Box::new(Self { session: Arc::clone(session), number })).cast()
     }
 
@@ -64,7 +68,18 @@ impl Ticket {
     }
 }
 
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.session.callbacks.tickets.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Callbacks {
+    /// Whether any callback is in a stream: then a call that waits for the device may wait for the guest.
+    pub(crate) fn are_pending(&self) -> bool {
+        self.tickets.load(Ordering::Acquire) > 0
+    }
+
     /// The guest has run that callback.
     pub(crate) fn done(&self, number: u64) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way.remove(&number);

@@ -95,6 +95,17 @@ pub(super) const fn done() -> Answer {
     Ok(Outcome::Done(Ok(())))
 }
 
+/// Runs the part of a call that waits for the device though the guest does not wait for its answer (freeing memory, unloading):
+/// in its turn, or outside of it where a host callback is in a stream, since the guest's word that the callback has returned
+/// comes by the same way as this call did.
+pub(super) fn may_wait(call: &Call<'_>, run: impl FnOnce(&Session) -> Result + Send + 'static) -> Answer {
+    if call.session.callbacks.are_pending() {
+        return Ok(Outcome::Later(Box::new(move |session, _| run(session))));
+    }
+    run(call.session)?;
+    done()
+}
+
 /// Whether a call waits for the device: it also answers errors of calls that nobody waited for, and brings output.
 pub(super) fn synchronises(number: u16) -> bool {
     matches!(
@@ -132,6 +143,11 @@ pub(super) fn run(
 }
 
 fn answer(call: &mut Call<'_>) -> Answer {
+    // By far the most frequent call comes first.
+    if call.header.op == op::cuLaunchKernel {
+        call.state.enter(call.session, call.header.context)?;
+        return api::launch::kernel(call);
+    }
     match call.header.op {
         control::IMAGE => {
             call.state.images.receive(call.fields.rest()).map_err(Failed::Session)?;
@@ -149,6 +165,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
         }
         op::cuCtxCreate_v2 => return api::context::create(call),
         op::cuCtxDestroy_v2 => return api::context::destroy(call),
+        op::cuGreenCtxDestroy => return api::green::destroy(call),
         _ => {}
     }
     match call.header.op {
@@ -176,7 +193,6 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuLibraryGetModule => api::library::module(call),
         op::cuLibraryGetGlobal => api::library::global(call),
         op::cuFuncSetAttribute => api::launch::set_attribute(call),
-        op::cuLaunchKernel => api::launch::kernel(call),
         op::cuLaunchHostFunc => host_function(call),
         op::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags => api::launch::occupancy(call),
         op::cuOccupancyAvailableDynamicSMemPerBlock => api::launch::available_shared(call),
@@ -236,6 +252,54 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuEventQuery => api::event::query(call),
         op::cuEventSynchronize => api::event::synchronise(call),
         op::cuEventElapsedTime_v2 => api::event::elapsed(call),
+        op::cuDeviceGetDefaultMemPool => api::pool::of_device(call),
+        op::cuMemPoolCreate => api::pool::create(call),
+        op::cuMemPoolDestroy => api::pool::destroy(call),
+        op::cuMemPoolTrimTo => api::pool::trim(call),
+        op::cuMemPoolSetAttribute => api::pool::set_attribute(call),
+        op::cuMemPoolGetAttribute => api::pool::attribute(call),
+        op::cuMemPoolSetAccess => api::pool::set_access(call),
+        op::cuMemPoolGetAccess => api::pool::get_access(call),
+        op::cuMemPoolExportToShareableHandle => api::pool::export(call),
+        op::cuMemPoolImportFromShareableHandle => api::pool::import(call),
+        op::cuMemPoolExportPointer => api::pool::export_pointer(call),
+        op::cuMemPoolImportPointer => api::pool::import_pointer(call),
+        op::cuMemAllocFromPoolAsync => api::pool::allocate(call),
+        op::cuMemFreeAsync => api::pool::free(call),
+        op::cuMemAddressReserve => api::vmm::reserve(call),
+        op::cuMemAddressFree => api::vmm::free(call),
+        op::cuMemCreate => api::vmm::create(call),
+        op::cuMemRelease => api::vmm::release(call),
+        op::cuMemRetainAllocationHandle => api::vmm::retain(call),
+        op::cuMemMap => api::vmm::map(call),
+        op::cuMemUnmap => api::vmm::unmap(call),
+        op::cuMemSetAccess => api::vmm::set_access(call),
+        op::cuMemGetAccess => api::vmm::get_access(call),
+        op::cuMemGetAllocationGranularity => api::vmm::granularity(call),
+        op::cuMemExportToShareableHandle => api::vmm::export(call),
+        op::cuMemImportFromShareableHandle => api::vmm::import(call),
+        op::cuLinkCreate_v2 => api::link::create(call),
+        op::cuLinkAddData_v2 => api::link::add(call),
+        op::cuLinkComplete => api::link::complete(call),
+        op::cuLinkDestroy => api::link::destroy(call),
+        op::cuStreamWriteValue32..=op::cuStreamWaitValue64_v2 => api::memop::single(call),
+        op::cuStreamBatchMemOp | op::cuStreamBatchMemOp_v2 => api::memop::batch(call),
+        op::cuCtxEnablePeerAccess => api::peer::enable(call),
+        op::cuCtxDisablePeerAccess => api::peer::disable(call),
+        op::cuDeviceGetHostAtomicCapabilities | op::cuDeviceGetP2PAtomicCapabilities => api::peer::atomics(call),
+        op::cuCtxGetExecAffinity => api::peer::affinity(call),
+        op::cuCtxRecordEvent | op::cuCtxWaitEvent => api::peer::context_event(call),
+        op::cuDeviceGetDevResource | op::cuCtxGetDevResource | op::cuGreenCtxGetDevResource => api::green::resource(call),
+        op::cuDevSmResourceSplitByCount => api::green::split(call),
+        op::cuDevResourceGenerateDesc => api::green::describe(call),
+        op::cuGreenCtxCreate => api::green::create(call),
+        op::cuGreenCtxRecordEvent | op::cuGreenCtxWaitEvent => api::green::event(call),
+        op::cuGreenCtxStreamCreate => api::green::stream(call),
+        op::cuIpcGetMemHandle => api::ipc::memory_handle(call),
+        op::cuIpcOpenMemHandle_v2 => api::ipc::open_memory(call),
+        op::cuIpcCloseMemHandle => api::ipc::close_memory(call),
+        op::cuIpcGetEventHandle => api::ipc::event_handle(call),
+        op::cuIpcOpenEventHandle => api::ipc::open_event(call),
         number => generic(call, number).unwrap_or_else(|| unknown(call)),
     }
 }

@@ -48,6 +48,12 @@ impl Images {
         Ok(())
     }
 
+    /// A complete image of any kind, which the driver is given with its length.
+    pub(super) fn whole(&self, hash: [u64; 2]) -> Result<&[u8], CUresult> {
+        let image = self.by_hash.get(&hash).filter(|image| image.bytes.len() == image.total);
+        Ok(&image.ok_or(CUresult::ERROR_INVALID_IMAGE)?.bytes)
+    }
+
     /// A complete image whose own headers agree with its length: the driver will not read beyond its end.
     pub(super) fn complete(&self, hash: [u64; 2]) -> Result<&[u8], CUresult> {
         let image = self.by_hash.get(&hash).filter(|image| image.bytes.len() == image.total);

@@ -7,6 +7,7 @@
 mod api;
 mod callbacks;
 mod dispatch;
+mod exchange;
 mod images;
 mod output;
 mod serve;

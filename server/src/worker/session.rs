@@ -2,6 +2,7 @@
 
 use super::callbacks::Callbacks;
 use super::dispatch::Later;
+use super::exchange::Exchange;
 use super::output::Output;
 use super::staging::Staging;
 use crate::driver::{Driver, Result};
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
     ended: AtomicBool,
+    /// What other workers of the VM share.
+    pub(crate) exchange: Exchange,
     output: Mutex<Output>,
     /// An error of a call that nobody waited for; the next call that synchronises answers it (design D5).
     pending: AtomicU32,
@@ -110,6 +113,7 @@ impl Session {
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),
+            exchange: Exchange::new(assign.exchange.clone(), assign.session),
             output: Mutex::new(output),
             pending: AtomicU32::new(0),
         }

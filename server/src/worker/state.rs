@@ -1,6 +1,7 @@
 //! What the leader keeps of a session: the guest's handles and what they stand for.
 
 use super::api::array::Arrays;
+use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, vmm::Vmm};
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
@@ -61,6 +62,16 @@ pub(crate) struct State {
     pub(crate) allocations: HashMap<u64, (u64, u64)>,
     /// Arrays, and the textures and surfaces over them.
     pub(crate) arrays: Arrays,
+    /// Memory pools and what was allocated from them.
+    pub(crate) pools: Pools,
+    /// Virtual memory management.
+    pub(crate) vmm: Vmm,
+    /// States of the JIT linker.
+    pub(crate) links: Table<Link>,
+    /// What is shared with other processes of the VM.
+    pub(crate) ipc: Ipc,
+    /// Green contexts and their resources.
+    pub(crate) green: Green,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -94,6 +105,11 @@ impl State {
             per_thread: HashMap::new(),
             allocations: HashMap::new(),
             arrays: Arrays::default(),
+            pools: Pools::default(),
+            vmm: Vmm::default(),
+            links: Table::new(HandleKind::LinkState),
+            ipc: Ipc::default(),
+            green: Green::default(),
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
@@ -183,6 +199,8 @@ impl State {
             freed += if *context == raw { *bytes } else { 0 };
             *context != raw
         });
+        self.links.forget(|link| link.context == raw);
+        freed += self.ipc.forget_context(raw);
         session.stats.memory_used.fetch_sub(freed, std::sync::atomic::Ordering::Relaxed);
         self.upload.forget();
         if let Some(areas) = &mut self.areas {

@@ -71,6 +71,11 @@ impl<T> Table<T> {
         self.entries.iter().flatten().map(|(_, object)| object).find(|object| wanted(object))
     }
 
+    /// Visits every object.
+    pub(crate) fn for_each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
+        self.entries.iter_mut().flatten().for_each(|(_, object)| visit(object));
+    }
+
     /// Forgets every object for which `dead` says so.
     pub(crate) fn forget(&mut self, dead: impl Fn(&T) -> bool) {
         for entry in &mut self.entries {

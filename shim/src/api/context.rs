@@ -106,6 +106,7 @@ pub(crate) fn end(session: &'static Session, context: &Context, op: u16, reset: 
     session.functions.remove_all(|function| function.context == handle);
     session.modules.remove_all(|module| module.context == handle);
     super::module::context_ended(session, handle);
+    session.links.forget_context(handle);
     session.arrays.forget_context(handle);
     session.parked.forget(handle);
     let memory = session.allocations.remove_all(|range| range.context == handle);
@@ -279,9 +280,13 @@ pub(crate) unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> Result {
     let session = session()?;
     session.check()?;
     let context = named(session, ctx)?;
+    let (work, legacy) = (context.work.end(), context.legacy.end());
     let mut header = session.header(op::cuCtxSynchronize, pxos_protocol::frame::FLAG_REPLY);
     header.context = context.handle;
-    session.call_in(header, |_| {}).map(|_| ())
+    session.call_in(header, |_| {})?;
+    context.work.complete(work);
+    context.legacy.complete(legacy);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuCtxSetLimit(limit: CUlimit, value: usize) -> Result {

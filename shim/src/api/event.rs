@@ -5,13 +5,14 @@ use crate::call::{call, garbled, post};
 use crate::objects::{Event, Progress};
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
+use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{CUevent, CUresult, CUstream};
 use std::ffi::c_uint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const DISABLE_TIMING: c_uint = 2;
-const INTERPROCESS: c_uint = 4;
+pub(super) const INTERPROCESS: c_uint = 4;
 const FLAGS: c_uint = 7;
 
 fn live(session: &Session, event: CUevent) -> Result<Arc<Event>> {
@@ -68,11 +69,16 @@ pub(crate) unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, 
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
     event.record();
-    session.post(op::cuEventRecord, |writer| {
+    let write = |writer: &mut Writer<'_>| {
         writer.put(event.handle);
         writer.put(stream);
         writer.put(flags);
-    })
+    };
+    if event.flags & INTERPROCESS != 0 {
+        // Another process may be told of it when this returns.
+        return session.call(op::cuEventRecord, write).map(|_| ());
+    }
+    session.post(op::cuEventRecord, write)
 }
 
 pub(crate) unsafe fn cuEventQuery(hEvent: CUevent) -> Result {
@@ -82,7 +88,8 @@ pub(crate) unsafe fn cuEventQuery(hEvent: CUevent) -> Result {
     if !event.recorded.load(Ordering::Acquire) {
         return Ok(());
     }
-    if event.records.is_complete() {
+    // Records of another process's event are not seen here.
+    if event.flags & INTERPROCESS == 0 && event.records.is_complete() {
         return Ok(());
     }
     let end = event.records.end();

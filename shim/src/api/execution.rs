@@ -28,7 +28,7 @@ const PARAM_BUFFER_POINTER: usize = 1;
 const PARAM_BUFFER_SIZE: usize = 2;
 
 /// Largest parameter buffer (CUDA C++ Programming Guide, "Function parameters": 32,764 bytes since CUDA 12.1).
-const MAX_PARAM_BYTES: usize = 32_764;
+pub(super) const MAX_PARAM_BYTES: usize = 32_764;
 
 /// Most attributes that one launch carries; CUDA 13.0 has 16.
 const MAX_ATTRIBUTES: usize = 64;
@@ -117,9 +117,9 @@ pub(crate) unsafe fn cuFuncLoad(function: CUfunction) -> Result {
 /// The shape of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared: u32,
+    pub(super) grid: [u32; 3],
+    pub(super) block: [u32; 3],
+    pub(super) shared: u32,
 }
 
 impl Shape {
@@ -255,6 +255,20 @@ unsafe fn launch(
         // SAFETY: the launch call is still running.
         unsafe { params.write(&function, writer) };
     })
+}
+
+/// Sends a launch whose parameters lie in one buffer.
+pub(super) fn launch_packed(raw: CUfunction, shape: Shape, stream: CUstream, params: &[u8]) -> Result {
+    let mut size = params.len();
+    let mut extra = [
+        std::ptr::without_provenance_mut(PARAM_BUFFER_POINTER),
+        params.as_ptr().cast_mut().cast(),
+        std::ptr::without_provenance_mut(PARAM_BUFFER_SIZE),
+        (&raw mut size).cast(),
+        std::ptr::without_provenance_mut(PARAM_END),
+    ];
+    // SAFETY: the array is as cuLaunchKernel wants it; what it points to outlives the call.
+    unsafe { launch(raw, shape, stream, std::ptr::null_mut(), extra.as_mut_ptr(), &[]) }
 }
 
 /// Four 32-bit numbers in two words.

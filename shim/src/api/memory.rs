@@ -14,7 +14,7 @@ const HOST_REGISTER_FLAGS: c_uint = 15;
 const PAGE: u64 = 4096;
 
 /// Gives blocks that were only parked back to the host; whether there were any.
-fn free_parked(session: &'static Session, context: u64) -> Result<bool> {
+pub(super) fn free_parked(session: &'static Session, context: u64) -> Result<bool> {
     let blocks = session.parked.take_all(context);
     for address in &blocks {
         session.post(op::cuMemFree_v2, |writer| writer.put(*address))?;
@@ -93,10 +93,13 @@ pub(crate) unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> Result {
     if dptr == 0 {
         return Ok(());
     }
-    let range = session.allocations.remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed));
+    let range = session.allocations.remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool));
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     if range.kind == Kind::Managed {
         return free_host(session, &range);
+    }
+    if range.kind == Kind::Pool {
+        return post(op::cuMemFree_v2, |writer| writer.put(dptr));
     }
     // Freeing waits for work that uses the memory; where there is none, the block can be given out again at once.
     let idle = session.contexts.get(range.context).is_some_and(|context| context.work.is_complete());

@@ -7,7 +7,7 @@ use crate::objects::{FUNCTION_ATTRIBUTES, Function, Module};
 use crate::session::{Session, session};
 use pxos_cudart::image::{Image, inspect};
 use pxos_protocol::api::op;
-use pxos_protocol::codec::Writer;
+use pxos_protocol::codec::{Reader, Writer};
 use pxos_protocol::frame::{BULK_CHUNK, control};
 use pxos_protocol::types::{CUdeviceptr, CUfunction, CUjit_option, CUmodule, CUresult};
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ fn hash(bytes: &[u8]) -> [u64; 2] {
 }
 
 /// Makes sure that the host has an image; its hash.
-fn upload(session: &'static Session, bytes: &[u8]) -> Result<[u64; 2]> {
+pub(super) fn upload(session: &'static Session, bytes: &[u8]) -> Result<[u64; 2]> {
     let hash = hash(bytes);
     let mut known = session.images.lock().unwrap_or_else(PoisonError::into_inner);
     if known.contains(&hash) {
@@ -105,7 +105,7 @@ impl JitOptions {
         }
     }
 
-    fn write(&self, writer: &mut Writer<'_>) {
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
         let plain: Vec<_> = self.list.iter().filter(|(name, _)| PLAIN_OPTIONS.contains(name)).collect();
         writer.put(plain.len() as u64);
         for (name, slot) in plain {
@@ -118,8 +118,7 @@ impl JitOptions {
     }
 
     /// Hands out what the compiler said.
-    fn read(&self, reply: &Reply) -> Result {
-        let mut fields = reply.reader();
+    pub(super) fn read(&self, fields: &mut Reader<'_>) -> Result {
         let result = CUresult(fields.get().map_err(garbled)?);
         let wall_time: f32 = fields.get().map_err(garbled)?;
         let info = fields.get_bytes().map_err(garbled)?;
@@ -188,7 +187,7 @@ pub(super) unsafe fn send_image(
             writer.put(*value);
         }
     })?;
-    jit.read(&reply)
+    jit.read(&mut reply.reader())
 }
 
 pub(super) fn new_module(handle: u64, context: u64) -> Module {
@@ -323,6 +322,7 @@ impl Resolved {
             params: self.params,
             param_bytes: end,
             attributes: self.attributes,
+            legacy: Mutex::default(),
             occupancy: Mutex::default(),
         }
     }
@@ -330,7 +330,7 @@ impl Resolved {
 
 /// Reads all attributes of a function.
 pub(super) fn read_attributes(
-    fields: &mut pxos_protocol::codec::Reader<'_>,
+    fields: &mut Reader<'_>,
 ) -> Result<[AtomicI32; FUNCTION_ATTRIBUTES]> {
     let attributes = [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES];
     for attribute in &attributes {

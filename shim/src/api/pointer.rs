@@ -73,6 +73,10 @@ unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range
             RANGE_START_ADDR | MAPPING_BASE_ADDR => put(data.cast(), range.base),
             RANGE_SIZE | MAPPING_SIZE => put(data.cast(), range.size),
             MAPPED => put(data.cast(), 1_u32),
+            ALLOWED_HANDLE_TYPES if matches!(range.kind, Kind::Pool | Kind::Mapped) => {
+                put(data.cast(), u64::from(range.flags))
+            }
+            MEMPOOL_HANDLE if range.kind == Kind::Pool => put(data.cast(), range.owner),
             ALLOWED_HANDLE_TYPES | MEMPOOL_HANDLE => put(data.cast(), 0_u64),
             IS_GPU_DIRECT_RDMA_CAPABLE | IS_HW_DECOMPRESS_CAPABLE => put(data.cast(), 0_u32),
             // CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE

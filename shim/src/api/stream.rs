@@ -7,6 +7,7 @@ use crate::objects::{Progress, Stream};
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
+use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
     CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUdevice, CUevent, CUgreenCtx, CUresult, CUstream,
     CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus,
@@ -101,6 +102,15 @@ pub(crate) unsafe fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice)
     unsafe { put(device, context.device) }
 }
 
+/// The context of a stream.
+pub(super) fn stream_context(session: &Session, raw: CUstream) -> Result<u64> {
+    let stream = stream_argument(session, raw.0)?;
+    match session.streams.get(stream) {
+        Some(stream) => Ok(stream.context),
+        None => Ok(current(session)?.handle),
+    }
+}
+
 pub(crate) unsafe fn cuStreamGetCtx(hStream: CUstream, pctx: *mut CUcontext) -> Result {
     let context = of_stream(hStream, |stream| stream.context, thread::current_context)?;
     // SAFETY: the entry point's contract.
@@ -112,12 +122,22 @@ pub(crate) unsafe fn cuStreamGetCtx_v2(
     pCtx: *mut CUcontext,
     pGreenCtx: *mut CUgreenCtx,
 ) -> Result {
+    let session = session()?;
+    let context = stream_context(session, hStream)?;
+    let green = session.greens.of_context(context);
     if !pGreenCtx.is_null() {
         // SAFETY: not null, and writable by the entry point's contract.
-        unsafe { pGreenCtx.write(CUgreenCtx::NULL) };
+        unsafe { pGreenCtx.write(green.map_or(CUgreenCtx::NULL, CUgreenCtx)) };
     }
-    // SAFETY: the contract is the same.
-    unsafe { cuStreamGetCtx(hStream, pCtx) }
+    if green.is_none() {
+        // SAFETY: the entry point's contract.
+        return unsafe { put(pCtx, CUcontext(context)) };
+    }
+    // "The API returns the green context in pGreenCtx and the primary context of the associated device in pCtx."
+    let device = session.contexts.get(context).ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?.device;
+    let primary = super::device::primary(session, device)?.handle;
+    // SAFETY: the entry point's contract.
+    unsafe { put(pCtx, CUcontext(primary)) }
 }
 
 pub(crate) unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags: c_uint) -> Result {
@@ -131,11 +151,16 @@ pub(crate) unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags
         // "If cuEventRecord has not been called on the event, this call acts as if the record has already completed."
         return Ok(());
     }
-    session.post(op::cuStreamWaitEvent, |writer| {
+    let write = |writer: &mut Writer<'_>| {
         writer.put(stream);
         writer.put(event.handle);
         writer.put(Flags);
-    })
+    };
+    if event.flags & super::event::INTERPROCESS != 0 {
+        // Its maker may record it anew when this returns.
+        return session.call(op::cuStreamWaitEvent, write).map(|_| ());
+    }
+    session.post(op::cuStreamWaitEvent, write)
 }
 
 pub(crate) unsafe fn cuStreamQuery(hStream: CUstream) -> Result {

@@ -3,22 +3,26 @@
 
 use super::Answer;
 use pxos_protocol::types::{
-    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgreenCtx, CUhostFn, CUkernel, CUlibrary, CUmemoryPool, CUmipmappedArray,
+    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn, CUkernel, CUlibrary, CUmemLocation, CUmemoryPool,
+    CUmipmappedArray,
     CUmodule, CUoccupancyB2DSize, CUresult, CUstream, CUstreamCallback,
 };
 use std::ffi::{CStr, c_char, c_void};
 
 /// How C passes an argument: bytes, and whether in a floating-point register. Two signatures with the same classes are
 /// the same to a caller.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
     bytes: usize,
     float: bool,
 }
 
+#[cfg(test)]
 impl Class {
-    const fn of<T>(float: bool) -> Self {
-        Self { bytes: size_of::<T>(), float }
+    /// That of a type.
+    pub(crate) fn of<T>() -> Self {
+        Self { bytes: size_of::<T>(), float: matches!(std::any::type_name::<T>(), "f32" | "f64") }
     }
 }
 
@@ -26,8 +30,6 @@ impl Class {
 pub(crate) trait Argument {
     /// What the body sees.
     type Seen;
-    /// How it is passed.
-    const CLASS: Class;
     /// Takes the argument at its caller's word.
     ///
     /// # Safety
@@ -208,7 +210,6 @@ impl Out<c_void> {
 
 impl<T> Argument for *mut T {
     type Seen = Out<T>;
-    const CLASS: Class = Class::of::<Self>(false);
     unsafe fn seen(self) -> Out<T> {
         Out(self)
     }
@@ -216,17 +217,15 @@ impl<T> Argument for *mut T {
 
 impl<T> Argument for *const T {
     type Seen = In<T>;
-    const CLASS: Class = Class::of::<Self>(false);
     unsafe fn seen(self) -> In<T> {
         In(self)
     }
 }
 
 macro_rules! by_value {
-    ($float:literal $($ty:ty)*) => {
+    ($($ty:ty)*) => {
         $(impl Argument for $ty {
             type Seen = Self;
-            const CLASS: Class = Class::of::<Self>($float);
             unsafe fn seen(self) -> Self {
                 self
             }
@@ -234,8 +233,8 @@ macro_rules! by_value {
     };
 }
 
-by_value! { true f32 }
 by_value! {
-    false u8 u16 u32 i32 u64 usize CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUgraph
+    u8 u16 u32 i32 u64 usize f32 CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUgraph
+    CUgraphExec CUgraphNode CUmemLocation
     CUmemoryPool CUarray CUmipmappedArray CUgreenCtx CUhostFn CUstreamCallback CUoccupancyB2DSize
 }

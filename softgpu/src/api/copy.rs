@@ -353,7 +353,7 @@ fn line(to: u64, from: u64, bytes: usize) -> Copy {
 
 /// One end of a copy after its check.
 #[derive(Clone, Debug)]
-enum Found {
+pub(crate) enum Found {
     /// Device memory, or pinned host memory.
     Range(Arc<Allocation>),
     /// An array.
@@ -378,7 +378,7 @@ impl Found {
 }
 
 /// Checks both ends of a copy, destination first.
-fn check(copy: &Copy, sides: Sides) -> Answer<[Found; 2]> {
+pub(crate) fn check(copy: &Copy, sides: Sides) -> Answer<[Found; 2]> {
     let check = |grid: &Grid, known: bool, array: bool| {
         if array {
             return Ok(Found::Array);
@@ -410,6 +410,10 @@ pub(crate) fn run(copy: Copy, sides: Sides, stream: CUstream, default: DefaultSt
             return active.enqueue(&stream, Operation::Copy(copy));
         }
         return now(&active, &stream, &copy, true);
+    }
+    if stream.captured().is_some() {
+        // A graph reads and writes host memory when it runs.
+        return active.enqueue(&stream, Operation::Copy(copy));
     }
     match (to.is_pageable(), from.is_pageable()) {
         (false, false) => active.enqueue(&stream, Operation::Copy(copy)),

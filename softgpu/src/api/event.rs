@@ -3,6 +3,7 @@
 use super::{Answer, DefaultStream, driver_fns, stream as api_stream};
 use crate::device::context::{self, stream_anywhere};
 use crate::device::event::{self, BLOCKING_SYNC, DISABLE_TIMING, EVENTS, Event, INTERPROCESS};
+use crate::device::graph::Body;
 use crate::device::stream::in_callback;
 use pxos_protocol::types::{CUevent, CUresult, CUstream};
 use std::ffi::c_uint;
@@ -100,25 +101,40 @@ fn live(event: CUevent) -> Answer<Arc<Event>> {
     EVENTS.get(event)
 }
 
-/// The sticky fault of an event's context.
+/// `CU_EVENT_RECORD_EXTERNAL`.
+const EXTERNAL: c_uint = 1;
+
+/// The sticky fault of an event's context, and whether its recording is a place in a capture.
 fn check(event: &Event) -> Answer {
+    if event.captured().is_some() {
+        return Err(CUresult::ERROR_CAPTURED_EVENT);
+    }
     event.owner.upgrade().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?.fault.check()
 }
 
 fn record(event: CUevent, stream: CUstream, default: DefaultStream, flags: c_uint) -> Answer {
     let (active, stream) = stream_anywhere(stream, default)?;
     let event = live(event)?;
+    if flags == EXTERNAL {
+        // A node that records the event whenever the graph runs.
+        let node = active.capture_as(&stream, || Body::Record(Arc::clone(&event)))?;
+        return node.map(drop).ok_or(CUresult::ERROR_ILLEGAL_STATE);
+    }
     api_stream::check_event_flags(flags)?;
     if event.life != active.life {
         // An event belongs to the context of the stream that it is recorded in.
         return Err(CUresult::ERROR_INVALID_HANDLE);
+    }
+    if let Some(captured) = stream.captured().as_ref() {
+        event.record_captured(captured.clone());
+        return Ok(());
     }
     event.record(active.mark(&stream, Vec::new()));
     Ok(())
 }
 
 fn destroy(event: CUevent) -> Answer {
-    check(&*live(event)?)?;
+    live(event)?.owner.upgrade().map_or(Ok(()), |owner| owner.fault.check())?;
     EVENTS.remove(event).map(drop).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
 

@@ -7,7 +7,7 @@ use super::{Answer, driver_fns};
 use crate::device::allocation::{self, Allocation, Origin};
 use crate::device::attribute::PITCH;
 use crate::device::context::{self, Active, CONTEXTS};
-use crate::device::{platform, pool};
+use crate::device::{capture, platform, pool};
 use pxos_protocol::types::{CUcontext, CUdevice, CUdeviceptr, CUresult};
 use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
@@ -64,6 +64,11 @@ driver_fns! {
             return Ok(());
         }
         let held = allocation::starting_at(address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        capture::check_unsafe_call()?;
+        if held.origin == Origin::Graph {
+            // The memory goes with its graph.
+            return Ok(());
+        }
         if !matches!(held.origin, Origin::Device | Origin::Pool(_) | Origin::Managed(_)) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
@@ -186,6 +191,9 @@ pub(crate) fn allocate(active: &Active, bytes: u64, origin: Origin) -> Answer<CU
     if bytes == 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    if matches!(origin, Origin::Device | Origin::Managed(_)) {
+        capture::check_unsafe_call()?;
+    }
     let memory = &active.device.memory;
     let retry = || {
         // What streams are about to free comes back first.
@@ -238,7 +246,7 @@ pub(crate) fn give_back(held: &Arc<Allocation>) -> bool {
 pub(crate) fn release(held: &Allocation) {
     let Ok(platform) = platform() else { return };
     match held.origin {
-        Origin::Device | Origin::Module | Origin::Managed(_) => {
+        Origin::Device | Origin::Module | Origin::Managed(_) | Origin::Graph => {
             if matches!(held.origin, Origin::Managed(_)) {
                 for device in platform.devices().iter().filter(|device| device.ordinal != held.device) {
                     device.memory.unregister_host(held.base);
@@ -263,6 +271,7 @@ pub(crate) fn release(held: &Allocation) {
 }
 
 fn allocate_host(active: &Active, bytes: usize, flags: c_uint) -> Answer<*mut c_void> {
+    capture::check_unsafe_call()?;
     if bytes == 0 {
         return Ok(std::ptr::null_mut());
     }

@@ -5,12 +5,15 @@
 //! H200 with driver 580: initialisation, current context, sticky fault, arguments.
 mod argument;
 pub mod array;
+pub mod capture;
 pub mod context;
 pub mod copy;
 pub mod device;
 pub mod error;
 pub mod event;
 pub mod execution;
+pub mod graph;
+pub mod graph_node;
 pub mod initialise;
 mod jit;
 pub mod library;
@@ -91,9 +94,9 @@ macro_rules! driver_fns {
 
         /// The functions of this chapter by name, with how their arguments are passed.
         #[cfg(test)]
-        pub(crate) const SIGNATURES: &[(&str, &[$crate::api::Class])] = &[$(
-            (stringify!($name), &[$(<$ty as $crate::api::Argument>::CLASS),*]),
-        )*];
+        pub(crate) fn signatures() -> Vec<(&'static str, Vec<$crate::api::Class>)> {
+            vec![$((stringify!($name), vec![$($crate::api::Class::of::<$ty>()),*])),*]
+        }
     };
     (@twin () $($rest:tt)*) => {};
     (@twin ($twin:ident) [$($meta:meta)*] $stage:ident $args:tt ($default:ident) $body:block) => {

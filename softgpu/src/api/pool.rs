@@ -1,27 +1,34 @@
 //! The stream-ordered memory allocator (CUDA driver API, section "Stream ordered memory allocator").
 
-use super::{Answer, DefaultStream, driver_fns, memory};
+use super::{Answer, DefaultStream, driver_fns, graph, memory};
 use crate::device::allocation::{self, Origin};
 use crate::device::context::stream_anywhere;
+use crate::device::graph::Body;
 use crate::device::pool::{POOLS, Pool};
 use crate::device::platform;
-use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemoryPool, CUresult, CUstream};
+use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUmemoryPool, CUresult, CUstream};
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
 driver_fns! {
     /// Allocates from the device's current pool, in a stream.
     ready fn cuMemAllocAsync / cuMemAllocAsync_ptsz(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) |default| {
-        let (active, _) = stream_anywhere(stream, default)?;
+        let (active, stream) = stream_anywhere(stream, default)?;
         address.required()?;
+        if stream.captured().is_some() {
+            return address.put(graph::capture_allocation(&active, &stream, bytes as u64)?);
+        }
         let pool = POOLS.get(active.device.current_pool())?;
         address.put(pool.allocate(&active, bytes as u64)?)
     }
 
     /// Allocates from a pool, in a stream.
     ready fn cuMemAllocFromPoolAsync / cuMemAllocFromPoolAsync_ptsz(address: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream) |default| {
-        let (active, _) = stream_anywhere(stream, default)?;
+        let (active, stream) = stream_anywhere(stream, default)?;
         address.required()?;
+        if stream.captured().is_some() {
+            return address.put(graph::capture_allocation(&active, &stream, bytes as u64)?);
+        }
         let pool = POOLS.get(pool).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
         address.put(pool.allocate(&active, bytes as u64)?)
     }
@@ -162,21 +169,11 @@ const RESERVED_HIGH: c_uint = 6;
 const USED: c_uint = 7;
 const USED_HIGH: c_uint = 8;
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
-const LOCATION_DEVICE: c_int = 1;
+pub(crate) const LOCATION_DEVICE: c_uint = 1;
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const ALLOCATION_PINNED: c_int = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
 const READ_WRITE: c_uint = 3;
-
-/// Where memory is (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUmemLocation {
-    /// `CUmemLocationType`.
-    pub kind: c_int,
-    /// The device's ordinal, where it is a device.
-    pub id: c_int,
-}
 
 /// Who may access memory, and how (cuda.h 13.0).
 #[repr(C)]
@@ -230,7 +227,14 @@ fn free(address: u64, stream: CUstream, default: DefaultStream) -> Answer {
     if address == 0 {
         return Ok(());
     }
+    if active.capture_as(&stream, || Body::Free(address))?.is_some() {
+        return Ok(());
+    }
     let held = allocation::starting_at(address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if held.origin == Origin::Graph {
+        // The memory goes with its graph.
+        return Ok(());
+    }
     if !matches!(held.origin, Origin::Device | Origin::Pool(_) | Origin::Managed(_)) {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }

@@ -3,16 +3,17 @@
 
 use super::{Answer, DefaultStream, context as api_context, driver_fns};
 use crate::device::allocation;
+use crate::device::capture::Captured;
 use crate::device::context::{self, STREAMS, stream_anywhere};
 use crate::device::event::EVENTS;
 use crate::device::operation::{HostCall, Operation};
-use crate::device::stream::{Kind, as_callback};
+use crate::device::graph::Body;
+use crate::device::stream::{Kind, Stream, as_callback};
 use pxos_protocol::types::{
-    CUcontext, CUdevice, CUdeviceptr, CUevent, CUgraph, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
-    CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUcontext, CUdevice, CUdeviceptr, CUevent, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
 };
-use std::cell::Cell;
 use std::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -84,8 +85,24 @@ driver_fns! {
     ready fn cuStreamWaitEvent / cuStreamWaitEvent_ptsz(stream: CUstream, event: CUevent, flags: c_uint) |default| {
         let (active, stream) = stream_anywhere(stream, default)?;
         let event = EVENTS.get(event)?;
+        if flags == EXTERNAL {
+            // A node that waits for the event whenever the graph runs.
+            let node = active.capture_as(&stream, || Body::Wait(Arc::clone(&event)))?;
+            return node.map(drop).ok_or(CUresult::ERROR_ILLEGAL_STATE);
+        }
         check_event_flags(flags)?;
-        if let Some(marker) = event.marker().filter(|marker| !marker.is_reached()) {
+        if let Some(place) = event.captured() {
+            return join(&stream, place);
+        }
+        let pending = event.marker().filter(|marker| !marker.is_reached());
+        if let Some(captured) = stream.captured().as_ref() {
+            if event.marker().is_none() {
+                return Ok(());
+            }
+            captured.capture.invalidate();
+            return Err(CUresult::ERROR_STREAM_CAPTURE_ISOLATION);
+        }
+        if let Some(marker) = pending {
             active.mark(&stream, vec![marker]);
         }
         Ok(())
@@ -95,6 +112,7 @@ driver_fns! {
     ready fn cuStreamAddCallback / cuStreamAddCallback_ptsz(stream: CUstream, callback: CUstreamCallback, data: *mut c_void, flags: c_uint) |default| {
         let (active, named) = stream_anywhere(stream, default)?;
         let callback = callback.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        named.forbid_capture()?;
         if flags != 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
@@ -127,6 +145,7 @@ driver_fns! {
     /// Whether all work of a stream is done.
     ready fn cuStreamQuery / cuStreamQuery_ptsz(stream: CUstream) |default| {
         let (active, stream) = stream_anywhere(stream, default)?;
+        stream.forbid_capture()?;
         let idle = stream.is_idle();
         active.fault.check()?;
         if idle { Ok(()) } else { Err(CUresult::ERROR_NOT_READY) }
@@ -135,57 +154,10 @@ driver_fns! {
     /// Waits for all work of a stream.
     ready fn cuStreamSynchronize / cuStreamSynchronize_ptsz(stream: CUstream) |default| {
         let (active, stream) = stream_anywhere(stream, default)?;
+        stream.forbid_capture()?;
         stream.wait();
         active.flush();
         active.fault.check()
-    }
-
-    /// Whether a stream is being captured into a graph: never, since graphs are not supported.
-    ready fn cuStreamIsCapturing / cuStreamIsCapturing_ptsz(stream: CUstream, status: *mut CUstreamCaptureStatus) |default| {
-        stream_anywhere(stream, default)?;
-        status.put(0)
-    }
-
-    /// What is known of a stream's capture: that there is none.
-    ready fn cuStreamGetCaptureInfo / cuStreamGetCaptureInfo_ptsz(stream: CUstream, status: *mut CUstreamCaptureStatus, _id: *mut u64) |default| {
-        stream_anywhere(stream, default)?;
-        status.put(0)
-    }
-
-    /// What is known of a stream's capture: that there is none.
-    ready fn cuStreamGetCaptureInfo_v2 / cuStreamGetCaptureInfo_v2_ptsz(
-        stream: CUstream,
-        status: *mut CUstreamCaptureStatus,
-        _id: *mut u64,
-        _graph: *mut CUgraph,
-        _dependencies: *mut *const c_void,
-        _count: *mut usize,
-    ) |default| {
-        stream_anywhere(stream, default)?;
-        status.put(0)
-    }
-
-    /// What is known of a stream's capture: that there is none.
-    ready fn cuStreamGetCaptureInfo_v3 / cuStreamGetCaptureInfo_v3_ptsz(
-        stream: CUstream,
-        status: *mut CUstreamCaptureStatus,
-        _id: *mut u64,
-        _graph: *mut CUgraph,
-        _dependencies: *mut *const c_void,
-        _edges: *mut *const c_void,
-        _count: *mut usize,
-    ) |default| {
-        stream_anywhere(stream, default)?;
-        status.put(0)
-    }
-
-    /// Swaps the thread's capture mode.
-    ready fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) {
-        let new = mode.read()?;
-        if new > 2 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        mode.put(CAPTURE_MODE.replace(new))
     }
 
     /// Writes a word once the work before it is done.
@@ -212,8 +184,22 @@ driver_fns! {
 /// `CU_STREAM_NON_BLOCKING`.
 const NON_BLOCKING: c_uint = 1;
 
-thread_local! {
-    static CAPTURE_MODE: Cell<CUstreamCaptureMode> = const { Cell::new(0) };
+/// `CU_EVENT_WAIT_EXTERNAL`.
+const EXTERNAL: c_uint = 1;
+
+/// Brings a stream to a place in a capture.
+fn join(stream: &Stream, place: Captured) -> Answer {
+    let mut part = stream.captured();
+    match part.as_mut() {
+        None => *part = Some(place),
+        Some(own) if own.capture.id == place.capture.id => own.join(&place.after),
+        Some(own) => {
+            own.capture.invalidate();
+            place.capture.invalidate();
+            return Err(CUresult::ERROR_STREAM_CAPTURE_MERGE);
+        }
+    }
+    Ok(())
 }
 
 fn kind(flags: c_uint) -> Answer<Kind> {
@@ -326,6 +312,7 @@ impl Word {
 fn write_value(stream: CUstream, default: DefaultStream, address: u64, word: Word) -> Answer {
     let (active, stream) = stream_anywhere(stream, default)?;
     word.check(address)?;
+    stream.forbid_capture()?;
     let work = move |status: CUresult| {
         if status.is_success() {
             word.write(address);
@@ -339,6 +326,7 @@ fn write_value(stream: CUstream, default: DefaultStream, address: u64, word: Wor
 fn wait_value(stream: CUstream, default: DefaultStream, address: u64, word: Word, flags: c_uint) -> Answer {
     let (active, stream) = stream_anywhere(stream, default)?;
     word.check(address)?;
+    stream.forbid_capture()?;
     /// `CU_STREAM_WAIT_VALUE_FLUSH`: about writes of other PCI devices.
     const FLUSH: c_uint = 1 << 30;
     let comparison = flags & !FLUSH;

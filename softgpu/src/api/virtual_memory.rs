@@ -1,9 +1,9 @@
 //! Virtual memory management (CUDA driver API, section of that name). Sharing with other processes is not supported.
 
 use super::{Answer, driver_fns};
-use crate::api::pool::{CUmemAccessDesc, CUmemLocation};
+use crate::api::pool::{CUmemAccessDesc, LOCATION_DEVICE as DEVICE};
 use crate::device::{context, physical, platform};
-use pxos_protocol::types::{CUdevice, CUdeviceptr, CUresult};
+use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUresult};
 use std::ffi::{c_int, c_uint, c_void};
 
 driver_fns! {
@@ -114,8 +114,6 @@ const READ: c_uint = 1;
 const READ_WRITE: c_uint = 3;
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: c_int = 1;
-/// `CU_MEM_LOCATION_TYPE_DEVICE`.
-const DEVICE: c_int = 1;
 
 /// What physical memory should be (cuda.h 13.0).
 #[repr(C)]

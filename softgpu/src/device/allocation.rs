@@ -23,6 +23,8 @@ pub(crate) enum Origin {
     Managed(u32),
     /// Physical memory mapped by `cuMemMap`.
     Mapped,
+    /// An allocation node of a graph.
+    Graph,
 }
 
 /// One range.

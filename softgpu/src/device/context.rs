@@ -5,15 +5,17 @@
 //!
 //! The stack of current contexts is per thread (CUDA driver API, "Context management").
 
+use super::capture::{self, Capture};
+use super::graph::Body;
 use super::marker::Marker;
 use super::module::Module;
 use super::operation::Operation;
 use super::stream::{FaultCell, Kind, Stream, Streams, Turn, Work, in_callback};
 use super::table::Table;
-use super::{Device, allocation, array, event, module, platform, stream, texture};
+use super::{Device, allocation, array, event, module, platform, texture};
 use crate::api::DefaultStream;
 use pxos_protocol::types::{
-    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUlibrary, CUresult, CUstream,
+    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUgraphNode, CUlibrary, CUresult, CUstream,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -360,21 +362,58 @@ impl Active {
         lock(&self.streams).mark(stream, after)
     }
 
-    /// Appends an operation to a stream of this context.
+    /// Appends an operation to a stream of this context, or to the graph that the stream is captured into.
     ///
     /// # Errors
-    /// None yet; a stream that is being captured will have some.
+    /// Those of a capture that this disturbs or cannot be part of.
     pub(crate) fn enqueue(&self, stream: &Arc<Stream>, operation: Operation) -> Result<(), CUresult> {
+        if self.capture_as(stream, || capture::body(operation.clone()))?.is_some() {
+            return Ok(());
+        }
         let owner = self.share();
         self.submit(stream, Vec::new(), Box::new(move |_| operation.run(&owner)));
         Ok(())
     }
 
+    /// Adds a node where a stream is being captured; `None` where it is not.
+    ///
+    /// # Errors
+    /// As for [`Active::enqueue`].
+    pub(crate) fn capture_as(
+        &self,
+        stream: &Stream,
+        body: impl FnOnce() -> Body,
+    ) -> Result<Option<CUgraphNode>, CUresult> {
+        if stream.kind == Kind::Legacy {
+            capture::check_legacy(self)?;
+        }
+        stream.captured().as_mut().map(|captured| captured.add(body())).transpose()
+    }
+
+    /// The captures that blocking streams of this context take part in.
+    pub(crate) fn blocking_captures(&self) -> Vec<Arc<Capture>> {
+        let streams = lock(&self.streams);
+        let blocking = streams.others.iter().filter(|stream| stream.kind != Kind::NonBlocking);
+        blocking.filter_map(|stream| stream.captured().as_ref().map(|part| Arc::clone(&part.capture))).collect()
+    }
+
+    /// Takes all streams of this context out of a capture.
+    pub(crate) fn leave_capture(&self, id: u64) {
+        for stream in &lock(&self.streams).others {
+            stream.captured().take_if(|part| part.capture.id == id);
+        }
+    }
+
     /// Does something now, in its turn in a stream, on the calling thread.
     ///
     /// # Errors
-    /// None yet; a stream that is being captured will have some.
+    /// Those of a capture, which cannot hold what happens at once.
     pub(crate) fn perform<T>(&self, stream: &Arc<Stream>, deed: impl FnOnce() -> T) -> Result<T, CUresult> {
+        stream.forbid_capture()?;
+        if stream.kind == Kind::Legacy {
+            capture::check_legacy(self)?;
+            capture::check_unsafe_call()?;
+        }
         let turn: Turn = lock(&self.streams).take_turn(stream);
         turn.wait();
         Ok(deed())
@@ -391,8 +430,11 @@ impl Active {
     /// `cuCtxSynchronize`: waits for all work, prints what kernels printed.
     ///
     /// # Errors
-    /// The sticky fault.
+    /// The sticky fault; `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED` while a stream is being captured.
     pub(crate) fn synchronise(&self) -> Result<(), CUresult> {
+        for stream in &lock(&self.streams).others {
+            stream.forbid_capture()?;
+        }
         self.wait();
         self.flush();
         self.fault.check()
@@ -564,7 +606,7 @@ pub(crate) fn stream_anywhere(
         let stream = active.stream(handle, default)?;
         return Ok((active, stream));
     }
-    if stream::in_callback() {
+    if in_callback() {
         return Err(CUresult::ERROR_NOT_PERMITTED);
     }
     let stream = STREAMS.get(handle)?;

@@ -1,5 +1,6 @@
 //! Events: named points in streams (CUDA driver API, "Event management").
 
+use super::capture::Captured;
 use super::context::Active;
 use super::marker::Marker;
 use super::table::Table;
@@ -25,6 +26,8 @@ pub(crate) struct Event {
     flags: u32,
     /// The point of its last recording.
     marker: Mutex<Option<Arc<Marker>>>,
+    /// The place in a capture, if it was last recorded in one.
+    captured: Mutex<Option<Captured>>,
 }
 
 /// Every event of the process.
@@ -41,6 +44,7 @@ pub(crate) fn create(active: &Arc<Active>, flags: u32) -> Result<CUevent, CUresu
         owner: Arc::downgrade(active),
         flags,
         marker: Mutex::new(None),
+        captured: Mutex::new(None),
     })?;
     Ok(handle)
 }
@@ -60,8 +64,20 @@ impl Event {
         self.marker.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The place in a capture under way, if it was last recorded in one.
+    pub(crate) fn captured(&self) -> Option<Captured> {
+        let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        captured.filter(|captured| !captured.capture.has_ended())
+    }
+
+    /// Notes a recording in a capture.
+    pub(crate) fn record_captured(&self, captured: Captured) {
+        *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = Some(captured);
+    }
+
     /// Notes a recording.
     pub(crate) fn record(&self, marker: Arc<Marker>) {
+        *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.marker.lock().unwrap_or_else(PoisonError::into_inner) = Some(marker);
     }
 

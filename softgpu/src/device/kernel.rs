@@ -253,6 +253,11 @@ impl Target {
         &self.module.code.program.kernels()[self.index]
     }
 
+    /// The handle of the function that it is in its context; zero if there are no more handles.
+    pub(crate) fn handle(&self) -> u64 {
+        self.module.functions().ok().and_then(|functions| functions.get(self.index)).map_or(0, |found| found.handle.0)
+    }
+
     /// The most threads of a block: `.maxntid` where there is one.
     pub(crate) fn max_threads(&self) -> u32 {
         max_threads(self.kernel())

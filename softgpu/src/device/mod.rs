@@ -7,8 +7,10 @@
 pub(crate) mod allocation;
 pub(crate) mod array;
 pub(crate) mod attribute;
+pub(crate) mod capture;
 pub(crate) mod context;
 pub(crate) mod event;
+pub(crate) mod graph;
 pub(crate) mod kernel;
 pub mod memory;
 pub(crate) mod marker;

@@ -5,9 +5,10 @@
 //! [`Streams::implicit`] under the context's lock, at submission. Since a piece of work only ever waits for work that
 //! was submitted before it, there is no cycle.
 
+use super::capture::Captured;
 use super::context::Active;
 use super::marker::Marker;
-use pxos_protocol::types::{CUresult, CUstream};
+use pxos_protocol::types::{CUgraphNode, CUresult, CUstream};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -70,6 +71,9 @@ pub(crate) struct Stream {
     fault: Arc<FaultCell>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    captured: Mutex<Option<Captured>>,
+    /// What `cuStreamGetCaptureInfo` has last given a pointer to.
+    dependencies: Mutex<Vec<CUgraphNode>>,
 }
 
 #[derive(Default)]
@@ -123,7 +127,45 @@ impl Stream {
         owner: Weak<Active>,
         fault: Arc<FaultCell>,
     ) -> Self {
-        Self { handle, id, kind, priority, life, owner, fault, queue: Mutex::default(), wake: Condvar::new() }
+        Self {
+            handle,
+            id,
+            kind,
+            priority,
+            life,
+            owner,
+            fault,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            captured: Mutex::new(None),
+            dependencies: Mutex::default(),
+        }
+    }
+
+    /// Its part in a capture, if it has one.
+    pub(crate) fn captured(&self) -> MutexGuard<'_, Option<Captured>> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what a stream under capture cannot do, and makes the capture useless.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED`.
+    pub(crate) fn forbid_capture(&self) -> Result<(), CUresult> {
+        match &*self.captured() {
+            Some(captured) => {
+                captured.capture.invalidate();
+                Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps nodes where the application may look at them until it asks again.
+    pub(crate) fn keep_dependencies(&self, nodes: Vec<CUgraphNode>) -> *const CUgraphNode {
+        let mut kept = self.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = nodes;
+        kept.as_ptr()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

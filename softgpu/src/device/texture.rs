@@ -1,7 +1,7 @@
 //! Texture and surface objects, and how they read and write (CUDA C++ programming guide, "Texture fetching"; PTX ISA,
 //! "Texture instructions").
 //!
-//! Engines ask by object value ([`fetch`], [`load`], [`store`], [`query`]); objects are made by the driver API.
+//! Engines look an object up by its value ([`find`]) and read and write through it; objects are made by the driver API.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -10,7 +10,9 @@
 )]
 
 use super::array::{Array, Image, MipmappedArray, channel_bytes};
-use pxos_protocol::types::{CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, array_format, texture_flag};
+use pxos_protocol::types::{
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, array_format, texture_flag,
+};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
@@ -150,60 +152,81 @@ pub(crate) fn forget_life(life: u64) {
     OBJECTS.write().unwrap_or_else(PoisonError::into_inner).retain(|_, object| object.life != life);
 }
 
-/// Reads through a texture object: four channels as bits, floats for textures that are read as such. `None` for a value
-/// that is no texture.
-pub fn fetch(object: u64, fetch: &Fetch) -> Option<[u32; 4]> {
-    let object = find(object)?;
-    let how = object.texture.as_ref()?;
-    let linear_levels = how.mipmap_filter_mode == 1;
-    let levels = object.levels();
-    let most = levels.saturating_sub(1) as f32;
-    let wanted = fetch.level.unwrap_or(0.0) + how.mipmap_level_bias;
-    let level = wanted.clamp(how.min_mipmap_level_clamp.min(most), how.max_mipmap_level_clamp.max(0.0)).clamp(0.0, most);
-    if levels == 1 {
-        return Some(object.sample(how, 0, fetch).bits());
+impl Object {
+    /// Reads through a texture object: four channels as bits, floats for textures that are read as such. `None` for an
+    /// object that is no texture.
+    pub(crate) fn fetch(&self, fetch: &Fetch) -> Option<[u32; 4]> {
+        let how = self.texture.as_ref()?;
+        let levels = self.levels();
+        if levels == 1 {
+            return Some(self.sample(how, 0, fetch).bits());
+        }
+        let most = levels.saturating_sub(1) as f32;
+        let wanted = fetch.level.unwrap_or(0.0) + how.mipmap_level_bias;
+        let clamped = wanted.max(how.min_mipmap_level_clamp).min(how.max_mipmap_level_clamp);
+        let level = clamped.max(0.0).min(most);
+        if how.mipmap_filter_mode != 1 {
+            return Some(self.sample(how, (level + 0.5).floor() as usize, fetch).bits());
+        }
+        // As within a level, the weight has 8 fractional bits.
+        let (below, part) = (level.floor(), ((level - level.floor()) * 256.0).round() / 256.0);
+        let near = self.sample(how, below as usize, fetch);
+        if part == 0.0 {
+            return Some(near.bits());
+        }
+        let far = self.sample(how, below as usize + 1, fetch);
+        Some(near.mix(&far, part).bits())
     }
-    if !linear_levels {
-        return Some(object.sample(how, (level + 0.5).floor() as usize, fetch).bits());
-    }
-    let (below, part) = (level.floor(), level - level.floor());
-    let near = object.sample(how, below as usize, fetch);
-    if part == 0.0 {
-        return Some(near.bits());
-    }
-    let far = object.sample(how, below as usize + 1, fetch);
-    Some(near.mix(&far, part).bits())
-}
 
-/// Reads through a surface object into `out`, whose length is that of the access. `None` for a value that is no
-/// surface and for a place outside that faults.
-pub fn load(object: u64, access: &Access, out: &mut [u8]) -> Option<()> {
-    let object = find(object)?;
-    match object.place(access, out.len()) {
-        Place::At(address) => {
-            // SAFETY: inside the memory of an array that the object keeps, whose pages stay mapped.
-            unsafe { pointer(address).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
-            Some(())
-        }
-        Place::Nowhere => {
-            out.fill(0);
-            Some(())
-        }
-        Place::Fault => None,
+    /// The level that derivatives of the coordinates ask for: one whose texels are as large as a step (PTX ISA, `tex.grad`;
+    /// isotropic).
+    pub(crate) fn gradient_level(&self, geometry: Geometry, at: [f32; 3], steps: [[f32; 3]; 2]) -> f32 {
+        let Some(image) = self.image(0) else { return 0.0 };
+        let normalised =
+            self.texture.is_some_and(|how| how.flags & texture_flag::NORMALIZED_COORDINATES != 0);
+        let cube = matches!(geometry, Geometry::Cube | Geometry::CubeArray);
+        let length = |step: [f32; 3]| {
+            let step = if cube {
+                let (face, s, t) = cube_face(at);
+                let moved = face_coordinates(face, std::array::from_fn(|side| at[side] + step[side]));
+                [moved.0 - s, moved.1 - t, 0.0]
+            } else {
+                step
+            };
+            let scale = |side: usize| if normalised || cube { image.size[side] as f32 } else { 1.0 };
+            (0..3).map(|side| (step[side] * scale(side)).powi(2)).sum::<f32>().sqrt()
+        };
+        length(steps[0]).max(length(steps[1])).log2()
     }
-}
 
-/// Writes `data` through a surface object. `None` as for [`load`].
-pub fn store(object: u64, access: &Access, data: &[u8]) -> Option<()> {
-    let object = find(object)?;
-    match object.place(access, data.len()) {
-        Place::At(address) => {
-            // SAFETY: as in `load`.
-            unsafe { pointer(address).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
-            Some(())
+    /// Reads through a surface object into `out`, whose length is that of the access. `None` for a place outside
+    /// where that faults.
+    pub(crate) fn load(&self, access: &Access, out: &mut [u8]) -> Option<()> {
+        match self.place(access, out.len()) {
+            Place::At(address) => {
+                // SAFETY: inside the memory of an array that the object keeps, whose pages stay mapped.
+                unsafe { pointer(address).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+                Some(())
+            }
+            Place::Nowhere => {
+                out.fill(0);
+                Some(())
+            }
+            Place::Fault => None,
         }
-        Place::Nowhere => Some(()),
-        Place::Fault => None,
+    }
+
+    /// Writes `data` through a surface object. `None` as for [`Self::load`].
+    pub(crate) fn store(&self, access: &Access, data: &[u8]) -> Option<()> {
+        match self.place(access, data.len()) {
+            Place::At(address) => {
+                // SAFETY: as in `load`.
+                unsafe { pointer(address).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+                Some(())
+            }
+            Place::Nowhere => Some(()),
+            Place::Fault => None,
+        }
     }
 }
 
@@ -322,7 +345,11 @@ impl Object {
                     Geometry::D3 => inside(z, image.size[2]),
                     _ => layer_of(0),
                 };
-                let row = if matches!(geometry, Geometry::D1 | Geometry::A1) { Some(0) } else { inside(y, image.size[1]) };
+                let row = if matches!(geometry, Geometry::D1 | Geometry::A1) {
+                    Some(0)
+                } else {
+                    inside(y, image.size[1])
+                };
                 texel(how, &image, [inside(x, image.size[0]), row, layer])
             }
         }
@@ -356,18 +383,34 @@ impl Object {
 }
 
 /// The face of a cube that a direction meets, and where (CUDA C++ programming guide, "Cubemap textures").
-fn cube_face([x, y, z]: [f32; 3]) -> (u32, f32, f32) {
+fn cube_face(direction: [f32; 3]) -> (u32, f32, f32) {
+    let [x, y, z] = direction;
     let (ax, ay, az) = (x.abs(), y.abs(), z.abs());
-    let (face, major, s, t) = if ax >= ay && ax >= az {
-        if x >= 0.0 { (0, ax, -z, -y) } else { (1, ax, z, -y) }
+    let face = if ax >= ay && ax >= az {
+        if x >= 0.0 { 0 } else { 1 }
     } else if ay >= az {
-        if y >= 0.0 { (2, ay, x, z) } else { (3, ay, x, -z) }
+        if y >= 0.0 { 2 } else { 3 }
     } else if z >= 0.0 {
-        (4, az, x, -y)
+        4
     } else {
-        (5, az, -x, -y)
+        5
     };
-    (face, (s / major + 1.0) / 2.0, (t / major + 1.0) / 2.0)
+    let (s, t) = face_coordinates(face, direction);
+    (face, s, t)
+}
+
+/// Where a direction meets the plane of a face, from 0 to 1 on the face.
+fn face_coordinates(face: u32, [x, y, z]: [f32; 3]) -> (f32, f32) {
+    let (major, s, t) = match face {
+        0 => (x, -z, -y),
+        1 => (x, z, -y),
+        2 => (y, x, z),
+        3 => (y, x, -z),
+        4 => (z, x, -y),
+        _ => (z, -x, -y),
+    };
+    let major = major.abs();
+    (f32::midpoint(s / major, 1.0), f32::midpoint(t / major, 1.0))
 }
 
 /// Reads one to three sides of an image at a place; `layer` fixes the third.
@@ -387,11 +430,13 @@ fn sample_plane(
     let mut weight = [0.0f32; 3];
     for side in 0..sides {
         let size = image.size[side];
-        let mode = if normalised || how.address_mode[side] == BORDER { how.address_mode[side] } else { CLAMP };
+        let mode =
+            if normalised || how.address_mode[side] == BORDER { how.address_mode[side] } else { CLAMP };
         (near[side], far[side], weight[side]) = neighbours(at[side], size, mode, normalised, linear);
     }
     if let Some(component) = gather {
-        let channel = |x: Index, y: Index| texel(how, image, [x, y, near[2]]).bits()[usize::from(component & 3)];
+        let channel =
+            |x: Index, y: Index| texel(how, image, [x, y, near[2]]).bits()[usize::from(component & 3)];
         let corners = [
             channel(near[0], far[1]),
             channel(far[0], far[1]),
@@ -422,7 +467,9 @@ fn sample_plane(
             continue;
         }
         match texel(how, image, place) {
-            Texel::Float(channels) => sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * channel),
+            Texel::Float(channels) => {
+                sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * channel);
+            }
             // Integers are not filtered.
             bits @ Texel::Bits(_) => return bits,
         }
@@ -585,7 +632,8 @@ mod tests {
         };
         let value = insert(object);
         let at = Coordinate::Float([x, 0.0, 0.0]);
-        let bits = fetch(value, &Fetch { geometry: Geometry::D1, layer: 0, at, level: None, gather: None }).unwrap();
+        let fetch = Fetch { geometry: Geometry::D1, layer: 0, at, level: None, gather: None };
+        let bits = find(value).unwrap().fetch(&fetch).unwrap();
         assert!(remove(value));
         f32::from_bits(bits[0])
     }
@@ -622,7 +670,9 @@ mod tests {
 
     #[test]
     fn halves_are_exact() {
-        for (bits, want) in [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 2f32.powi(-24)), (0, 0.0)] {
+        for (bits, want) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 2f32.powi(-24)), (0, 0.0)]
+        {
             assert_eq!(from_half(bits), want);
         }
         assert!(from_half(0x7c00).is_infinite() && from_half(0x7e00).is_nan());
@@ -637,8 +687,25 @@ mod tests {
 
     #[test]
     fn unknown_objects_are_told() {
-        let fetch_of = Fetch { geometry: Geometry::D1, layer: 0, at: Coordinate::Int([0; 3]), level: None, gather: None };
-        assert_eq!(fetch(u64::MAX, &fetch_of), None);
+        assert!(find(u64::MAX).is_none());
         assert_eq!(query(u64::MAX, Query::Width), None);
+    }
+
+    #[test]
+    fn derivatives_choose_the_level_whose_texels_they_span() {
+        let texels = [0.0; 64];
+        let object = |flags: u32| Object {
+            life: 1,
+            source: Source::Linear(line(&texels)),
+            texture: Some(CUDA_TEXTURE_DESC { flags, ..CUDA_TEXTURE_DESC::default() }),
+            resource: CUDA_RESOURCE_DESC { kind: 2, words: [0; 16], flags: 0 },
+            view: None,
+            layers: None,
+        };
+        let level = |flags: u32, dx: f32, dy: f32| {
+            object(flags).gradient_level(Geometry::D1, [0.0; 3], [[dx, 0.0, 0.0], [dy, 0.0, 0.0]])
+        };
+        assert_eq!(level(0, 4.0, 1.0), 2.0);
+        assert_eq!(level(texture_flag::NORMALIZED_COORDINATES, 1.0 / 64.0, 0.125), 3.0);
     }
 }

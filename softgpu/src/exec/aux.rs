@@ -26,6 +26,7 @@ pub(super) enum Data {
     },
     Barrier(BarrierSite),
     Matrix(Box<super::lower::matrix::MatrixOp>),
+    Texture(Box<super::lower::texture::TextureOp>),
 }
 
 /// What is called.

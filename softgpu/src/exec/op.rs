@@ -44,6 +44,8 @@ pub(super) enum Flow {
     Stack,
     /// Goes on, but others should run first (a failed poll).
     Yield,
+    /// The masked lanes name different members in `c`: they must be taken apart.
+    Members,
     /// `Cx::fault` says what went wrong.
     Fault,
 }

@@ -495,6 +495,10 @@ impl Warp {
                 let state = State::Converge { need: cx.wait_mask };
                 self.groups.push(Group { mask: lanes, state, ..group });
             }
+            Flow::Members => {
+                self.put(&group, rest, pc + 1);
+                return self.members(cx, &group, inst, lanes);
+            }
             Flow::Stack => {
                 self.put(&group, rest, pc + 1);
                 return self.stack(job, cx, group, inst, lanes);
@@ -523,6 +527,28 @@ impl Warp {
                 });
             }
             Flow::Next | Flow::Fault => {}
+        }
+        true
+    }
+
+    /// Runs an exchange for each set of lanes that name the same members.
+    fn members(&mut self, cx: &mut Cx<'_>, group: &Group, inst: &Inst, lanes: Mask) -> bool {
+        let mut left = lanes;
+        while left != 0 {
+            // SAFETY: the context points at the group's frame.
+            let member = |at: usize| unsafe { lane::<u32>(cx, inst.c, at) };
+            let wanted = member(left.trailing_zeros() as usize);
+            let same = Lanes(left).filter(|at| member(*at) == wanted).fold(0, |mask: Mask, at| mask | 1 << at);
+            left &= !same;
+            // SAFETY: as above.
+            match unsafe { (inst.run)(cx, inst, same) } {
+                Flow::Next => self.put(group, same, group.pc + 1),
+                Flow::Converge => {
+                    let state = State::Converge { need: cx.wait_mask };
+                    self.groups.push(Group { mask: same, state, ..group.clone() });
+                }
+                _ => return false,
+            }
         }
         true
     }

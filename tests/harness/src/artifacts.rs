@@ -53,7 +53,8 @@ pub fn is_on_a_gpu() -> bool {
 
 /// Whether a libcuda is there and initialises, tried in a process of its own.
 fn has_device(library: &Path) -> bool {
-    let tried = std::process::Command::new(probe()).arg("devices").arg(library).env_remove("LD_PRELOAD").output();
+    let tried =
+        std::process::Command::new(probe()).arg("devices").arg(library).env_remove("LD_PRELOAD").output();
     tried.is_ok_and(|output| output.status.success())
 }
 
@@ -65,7 +66,8 @@ fn directory() -> PathBuf {
     // A test is TARGET/PROFILE/deps/name-hash; what it tests is TARGET/PROFILE/name.
     let own = std::env::current_exe().expect("a process knows its own path");
     let deps = own.parent().expect("a file lies in a folder");
-    let profile = if deps.ends_with("deps") { deps.parent().expect("deps lies in a profile's folder") } else { deps };
+    let profile =
+        if deps.ends_with("deps") { deps.parent().expect("deps lies in a profile's folder") } else { deps };
     profile.to_owned()
 }
 
@@ -90,12 +92,24 @@ pub fn probe() -> PathBuf {
     binary("pxos-probe")
 }
 
+/// A program or library under test.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    library(name)
+}
+
+/// The folder of the contract probes: one small program, linked with every CUDA runtime.
+#[must_use]
+pub fn contract_probes() -> PathBuf {
+    existing(samples().join("contract"), "run `make contract`")
+}
+
 /// The folder of the sample programs.
 #[must_use]
 pub fn samples() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../out/samples");
     let folder = std::env::var_os("PXOS_SAMPLES_DIR").map_or_else(default, PathBuf::from);
-    existing(folder, "run `make samples-build`, or set PXOS_SAMPLES_DIR")
+    existing(folder, "run `make programs`, or set PXOS_SAMPLES_DIR")
         .canonicalize()
         .expect("an existing folder has a path")
 }
@@ -103,7 +117,7 @@ pub fn samples() -> PathBuf {
 /// A sample program: one of `tests/cuda-samples`, built by nvcc.
 #[must_use]
 pub fn sample(name: &str) -> PathBuf {
-    existing(samples().join(name), "run `make samples-build`, or set PXOS_SAMPLES_DIR")
+    existing(samples().join(name), "run `make programs`, or set PXOS_SAMPLES_DIR")
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ impl Fixture {
     /// Starts it and waits until it lets guests in and its pool is full.
     #[must_use]
     pub fn start(self) -> Server {
-        let directory = tempfile::Builder::new().prefix("pxos-").tempdir().expect("a temporary folder can be made");
+        let directory =
+            tempfile::Builder::new().prefix("pxos-").tempdir().expect("a temporary folder can be made");
         let address = self.tcp.then(|| {
             // The port is free now; that somebody takes it within milliseconds would be a strange accident.
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
@@ -129,7 +130,8 @@ pub struct Server {
 
 impl Server {
     fn start(&mut self) {
-        let log = File::options().create(true).append(true).open(self.at("log")).expect("the folder takes files");
+        let log =
+            File::options().create(true).append(true).open(self.at("log")).expect("the folder takes files");
         let mut command = Command::new(binary("pxos-server"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -149,7 +151,9 @@ impl Server {
             .stderr(log);
         self.child = Some(command.spawn().expect("pxos-server can be started"));
         self.wait("ready", |status| {
-            status.server.state == "running" && status.pool.starting == 0 && status.pool.warm >= status.pool.size
+            status.server.state == "running"
+                && status.pool.starting == 0
+                && status.pool.warm >= status.pool.size
         });
     }
 
@@ -238,7 +242,8 @@ impl Server {
 
     /// What direct runs preload: nothing where the system's libcuda is meant.
     fn direct_driver(&self) -> Option<PathBuf> {
-        let driver = if self.driver == Driver::UnderTest { crate::driver_under_test() } else { self.driver.clone() };
+        let driver =
+            if self.driver == Driver::UnderTest { crate::driver_under_test() } else { self.driver.clone() };
         match driver {
             Driver::Soft | Driver::UnderTest => Some(library("libpxsoft.so")),
             Driver::Auto if crate::is_on_a_gpu() => None,
@@ -258,9 +263,14 @@ impl Server {
         serde_json::from_str(&answer).ok()
     }
 
-    /// Its status, if it answers.
+    /// Its status; it has to answer.
     #[must_use]
-    pub fn status(&self) -> Option<Status> {
+    pub fn status(&self) -> Status {
+        self.try_status().unwrap_or_else(|| panic!("the server does not answer\nlog:\n{}", tail(&self.log())))
+    }
+
+    /// Its status, if it answers.
+    fn try_status(&self) -> Option<Status> {
         match self.ask(&Request::Status {})? {
             Reply::Ok(Answer::Status(status)) => Some(*status),
             other => panic!("the status is {other:?}"),
@@ -284,7 +294,7 @@ impl Server {
     pub fn wait(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         let start = Instant::now();
         loop {
-            match self.status() {
+            match self.try_status() {
                 Some(status) if wanted(&status) => return status,
                 status => assert!(
                     start.elapsed() < PATIENCE && process::is_alive(self.pid()),
@@ -320,7 +330,17 @@ impl Server {
                 && status.pool.warm == status.pool.size
                 && process::children(self.pid()).len() == status.pool.warm
         });
-        self.held()
+        // The connection that asked for the status is open for a moment longer.
+        let mut held = self.held();
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_millis(25));
+            let again = self.held();
+            if again == held {
+                break;
+            }
+            held = again;
+        }
+        held
     }
 
     fn held(&self) -> Settled {
@@ -387,11 +407,16 @@ impl Drop for Server {
         let workers = process::children(child.id());
         let _ = child.kill();
         let _ = child.wait();
-        let survivors: Vec<u32> =
-            workers.into_iter().filter(|pid| !process::is_gone_within(*pid, Duration::from_secs(5))).collect();
+        let survivors: Vec<u32> = workers
+            .into_iter()
+            .filter(|pid| !process::is_gone_within(*pid, Duration::from_secs(5)))
+            .collect();
         for pid in &survivors {
             process::kill(*pid);
         }
-        assert!(survivors.is_empty() || std::thread::panicking(), "workers {survivors:?} outlived their server");
+        assert!(
+            survivors.is_empty() || std::thread::panicking(),
+            "workers {survivors:?} outlived their server"
+        );
     }
 }

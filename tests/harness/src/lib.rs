@@ -12,7 +12,10 @@
 //! | `PXOS_BIN_DIR` | where the binaries and libraries under test lie; without it, beside the test itself |
 //! | `PXOS_SAMPLES_DIR` | where the sample programs lie; without it `out/samples` of the repository |
 //! | `PXOS_SKIPS` | a file to which every scenario that could not run adds a line |
-#![expect(clippy::missing_panics_doc, reason = "in a test's fixture every failure is a panic with its reason")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "in a test's fixture every failure is a panic with its reason"
+)]
 #![expect(clippy::print_stderr, reason = "a test says what it saw")]
 
 mod artifacts;
@@ -23,7 +26,7 @@ mod program;
 pub mod random;
 mod wire;
 
-pub use artifacts::{Driver, driver_under_test, is_on_a_gpu, probe, sample, samples};
+pub use artifacts::{Driver, contract_probes, driver_under_test, is_on_a_gpu, probe, sample, samples, tool};
 pub use fixture::{Fixture, PATIENCE, Server, Settled, Way};
 pub use outcome::skipped;
 pub use program::{Finished, Program, Running};

@@ -108,7 +108,9 @@ pub fn stacks(pid: u32) -> String {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return text + "  gone\n" };
     for task in tasks.flatten() {
         let task = task.path().display().to_string();
-        let state = read(format!("{task}/status")).lines().find_map(|line| Some(line.strip_prefix("State:")?.trim().to_owned()));
+        let state = read(format!("{task}/status"))
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("State:")?.trim().to_owned()));
         let _ = writeln!(
             text,
             "  {} {} wchan={} syscall={}",

@@ -66,7 +66,11 @@ impl Guest {
         self.say_hello(&Hello { shared_memory, ..hello() });
         let welcome = self.welcome();
         assert!(welcome.session > 0);
-        assert_eq!(welcome.shared_memory.is_some(), shared_memory, "shared memory was asked for: {shared_memory}");
+        assert_eq!(
+            welcome.shared_memory.is_some(),
+            shared_memory,
+            "shared memory was asked for: {shared_memory}"
+        );
         self
     }
 
@@ -80,7 +84,7 @@ impl Guest {
     pub fn welcome(&mut self) -> Welcome {
         let beside = self.reader.fill_with_descriptors().expect("the server answers a good hello");
         self.shared.extend(beside);
-        match self.next() {
+        match self.receive() {
             Incoming::Frame(header, payload) if header.op == frame::control::WELCOME => {
                 let welcome: Welcome = control::decode(&payload).expect("a welcome");
                 self.layout = welcome.shared_memory;
@@ -88,6 +92,14 @@ impl Guest {
             }
             other => panic!("no welcome but {other:?}"),
         }
+    }
+
+    /// A second guest over the same connection, for a thread that only sends.
+    #[must_use]
+    pub fn sending(&self) -> Self {
+        let socket = self.socket.try_clone().expect("a descriptor can be copied");
+        let reader = FrameReader::new(self.socket.try_clone().expect("a descriptor can be copied"));
+        Self { socket, reader, layout: None, shared: Vec::new(), request: 0 }
     }
 
     /// Sends bytes as they are; whether they could be sent.
@@ -102,7 +114,7 @@ impl Guest {
     }
 
     /// Takes what comes next.
-    pub fn next(&mut self) -> Incoming {
+    pub fn receive(&mut self) -> Incoming {
         let header = match self.reader.header() {
             Ok(header) => header,
             Err(error) => return end(&error),
@@ -155,7 +167,7 @@ impl Guest {
     /// As [`Self::call`].
     pub fn answer(&mut self, request: u64) -> Result<(u32, Vec<u8>), Incoming> {
         loop {
-            match self.next() {
+            match self.receive() {
                 Incoming::Frame(header, payload) => {
                     if header.op == frame::control::REPLY && header.request == request {
                         let result = header.context & u64::from(u32::MAX);
@@ -193,8 +205,24 @@ impl Guest {
     /// Maps a part of the shared memory.
     #[must_use]
     pub fn map(&self, offset: u64, size: u64) -> SharedMemory {
-        let fd = self.shared.first().expect("a descriptor came with the welcome");
-        SharedMemory::map(fd, offset, size, None).expect("the server's memory can be mapped")
+        SharedMemory::map(self.shared_descriptor(), offset, size, None)
+            .expect("the server's memory can be mapped")
+    }
+
+    /// Writes over shared memory, as a guest may that means harm.
+    pub fn scribble(memory: &SharedMemory, offset: usize, bytes: &[u8]) {
+        assert!(
+            offset.checked_add(bytes.len()).is_some_and(|end| end <= memory.size()),
+            "beyond the mapping"
+        );
+        // SAFETY: within the mapping, which both sides may write at any time; nothing here keeps a reference into it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.address().add(offset), bytes.len()) };
+    }
+
+    /// The descriptor of the shared memory.
+    #[must_use]
+    pub fn shared_descriptor(&self) -> &OwnedFd {
+        self.shared.first().expect("a descriptor came with the welcome")
     }
 
     /// The writing end of the command ring.
@@ -203,7 +231,8 @@ impl Guest {
         let layout = self.layout();
         let capacity = usize::try_from(layout.commands).expect("a ring fits into memory");
         let memory = Arc::new(self.map(0, layout.staging));
-        Producer::new(&memory, Direction::Commands, CONTROL, capacity).expect("the layout is the server's own")
+        Producer::new(&memory, Direction::Commands, CONTROL, capacity)
+            .expect("the layout is the server's own")
     }
 
     /// Rings the doorbell of the command ring; whether it could be rung.
@@ -215,7 +244,7 @@ impl Guest {
     pub fn until_closed(&mut self) -> Option<String> {
         let mut said = None;
         for _ in 0..1_000_000 {
-            match self.next() {
+            match self.receive() {
                 Incoming::Closed => return said,
                 Incoming::Refused(_, message) => said = Some(message),
                 Incoming::Frame(..) => {}

@@ -1,6 +1,6 @@
 //! Libraries and kernels.
 
-use super::super::dispatch::{Answer, Call, done};
+use super::super::dispatch::{Answer, Call, done, may_wait};
 use super::super::state::Owned;
 use super::module::{Jit, file, name, write_names};
 
@@ -38,8 +38,7 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     let library = call.state.libraries.remove(handle)?;
     call.state.kernels.forget(|kernel| kernel.owner == handle);
     // SAFETY: a library of this session's, taken out of the table.
-    unsafe { call.driver().cuLibraryUnload(library.native)? };
-    done()
+    may_wait(call, move |session| unsafe { session.driver.cuLibraryUnload(library.native) })
 }
 
 /// `cuLibraryGetKernel`: library, handle, name.

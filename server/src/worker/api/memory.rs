@@ -1,6 +1,6 @@
 //! Memory: allocation under the session's limit, copies, memset.
 
-use super::super::dispatch::{Answer, Call, Outcome, done};
+use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
 use super::super::session::Session;
 use crate::driver::Result;
 use crate::stats::add;
@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 /// `cuMemGetInfo`: free and total, within the session's limit.
 pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+    call.state.pools.recount(call.session);
     let (mut free, mut total) = (0, 0);
     // SAFETY: pointers to locals.
     unsafe { call.driver().cuMemGetInfo_v2(&raw mut free, &raw mut total)? };
@@ -57,7 +58,7 @@ fn account(call: &mut Call<'_>, address: Result<u64>, bytes: u64) -> Result<u64>
 /// `cuMemAlloc`: bytes.
 pub(in super::super) fn allocate(call: &mut Call<'_>) -> Answer {
     let bytes = call.get_usize()?;
-    reserve(call.session, bytes as u64)?;
+    call.state.pools.reserve(call.session, bytes as u64)?;
     let mut address = 0;
     // SAFETY: a pointer to a local.
     let made = unsafe { call.driver().cuMemAlloc_v2(&raw mut address, bytes) }.map(|()| address);
@@ -73,7 +74,7 @@ pub(in super::super) fn allocate_pitch(call: &mut Call<'_>) -> Answer {
     // The pitch is the driver's choice; rows are padded to 512 bytes on every device so far (measured).
     let bytes = (width as u64).checked_next_multiple_of(512).and_then(|row| row.checked_mul(height as u64));
     let bytes = bytes.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
-    reserve(call.session, bytes)?;
+    call.state.pools.reserve(call.session, bytes)?;
     let (mut address, mut pitch) = (0, 0);
     // SAFETY: pointers to locals.
     let made =
@@ -88,11 +89,17 @@ pub(in super::super) fn allocate_pitch(call: &mut Call<'_>) -> Answer {
 /// `cuMemFree`: address.
 pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     let address = call.get()?;
-    let (bytes, _) = call.state.allocations.remove(&address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    // SAFETY: an allocation of this session's, taken out of the table.
-    unsafe { call.driver().cuMemFree_v2(address)? };
-    call.session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
-    done()
+    let bytes = match call.state.allocations.remove(&address) {
+        Some((bytes, _)) => bytes,
+        None => call.state.pools.forget(call.session, address, None).map(|()| 0).ok_or(CUresult::ERROR_INVALID_VALUE)?,
+    };
+    // Freeing waits for work that may use the memory (CUDA driver API, "Implicit synchronization").
+    may_wait(call, move |session| {
+        // SAFETY: an allocation of this session's, taken out of the table.
+        unsafe { session.driver.cuMemFree_v2(address)? };
+        session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(())
+    })
 }
 
 /// Copies to the device: address, stream, bytes. A chunk whose answer is awaited goes through page-locked memory; a small

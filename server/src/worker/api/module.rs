@@ -1,6 +1,6 @@
 //! Modules, and what they share with libraries: images, functions, variables.
 
-use super::super::dispatch::{Answer, Call, Failed, done};
+use super::super::dispatch::{Answer, Call, Failed, done, may_wait};
 use super::super::state::{Function, Owned};
 use crate::driver::{Driver, Result};
 use pxos_protocol::codec::Writer;
@@ -30,6 +30,8 @@ const ERROR_LOG_BYTES: CUjit_option = 6;
 pub(super) struct Jit {
     pub(super) options: Vec<CUjit_option>,
     pub(super) values: Vec<*mut c_void>,
+    /// How many of them, the first ones, carry plain values.
+    plain: usize,
     info: Vec<u8>,
     error: Vec<u8>,
 }
@@ -41,7 +43,7 @@ impl Jit {
         if count > MAX_OPTIONS {
             return Err(Failed::Call(CUresult::ERROR_INVALID_VALUE));
         }
-        let mut jit = Self { options: Vec::new(), values: Vec::new(), info: Vec::new(), error: Vec::new() };
+        let mut jit = Self { options: Vec::new(), values: Vec::new(), plain: 0, info: Vec::new(), error: Vec::new() };
         for _ in 0..count {
             let option: u32 = call.get()?;
             let value = call.get_usize()?;
@@ -51,6 +53,7 @@ impl Jit {
                 jit.values.push(std::ptr::without_provenance_mut(value));
             }
         }
+        jit.plain = jit.options.len();
         let (info, error): (u32, u32) = (call.get()?, call.get()?);
         jit.info = vec![0; info.min(MAX_LOG) as usize];
         jit.error = vec![0; error.min(MAX_LOG) as usize];
@@ -66,6 +69,11 @@ impl Jit {
         jit.options.push(WALL_TIME);
         jit.values.push(std::ptr::null_mut());
         Ok(jit)
+    }
+
+    /// How many options carry plain values; they come first.
+    pub(super) fn plain(&self) -> usize {
+        self.plain
     }
 
     /// Writes result and logs; the call itself succeeds, so that the logs of a failure travel.
@@ -110,8 +118,7 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     call.state.functions.forget(|function| function.owner == handle && !function.is_kernel);
     call.state.arrays.references.forget(|reference| reference.module == handle);
     // SAFETY: a module of this session's, taken out of the table.
-    unsafe { call.driver().cuModuleUnload(module.native)? };
-    done()
+    may_wait(call, move |session| unsafe { session.driver.cuModuleUnload(module.native) })
 }
 
 /// The next field, a name.

@@ -14,6 +14,7 @@ pub(super) mod matrix;
 mod memory;
 mod modifiers;
 mod operands;
+pub(super) mod texture;
 mod warp;
 
 use std::collections::HashMap;
@@ -458,7 +459,8 @@ impl<'a> Lower<'_, 'a> {
             || self.memory(instruction, &mut modifiers)?
             || self.control(instruction, &mut modifiers)?
             || self.warp(instruction, &mut modifiers)?
-            || self.matrix(instruction, &mut modifiers)?;
+            || self.matrix(instruction, &mut modifiers)?
+            || self.texture(instruction, &mut modifiers)?;
         if !known {
             return self.unsupported(instruction);
         }

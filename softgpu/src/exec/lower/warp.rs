@@ -19,7 +19,8 @@ use crate::ptx::ast::{Instruction, Operand};
 
 /// The outcome of asking whether the lanes of a member mask are here.
 enum Meeting {
-    Wait,
+    /// Not yet, or not for all with the same mask: the instruction returns this.
+    Wait(Flow),
     Collect,
     /// Results can be computed; `true` if the values of this group must be collected first.
     Finish(bool),
@@ -35,9 +36,16 @@ unsafe fn meet(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Meeting {
             if inst.code & SYNC != 0 {
                 // SAFETY: the caller's promise (`OpFn`).
                 let member = unsafe { lane::<u32>(cx, inst.c, mask.trailing_zeros() as usize) };
+                if inst.code & FIXED == 0 {
+                    // SAFETY: as above.
+                    let same = |at: usize| unsafe { lane::<u32>(cx, inst.c, at) } == member;
+                    if !Lanes(mask).all(same) {
+                        return Meeting::Wait(Flow::Members);
+                    }
+                }
                 if member & cx.live & !mask != 0 {
                     cx.wait_mask = member;
-                    return Meeting::Wait;
+                    return Meeting::Wait(Flow::Converge);
                 }
             }
             cx.participants = mask;
@@ -48,6 +56,8 @@ unsafe fn meet(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Meeting {
 
 /// `Inst::code`: the member mask is in operand `c`.
 const SYNC: u32 = 1;
+/// `Inst::code`: the member mask is a number, the same for all lanes.
+const FIXED: u32 = 8;
 /// `Inst::code`: a predicate result is in `defs[0]`.
 const PRED: u32 = 2;
 /// `Inst::code`: the source predicate is negated.
@@ -62,7 +72,7 @@ impl Exec for Shfl {
         unsafe {
             let mut source = [0u32; WARP];
             match meet(cx, inst, mask) {
-                Meeting::Wait => return Flow::Converge,
+                Meeting::Wait(flow) => return flow,
                 Meeting::Collect => {
                     for at in Lanes(mask) {
                         cx.exchange[at] = u64::from(lane::<u32>(cx, inst.a, at));
@@ -120,7 +130,7 @@ impl Exec for Vote {
         unsafe {
             let votes = (read_pred(cx, aux.uses[0]) ^ if inst.code & NEGATED != 0 { FULL } else { 0 }) & mask;
             match meet(cx, inst, mask) {
-                Meeting::Wait => return Flow::Converge,
+                Meeting::Wait(flow) => return flow,
                 Meeting::Collect => {
                     cx.votes |= votes;
                     return Flow::Next;
@@ -163,8 +173,8 @@ impl<T: crate::exec::op::Lane + Into<u64>> Exec for Match<T> {
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
             let meeting = meet(cx, inst, mask);
-            if matches!(meeting, Meeting::Wait) {
-                return Flow::Converge;
+            if let Meeting::Wait(flow) = meeting {
+                return flow;
             }
             if !matches!(meeting, Meeting::Finish(false)) {
                 for at in Lanes(mask) {
@@ -204,8 +214,8 @@ impl Exec for Redux {
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
             let meeting = meet(cx, inst, mask);
-            if matches!(meeting, Meeting::Wait) {
-                return Flow::Converge;
+            if let Meeting::Wait(flow) = meeting {
+                return flow;
             }
             if !matches!(meeting, Meeting::Finish(false)) {
                 for at in Lanes(mask) {
@@ -245,7 +255,7 @@ impl Exec for Elect {
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
             match meet(cx, inst, mask) {
-                Meeting::Wait => return Flow::Converge,
+                Meeting::Wait(flow) => return flow,
                 Meeting::Collect => return Flow::Next,
                 Meeting::Finish(_) => {}
             }
@@ -268,7 +278,7 @@ impl Exec for WarpBarrier {
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         // SAFETY: the caller's promise (`OpFn`).
         match unsafe { meet(cx, inst, mask) } {
-            Meeting::Wait => Flow::Converge,
+            Meeting::Wait(flow) => flow,
             _ => Flow::Next,
         }
     }
@@ -304,7 +314,7 @@ impl<'a> Lower<'_, 'a> {
                 };
                 let a = self.src(i, 1, ty)?;
                 let member = self.src(i, 2, Ty::B32)?;
-                self.paired(i, run, [a, V::NONE, member], i64::from(all), AuxLow::default(), SYNC)?;
+                self.paired(i, run, [a, V::NONE, member], i64::from(all), AuxLow::default(), self.members(i, 2)?)?;
             }
             "redux" => {
                 m.flag("sync");
@@ -324,12 +334,14 @@ impl<'a> Lower<'_, 'a> {
                 let a = self.src(i, 1, ty)?;
                 let member = self.src(i, 2, Ty::B32)?;
                 let d = self.dst(i, 0, ty)?;
-                self.emit(common::<Redux>(), d, [a, V::NONE, member], imm).code = SYNC;
+                let code = self.members(i, 2)?;
+                self.emit(common::<Redux>(), d, [a, V::NONE, member], imm).code = code;
             }
             "elect" => {
                 m.flag("sync");
                 let member = self.src(i, 1, Ty::B32)?;
-                self.paired(i, common::<Elect>(), [V::NONE, V::NONE, member], 0, AuxLow::default(), SYNC)?;
+                let code = self.members(i, 1)?;
+                self.paired(i, common::<Elect>(), [V::NONE, V::NONE, member], 0, AuxLow::default(), code)?;
             }
             "activemask" => {
                 m.ty()?;
@@ -340,11 +352,17 @@ impl<'a> Lower<'_, 'a> {
                 m.flag("warp");
                 m.flag("sync");
                 let member = self.src(i, 0, Ty::B32)?;
-                self.emit(common::<WarpBarrier>(), V::NONE, [V::NONE, V::NONE, member], 0).code = SYNC;
+                let code = self.members(i, 0)?;
+                self.emit(common::<WarpBarrier>(), V::NONE, [V::NONE, V::NONE, member], 0).code = code;
             }
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The code of a member mask operand.
+    fn members(&self, i: &Instruction<'a>, index: usize) -> Result<u32> {
+        Ok(if matches!(self.operand(i, index)?, Operand::Number(_)) { SYNC | FIXED } else { SYNC })
     }
 
     /// Emits an instruction whose destination is `d` or `d|p`.
@@ -385,7 +403,8 @@ impl<'a> Lower<'_, 'a> {
         let (a, b, c) = (self.src(i, 1, Ty::B32)?, self.src(i, 2, Ty::B32)?, self.src(i, 3, Ty::B32)?);
         let member = if sync { self.src(i, 4, Ty::B32)? } else { a };
         let aux = AuxLow { uses: vec![c], ..AuxLow::default() };
-        self.paired(i, common::<Shfl>(), [a, b, member], mode, aux, if sync { SYNC } else { 0 })
+        let code = if sync { self.members(i, 4)? } else { 0 };
+        self.paired(i, common::<Shfl>(), [a, b, member], mode, aux, code)
     }
 
     fn vote(&mut self, i: &Instruction<'a>, m: &mut Modifiers<'_, 'a>) -> Result<()> {
@@ -409,7 +428,7 @@ impl<'a> Lower<'_, 'a> {
             (1..=3, Ty::Pred) => aux.defs.push(self.dst(i, 0, ty)?),
             _ => return m.error("the type does not fit the mode"),
         }
-        let code = if sync { SYNC } else { 0 } | if negated { NEGATED } else { 0 };
+        let code = if sync { self.members(i, 2)? } else { 0 } | if negated { NEGATED } else { 0 };
         self.emit_aux(common::<Vote>(), d, [V::NONE, V::NONE, member], mode, aux).code = code;
         Ok(())
     }

@@ -72,7 +72,11 @@ fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     args.reverse();
     if args.last().is_some_and(|arg| arg == "devices") {
-        return if args.first().is_some_and(|library| has_device(library)) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if args.first().is_some_and(|library| has_device(library)) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let driver = match Driver::open("libcuda.so.1") {
         Ok(driver) => driver,
@@ -126,7 +130,10 @@ impl Probe {
     /// Runs one command; what its line says.
     fn run(&mut self, command: &str, args: &mut Vec<String>) -> Result<String, String> {
         Ok(match command {
-            "init" => self.name(self.init()),
+            "init" => {
+                let status = self.init();
+                self.name(status)
+            }
             "alloc" => {
                 let (bytes, mut address) = (number(args)?, 0);
                 // SAFETY: a pointer to a local.
@@ -208,7 +215,9 @@ impl Probe {
     fn launch(&self, function: u64, parameters: &mut [*mut c_void]) -> Status {
         let extra = std::ptr::null_mut();
         // SAFETY: parameters of the types that the kernel has.
-        unsafe { (self.driver.cuLaunchKernel)(function, 1, 1, 1, 1, 1, 1, 0, 0, parameters.as_mut_ptr(), extra) }
+        unsafe {
+            (self.driver.cuLaunchKernel)(function, 1, 1, 1, 1, 1, 1, 0, 0, parameters.as_mut_ptr(), extra)
+        }
     }
 
     fn endless(&self) -> Status {
@@ -295,8 +304,11 @@ impl Probe {
                 return format!("differs in round {round}");
             }
         }
-        // SAFETY: an allocation of ours.
-        self.name(if status == 0 { unsafe { (self.driver.cuMemFree_v2)(address) } } else { status })
+        if status == 0 {
+            // SAFETY: an allocation of ours.
+            status = unsafe { (self.driver.cuMemFree_v2)(address) };
+        }
+        self.name(status)
     }
 
     fn stuff(&self, bytes: usize) -> String {
@@ -308,17 +320,22 @@ impl Probe {
         for _ in 0..bytes / PIECE {
             if status == 0 {
                 // SAFETY: a buffer of the length given, which lives until the synchronisation.
-                status = unsafe { (self.driver.cuMemcpyHtoDAsync_v2)(address, piece.as_ptr().cast(), PIECE, 0) };
+                status =
+                    unsafe { (self.driver.cuMemcpyHtoDAsync_v2)(address, piece.as_ptr().cast(), PIECE, 0) };
             }
         }
-        // SAFETY: a plain call.
-        self.name(if status == 0 { unsafe { (self.driver.cuCtxSynchronize)() } } else { status })
+        if status == 0 {
+            // SAFETY: a plain call.
+            status = unsafe { (self.driver.cuCtxSynchronize)() };
+        }
+        self.name(status)
     }
 
     fn churn(&self, count: usize) -> String {
         for batch in 0..count.div_ceil(8) {
             let failed = std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..8.min(count - batch * 8)).map(|_| scope.spawn(|| self.thread())).collect();
+                let threads: Vec<_> =
+                    (0..8.min(count - batch * 8)).map(|_| scope.spawn(|| self.thread())).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or(999)).find(|status| *status != 0)
             });
             if let Some(status) = failed {

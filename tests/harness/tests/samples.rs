@@ -1,0 +1,92 @@
+//! Every sample program, directly and remoted each way, with equal exit code, output and files.
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
+
+use pxos_harness::{
+    Driver, Fixture, Way, contract_probes, driver_under_test, is_on_a_gpu, sample, samples, tool,
+};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs `pxos-samples` over all samples, remoted with these variables.
+fn compare(remote_env: &[&str]) {
+    let driver = driver_under_test().argument();
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cuda-samples/samples.toml");
+    let mut runner = Command::new(tool("pxos-samples"));
+    runner.arg(samples()).arg("--args-file").arg(list).arg("--skip").arg("contract/*");
+    runner.arg("--remote-preload").arg(tool("libpxshim.so"));
+    runner.arg("--start-server").arg(tool("pxos-server"));
+    runner.args(["--server-arg=--driver", &format!("--server-arg={driver}"), "--repeat-native"]);
+    match driver_under_test() {
+        Driver::Auto if is_on_a_gpu() => {}
+        Driver::Path(path) => {
+            runner.arg("--direct-preload").arg(path);
+        }
+        _ => {
+            runner.arg("--direct-preload").arg(tool("libpxsoft.so"));
+        }
+    }
+    for variable in remote_env {
+        runner.arg("--remote-env").arg(variable);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PXOS_") {
+            runner.env_remove(name);
+        }
+    }
+    let output = runner.output().expect("pxos-samples can be started");
+    let table = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "a sample is worse remoted than directly:\n{table}\n{errors}");
+    // "fails both" is no success either: our own samples pass on every device of ours.
+    let failing: Vec<&str> = table.lines().filter(|line| line.contains("fails both")).collect();
+    assert!(failing.is_empty(), "samples fail directly and remoted: {failing:#?}\n{table}");
+}
+
+#[test]
+fn every_sample_is_the_same_over_shared_memory() {
+    compare(&[]);
+}
+
+#[test]
+fn every_sample_is_the_same_over_a_socket() {
+    compare(&["PXOS_SHARED_MEMORY=0"]);
+}
+
+#[test]
+fn some_samples_are_the_same_over_tcp() {
+    let server = Fixture::new().tcp().start();
+    for name in ["vectorAdd", "asyncCopies", "streams", "printf", "multiThread", "callbacks"] {
+        let direct = server.direct(sample(name)).passes();
+        let remoted = server.program(sample(name), Way::Tcp).passes();
+        let lines = |text: &str| {
+            text.lines().filter(|l| !l.starts_with("time:")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&remoted.stdout), lines(&direct.stdout), "{name}");
+    }
+}
+
+/// The runtimes that programs may be linked with: what the contract says, not what happens to be installed.
+const STATIC: [&str; 7] = ["12.9", "13.0", "13.1", "13.2", "13.3", "13.4", "13.5"];
+const SHARED: [&str; 11] =
+    ["11.8", "12.0", "12.4", "12.8", "12.9", "13.0", "13.1", "13.2", "13.3", "13.4", "13.5"];
+
+#[test]
+fn a_program_of_every_runtime_runs() {
+    let server = Fixture::new().arg("--pool-size=2").start();
+    let before = server.settled();
+    let probes = contract_probes();
+    let named = |kind: &str, versions: &[&str]| -> Vec<_> {
+        versions.iter().map(|version| probes.join(format!("contractProbe-{kind}-{version}"))).collect()
+    };
+    for path in named("static", &STATIC).into_iter().chain(named("shared", &SHARED)) {
+        assert!(path.exists(), "{} is missing: run `make contract`", path.display());
+        let direct = server.direct(&path).passes();
+        for way in [Way::SharedMemory, Way::Socket] {
+            let remoted = server.program(&path, way).passes();
+            assert_eq!(remoted.stdout, direct.stdout, "{} {way:?}", path.display());
+            assert!(remoted.stdout.ends_with("PASS\n"), "{remoted}");
+            assert_eq!(remoted.stderr, "", "{} {way:?}", path.display());
+        }
+    }
+    server.assert_settles_as(&before);
+}
