@@ -54,7 +54,7 @@ const SOCKET: f64 = 1.0 / 0.4;
 const FIRE: &str = "nothing is awaited: a launch is a few stores into a ring";
 const REPLAY: &str =
     "the worker issues what the program would: its own cost per command must vanish beside the driver's";
-const ONE_WAY: &str = "two hand-overs between processors, some 0.7 us each, beside what the driver takes";
+const ONE_WAY: &str = "two hand-overs between processors beside what the driver takes";
 const QUERY: &str = "the answer lies in memory that the worker writes";
 const ZERO_COPY: &str = "the device reads the program's own memory: one message, no copy";
 const THREADS: &str = "several threads copy where the driver uses one";

@@ -21,6 +21,11 @@ pub(crate) const fn low(bits: u64) -> u32 {
     bits as u32
 }
 
+/// The low 16 bits.
+pub(crate) const fn half(bits: u64) -> u16 {
+    bits as u16
+}
+
 pub(crate) const fn int(bits: u64) -> i32 {
     bits as u32 as i32
 }
@@ -252,7 +257,7 @@ pub(crate) fn binary(op: BinaryOp, ty: Scalar, a: u64, b: u64) -> u64 {
 }
 
 pub(crate) fn compare(op: CompareOp, ty: Scalar, a: u64, b: u64) -> bool {
-    fn by<T: PartialOrd>(op: CompareOp, x: T, y: T) -> bool {
+    fn by<T: PartialOrd + Copy>(op: CompareOp, x: T, y: T) -> bool {
         match op {
             CompareOp::Lt => x < y,
             CompareOp::Le => x <= y,

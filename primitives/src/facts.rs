@@ -440,13 +440,17 @@ fn decide(op: CompareOp, x: Interval, y: Interval) -> Option<bool> {
     let (below, not_above) = (x.high < y.low, x.high <= y.low);
     let (above, not_below) = (x.low > y.high, x.low >= y.high);
     match op {
-        CompareOp::Lt => below.then_some(true).or(not_below.then_some(false)),
-        CompareOp::Le => not_above.then_some(true).or(above.then_some(false)),
-        CompareOp::Gt => above.then_some(true).or(not_above.then_some(false)),
-        CompareOp::Ge => not_below.then_some(true).or(below.then_some(false)),
+        CompareOp::Lt if below => Some(true),
+        CompareOp::Lt if not_below => Some(false),
+        CompareOp::Le if not_above => Some(true),
+        CompareOp::Le if above => Some(false),
+        CompareOp::Gt if above => Some(true),
+        CompareOp::Gt if not_above => Some(false),
+        CompareOp::Ge if not_below => Some(true),
+        CompareOp::Ge if below => Some(false),
         CompareOp::Eq if below || above => Some(false),
         CompareOp::Ne if below || above => Some(true),
-        CompareOp::Eq | CompareOp::Ne => None,
+        _ => None,
     }
 }
 

@@ -213,6 +213,6 @@ fn is_valid(buffer: &Buffer) -> bool {
         _ => chunk.try_into().map_or(0.0, f64::from_le_bytes),
     };
     let floating = matches!(buffer.element, Element::Half | Element::Float | Element::Double);
-    !buffer.bytes.is_empty()
-        && !(floating && buffer.bytes.chunks_exact(buffer.element.bytes()).any(|chunk| number(chunk).is_nan()))
+    let mut elements = buffer.bytes.chunks_exact(buffer.element.bytes());
+    !buffer.bytes.is_empty() && (!floating || elements.all(|chunk| !number(chunk).is_nan()))
 }

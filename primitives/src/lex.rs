@@ -37,7 +37,6 @@ pub(crate) struct Token {
 pub(crate) struct Line {
     /// Columns of white space before it.
     pub(crate) indent: u32,
-    pub(crate) number: u32,
     pub(crate) tokens: Vec<Token>,
     /// The column after the last token.
     pub(crate) end: Span,
@@ -61,7 +60,7 @@ pub(crate) fn lines(text: &str, diagnostics: &mut Diagnostics) -> Vec<Line> {
         lexer.run(diagnostics);
         if let Some(last) = lexer.tokens.last() {
             let end = Span { line: number, column: last.span.column + last.span.length, length: 1 };
-            lines.push(Line { indent, number, tokens: lexer.tokens, end });
+            lines.push(Line { indent, tokens: lexer.tokens, end });
         }
         if diagnostics.full() {
             break;
@@ -286,7 +285,7 @@ mod tests {
         let mut diagnostics = Diagnostics::new(10);
         let lines = lines("  a → b # c\n\n//x\nd -> e", &mut diagnostics);
         assert_eq!(lines.len(), 2);
-        assert_eq!((lines[0].indent, lines[1].number), (2, 4));
+        assert_eq!((lines[0].indent, lines[1].end.line), (2, 4));
         assert_eq!(lines[0].tokens[2].span, Span { line: 1, column: 7, length: 1 });
         assert_eq!(lines[0].tokens[1].kind, lines[1].tokens[1].kind);
     }

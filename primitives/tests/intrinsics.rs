@@ -1,4 +1,12 @@
 //! The library against references: published vectors, a float64 product, sorted arrays, filters written plainly.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "an integration test; the numbers are small"
+)]
 
 use pxos_primitives::{CpuArg, CpuError, CpuOptions, FaultKind, Kernel, Options, Program, compile};
 
@@ -334,7 +342,7 @@ fn transcendental_functions_are_within_two_units() {
     assert_eq!((v[0], v[1], v[3], v[4]), (f32::INFINITY, 0.0, 1.0, f32::INFINITY));
     assert!(v[2].is_nan() && w[1].is_nan());
     assert_eq!((w[0], w[2], w[3]), (f32::NEG_INFINITY, f32::INFINITY, 0.0));
-    assert!((w[4] - (1e-40f32 as f64).ln() as f32).abs() < 1e-4, "{}", w[4]);
+    assert!((w[4] - f64::from(1e-40f32).ln() as f32).abs() < 1e-4, "{}", w[4]);
 }
 
 /// Scalars as they are passed.

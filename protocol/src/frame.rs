@@ -160,6 +160,9 @@ pub mod control {
     /// Guest: a copy of which at least one end lies in the arena: u64 to, u64 from, u64 length, u64 stream. A reply, where
     /// one is asked for, says that the stream is done with it.
     pub const COPY: u16 = 19;
+    /// Guest: bytes of its own memory that copy nodes of graphs read: u64 mirror, u64 offset, u64 1 after a host
+    /// function, bytes.
+    pub const MIRROR_WRITE: u16 = 40;
 }
 
 #[cfg(test)]

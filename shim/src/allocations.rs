@@ -131,13 +131,19 @@ impl Allocations {
     /// Whether any range lies within `size` bytes from `base`.
     pub(crate) fn touches(&self, base: u64, size: u64) -> bool {
         let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
-        let before = ranges.range(..base).next_back().is_some_and(|(_, range)| range.base + range.size > base);
+        let before =
+            ranges.range(..base).next_back().is_some_and(|(_, range)| range.base + range.size > base);
         before || ranges.range(base..base.saturating_add(size)).next().is_some()
     }
 
     /// Takes out the ranges that cover `size` bytes from `base` without a gap and without reaching beyond, where `accept` agrees
     /// to each; `None` where they do not.
-    pub(crate) fn remove_run(&self, base: u64, size: u64, accept: impl Fn(&Allocation) -> bool) -> Option<Vec<Allocation>> {
+    pub(crate) fn remove_run(
+        &self,
+        base: u64,
+        size: u64,
+        accept: impl Fn(&Allocation) -> bool,
+    ) -> Option<Vec<Allocation>> {
         let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
         let end = base.checked_add(size)?;
         let mut next = base;

@@ -1,5 +1,6 @@
 //! One call: encode, send, and either go on or wait for the answer.
 
+use crate::api::Captures;
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::codec::{Reader, Writer};
@@ -62,6 +63,9 @@ impl Session {
     /// Sends a call that is not answered.
     pub(crate) fn post(&'static self, op: u16, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), CUresult> {
         self.check()?;
+        if self.captures.are_active() && !Captures::lets_post(op) {
+            return self.call(op, write).map(|_| ());
+        }
         let header = self.header(op, 0);
         thread::with_buffer(|buffer| {
             write(&mut Writer::new(buffer));
@@ -72,11 +76,18 @@ impl Session {
     /// Sends a call and waits for its answer.
     pub(crate) fn call(&self, op: u16, write: impl FnOnce(&mut Writer<'_>)) -> Result<Reply, CUresult> {
         self.check()?;
+        if self.captures.are_active() {
+            self.captures.admit(op)?;
+        }
         self.call_in(self.header(op, FLAG_REPLY), write)
     }
 
     /// As [`Self::call`], under a header of the caller's.
-    pub(crate) fn call_in(&self, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<Reply, CUresult> {
+    pub(crate) fn call_in(
+        &self,
+        header: Header,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Reply, CUresult> {
         self.link.expect(header.request);
         thread::with_buffer(|buffer| {
             write(&mut Writer::new(buffer));
@@ -90,6 +101,9 @@ impl Session {
         let (result, payload) = self.link.wait(request)?;
         if is_sticky(result) {
             self.sticky.store(result.0, Ordering::Relaxed);
+        }
+        if self.captures.are_active() {
+            self.captures.note_error(result);
         }
         result.ok().map(|()| Reply(payload))
     }

@@ -6,7 +6,7 @@ use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::{CUhostFn, CUresult, CUstream, CUstreamCallback};
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What to call.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,53 @@ struct State {
     started: bool,
     next: u64,
     pending: HashMap<u64, Callback>,
+    kept: HashMap<u64, Kept>,
+}
+
+/// A function that may be called many times.
+#[derive(Debug)]
+struct Kept {
+    callback: Callback,
+    /// How many launches have yet to call it.
+    due: u64,
+    /// Nobody launches it any more.
+    gone: bool,
+    /// It is called once at most, and nothing waits for it.
+    once: bool,
+}
+
+/// A host function of a graph's node; lives as long as a graph or a launch may call it.
+#[derive(Debug)]
+pub(crate) struct HostFunction {
+    session: &'static Session,
+    number: u64,
+}
+
+impl HostFunction {
+    /// Its number on the wire.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// A launch is on its way that will call it.
+    pub(crate) fn is_due(&self) {
+        let mut state = self.session.callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = state.kept.get_mut(&self.number) {
+            kept.due += 1;
+        }
+    }
+}
+
+impl Drop for HostFunction {
+    fn drop(&mut self) {
+        let mut state = self.session.callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = state.kept.get_mut(&self.number) {
+            kept.gone = true;
+            if kept.due == 0 {
+                state.kept.remove(&self.number);
+            }
+        }
+    }
 }
 
 impl Callbacks {
@@ -37,30 +84,84 @@ impl Callbacks {
     /// `CUDA_ERROR_OPERATING_SYSTEM` where the thread that calls cannot be started.
     pub(crate) fn register(&self, session: &'static Session, callback: Callback) -> Result<u64, CUresult> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.started {
-            if !spawn_quiet("pxos-callback", move || run(session)) {
-                return Err(CUresult::ERROR_OPERATING_SYSTEM);
-            }
-            state.started = true;
-        }
-        state.next += 1;
-        let number = state.next;
+        let number = state.number(session)?;
         state.pending.insert(number, callback);
         Ok(number)
     }
 
+    /// Keeps a function of a graph's node.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub(crate) fn keep(
+        &self,
+        session: &'static Session,
+        callback: Callback,
+    ) -> Result<Arc<HostFunction>, CUresult> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = state.number(session)?;
+        state.kept.insert(number, Kept { callback, due: 0, gone: false, once: false });
+        Ok(Arc::new(HostFunction { session, number }))
+    }
+
+    /// Keeps a function that is called when something ends; no work of a stream waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub(crate) fn keep_once(&self, session: &'static Session, callback: Callback) -> Result<u64, CUresult> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = state.number(session)?;
+        state.kept.insert(number, Kept { callback, due: 0, gone: false, once: true });
+        Ok(number)
+    }
+
+    /// Forgets what [`Self::keep_once`] kept.
+    pub(crate) fn forget_once(&self, number: u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.remove(&number);
+    }
+
+    /// The function behind a number of [`Self::keep`].
+    pub(crate) fn kept(&self, number: u64) -> Option<Callback> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.get(&number).map(|kept| kept.callback)
+    }
+
     /// Whether host functions are on their way, which may still write to memory that a later copy reads.
     pub(crate) fn are_pending(&self) -> bool {
-        !self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.is_empty()
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        !state.pending.is_empty() || state.kept.values().any(|kept| kept.due > 0)
     }
 
     /// Forgets a callback that has returned.
     fn forget(&self, number: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.remove(&number);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.pending.remove(&number).is_some() {
+            return;
+        }
+        if let Some(kept) = state.kept.get_mut(&number) {
+            kept.due = kept.due.saturating_sub(1);
+            if kept.once || (kept.gone && kept.due == 0) {
+                state.kept.remove(&number);
+            }
+        }
     }
 
     fn find(&self, number: u64) -> Option<Callback> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.get(&number).copied()
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.pending.get(&number).copied().or_else(|| state.kept.get(&number).map(|kept| kept.callback))
+    }
+}
+
+impl State {
+    /// A new number, and a thread that calls.
+    fn number(&mut self, session: &'static Session) -> Result<u64, CUresult> {
+        if !self.started {
+            if !spawn_quiet("pxos-callback", move || run(session)) {
+                return Err(CUresult::ERROR_OPERATING_SYSTEM);
+            }
+            self.started = true;
+        }
+        self.next += 1;
+        Ok(self.next)
     }
 }
 
@@ -79,6 +180,7 @@ fn run(session: &'static Session) {
             }
             _ => {}
         }
+        session.graphs.after_callback(session, number);
         session.callbacks.forget(number);
         let mut header = Header::new(control::CALLBACK_DONE);
         header.thread = crate::thread::number();

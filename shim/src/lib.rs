@@ -5,8 +5,8 @@
 //! nothing but what [`log`] says it does, installs no signal handler and survives fork and exit at any moment.
 
 mod allocations;
-mod arrays;
 mod api;
+mod arrays;
 mod call;
 mod callbacks;
 mod config;

@@ -324,6 +324,11 @@ impl Link {
         lock(&self.incoming).landings.insert(request, Landing { address: address.addr(), length });
     }
 
+    /// Forgets where bytes of `request` would go.
+    pub(crate) fn forget_landing(&self, request: u64) {
+        lock(&self.incoming).landings.remove(&request);
+    }
+
     /// Waits for the answer to `request`.
     pub(crate) fn wait(&self, request: u64) -> Result<(CUresult, Vec<u8>), CUresult> {
         let answer = self.drive(|incoming| match incoming.replies.get(&request) {

@@ -39,7 +39,8 @@ fn settings() -> &'static Settings {
             "call" | "trace" | "debug" => Level::Call,
             _ => Level::Warn,
         };
-        let counters = std::env::var_os("PXOS_COUNTERS").is_some_and(|value| value != "0" && !value.is_empty());
+        let counters =
+            std::env::var_os("PXOS_COUNTERS").is_some_and(|value| value != "0" && !value.is_empty());
         if counters {
             // SAFETY: registering a function without captured state; it is valid for the life of the process.
             unsafe { libc::atexit(print_counters) };

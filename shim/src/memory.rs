@@ -29,7 +29,10 @@ impl Shared {
         let staging = Staging::new(SharedMemory::map(fd, layout.staging, layout.staging_length, None)?);
         let arena = SharedMemory::map(fd, layout.arena, layout.arena_length, Some(layout.arena_address)).ok();
         let arena = match arena {
-            Some(memory) => Some(Arena::new(memory, layout.arena_address, fd.try_clone()?, layout.arena)),
+            Some(memory) => Some({
+                memory.prefer_huge_pages();
+                Arena::new(memory, layout.arena_address, fd.try_clone()?, layout.arena)
+            }),
             None => None,
         };
         Ok(Self { layout, rings: Arc::new(rings), staging, arena })
@@ -37,7 +40,8 @@ impl Shared {
 
     /// This side's ends of the two rings.
     pub(crate) fn rings(&self) -> io::Result<(Producer, Consumer)> {
-        let length = |bytes: u64| usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+        let length =
+            |bytes: u64| usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
         let (commands, replies) = (length(self.layout.commands)?, length(self.layout.replies)?);
         Ok((
             Producer::new(&self.rings, Direction::Commands, CONTROL, commands)?,
@@ -142,7 +146,8 @@ impl Arena {
     /// `length` bytes, a multiple of the page size.
     pub(crate) fn allocate(&self, length: u64) -> Option<u64> {
         let mut free = lock(&self.free);
-        let (base, size) = free.iter().find(|(_, size)| **size >= length).map(|(base, size)| (*base, *size))?;
+        let (base, size) =
+            free.iter().find(|(_, size)| **size >= length).map(|(base, size)| (*base, *size))?;
         free.remove(&base);
         if size > length {
             free.insert(base + length, size - length);
@@ -160,7 +165,8 @@ impl Arena {
     pub(crate) unsafe fn move_in(&self, host: u64, length: u64) -> Option<u64> {
         let mirror = self.allocate(length)?;
         let bytes = usize::try_from(length).ok()?;
-        let at = |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
+        let at =
+            |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
         let offset = libc::off_t::try_from(self.offset + (mirror - self.address)).ok()?;
         // SAFETY: both ranges are `bytes` long; the mapping replaces pages of the caller's range with others of the same contents.
         let mapped = unsafe {
@@ -187,7 +193,8 @@ impl Arena {
     /// As there, with the mirror that it gave.
     pub(crate) unsafe fn move_out(&self, host: u64, length: u64, mirror: u64) {
         let Ok(bytes) = usize::try_from(length) else { return };
-        let at = |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
+        let at =
+            |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).unwrap_or(0));
         // SAFETY: the range is the one that `move_in` mapped; its contents are in the mirror all the while.
         unsafe {
             let mapped = libc::mmap(
@@ -215,7 +222,8 @@ impl Arena {
         unsafe { libc::madvise(start, bytes, libc::MADV_REMOVE) };
         let mut free = lock(&self.free);
         let (mut base, mut size) = (address, length);
-        if let Some((below, below_size)) = free.range(..address).next_back().map(|(base, size)| (*base, *size))
+        if let Some((below, below_size)) =
+            free.range(..address).next_back().map(|(base, size)| (*base, *size))
             && below + below_size == address
         {
             free.remove(&below);
@@ -242,7 +250,9 @@ pub(crate) fn is_private(address: u64, length: u64) -> bool {
             continue;
         };
         let Some((from, to)) = range.split_once('-') else { continue };
-        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else { continue };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else {
+            continue;
+        };
         if to <= covered || from > covered {
             continue;
         }
@@ -324,6 +334,8 @@ mod tests {
         assert_eq!(arena.allocate(4096), Some(address));
         // SAFETY: allocated again.
         assert_eq!(unsafe { pointer.read() }, 0);
-        assert!(arena.contains(address) && !arena.contains(address - 1) && !arena.contains(address + 4 * 4096));
+        assert!(
+            arena.contains(address) && !arena.contains(address - 1) && !arena.contains(address + 4 * 4096)
+        );
     }
 }

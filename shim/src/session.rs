@@ -1,8 +1,8 @@
 //! The session of this process: made by the first `cuInit`, never undone, poisoned in a forked child.
 
 use crate::allocations::{Allocations, ParkedBlocks};
+use crate::api::{Captures, Graphs, Greens, Links, Opened, Pools, Vmm};
 use crate::arrays::Arrays;
-use crate::api::{Greens, Links, Opened, Pools, Vmm};
 use crate::callbacks::Callbacks;
 use crate::config::Config;
 use crate::handles::HandleTable;
@@ -14,7 +14,7 @@ use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode,
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
 use pxos_protocol::transport::{FrameReader, Socket, Transport};
-use pxos_protocol::types::{CUresult, HandleKind};
+use pxos_protocol::types::{CUresult, HandleKind, attribute};
 use std::collections::HashSet;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -73,6 +73,10 @@ pub(crate) struct Session {
     pub(crate) arrays: Arrays,
     /// Host callbacks.
     pub(crate) callbacks: Callbacks,
+    /// Graphs.
+    pub(crate) graphs: Graphs,
+    /// Streams that are being captured.
+    pub(crate) captures: Captures,
     /// Hashes of the images that the worker has.
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
@@ -202,9 +206,7 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let mut header = Header::new(control::HELLO);
     header.length = u32::try_from(payload.len()).map_err(|error| failed(&error))?;
     let bytes = header.to_bytes();
-    socket
-        .send_all(&mut [IoSlice::new(&bytes), IoSlice::new(&payload)])
-        .map_err(|error| failed(&error))?;
+    socket.send_all(&mut [IoSlice::new(&bytes), IoSlice::new(&payload)]).map_err(|error| failed(&error))?;
     socket.set_receive_timeout(Some(GREETING_TIMEOUT)).map_err(|error| failed(&error))?;
     let mut reader = FrameReader::new(socket.try_clone().map_err(|error| failed(&error))?);
     // The first bytes may come with a descriptor beside them.
@@ -227,7 +229,8 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
 }
 
 fn program_name() -> String {
-    let name = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let name =
+        std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     name.unwrap_or_default()
 }
 
@@ -251,10 +254,20 @@ impl Session {
 
     fn new(
         link: Link,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         staging: Option<Staging>,
         arena: Option<Arena>,
     ) -> Result<Self, CUresult> {
+        if arena.is_none() {
+            // Without memory at one address the device cannot reach the guest's: programs that ask are told so.
+            for device in &mut snapshot.devices {
+                for attribute in [attribute::MANAGED_MEMORY, attribute::CAN_MAP_HOST_MEMORY] {
+                    if let Some(slot) = device.attributes.get_mut(attribute as usize) {
+                        *slot = slot.map(|_| 0);
+                    }
+                }
+            }
+        }
         let contexts = HandleTable::new(HandleKind::Context);
         let next_context_id = AtomicU64::new(1);
         let primaries = (0..)
@@ -298,6 +311,8 @@ impl Session {
             parked: ParkedBlocks::default(),
             arrays: Arrays::default(),
             callbacks: Callbacks::default(),
+            graphs: Graphs::default(),
+            captures: Captures::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             next_request: AtomicU64::new(1),
@@ -319,11 +334,6 @@ impl Session {
     pub(crate) fn shared_address(&self, address: u64) -> Option<u64> {
         self.arena.as_ref()?;
         self.allocations.find(address)?.shared_address(address)
-    }
-
-    /// Whether host memory at `address` is mapped by the worker at the same address.
-    pub(crate) fn shares(&self, address: u64) -> bool {
-        self.shared_address(address) == Some(address)
     }
 
     /// A function or a kernel: the two share one space (measured: cudart 13 launches kernels as functions).

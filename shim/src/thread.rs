@@ -11,6 +11,7 @@ thread_local! {
     static CURRENT: Cell<u64> = const { Cell::new(0) };
     static PER_THREAD: Cell<bool> = const { Cell::new(false) };
     static CAPTURE_MODE: Cell<u32> = const { Cell::new(0) };
+    static STREAM_CAPTURES: Cell<bool> = const { Cell::new(false) };
     /// Contexts under the current one.
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -95,6 +96,21 @@ pub(crate) fn adopt(identity: Identity) {
     NUMBER.set(identity.number);
     CURRENT.set(identity.context);
     PER_THREAD.set(identity.per_thread);
+}
+
+/// The thread's stream capture mode.
+pub(crate) fn capture_mode() -> u32 {
+    CAPTURE_MODE.get()
+}
+
+/// Whether the stream that the running call named is being captured; only kept while anything is.
+pub(crate) fn stream_captures() -> bool {
+    STREAM_CAPTURES.get()
+}
+
+/// Notes whether the stream that the running call names is being captured.
+pub(crate) fn set_stream_captures(captures: bool) {
+    STREAM_CAPTURES.set(captures);
 }
 
 /// Lends the thread's buffer for encoding; a nested use gets a buffer of its own.

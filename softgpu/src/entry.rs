@@ -4,9 +4,15 @@
 //! The functions of [`crate::api`] export themselves. The list below has the other names of the table; a row without
 //! an entry, or with two, fails the build.
 
-#[expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")]
+use crate::api;
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")
+)]
 use crate::api::{
-    array::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*, graph::*, graph_node::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*, texture::*, virtual_memory::*,
+    array::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*, graph::*,
+    graph_node::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*,
+    pool::*, stream::*, texture::*, virtual_memory::*, legacy::*, link::*, stream_value::*,
 };
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::types::CUresult;
@@ -21,7 +27,7 @@ macro_rules! not_supported {
             /// Not supported; the table in `pxos_protocol::api` describes it.
             #[unsafe(no_mangle)]
             pub extern "C" fn $name() -> CUresult {
-                crate::api::guard(stringify!($name), crate::api::Stage::Ready, || Err(CUresult::ERROR_NOT_SUPPORTED))
+                api::guard(stringify!($name), api::Stage::Ready, || Err(CUresult::ERROR_NOT_SUPPORTED))
             }
         )*
     };
@@ -30,28 +36,24 @@ macro_rules! not_supported {
 not_supported! {
     cuDeviceGetHostAtomicCapabilities cuDeviceGetNvSciSyncAttributes cuDeviceRegisterAsyncNotification
     cuDeviceUnregisterAsyncNotification cuDeviceGetP2PAtomicCapabilities cuCtxCreate cuCtxGetExecAffinity
-    cuCtxRecordEvent cuCtxWaitEvent cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLinkCreate
-    cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete cuLinkDestroy
-    cuLibraryGetUnifiedFunction cuLaunchCooperativeKernelMultiDevice cuFuncSetBlockShape cuFuncSetSharedSize
-    cuParamSetSize cuParamSeti cuParamSetf cuParamSetv cuLaunch cuLaunchGrid cuLaunchGridAsync cuParamSetTexRef
-    cuMemGetInfo cuMemAlloc cuMemAllocPitch cuMemFree cuMemGetAddressRange cuMemHostGetDevicePointer
-    cuMemGetHandleForAddressRange cuMemGetAttribute cuMemGetAttribute_v2 cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD
-    cuMemcpyDtoA cuMemcpyAtoD cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D
-    cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemcpy2DAsync
-    cuMemcpy3DAsync cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz
-    cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz cuMemcpy3DBatchAsync_v2 cuMemcpy3DBatchAsync_v2_ptsz cuMemsetD8
-    cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32 cuArrayCreate cuArrayGetDescriptor
-    cuArray3DCreate cuArray3DGetDescriptor cuMemAdvise cuMemAdvise_v2 cuMemRangeGetAttribute cuMemRangeGetAttributes
-    cuMemPrefetchAsync cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2 cuMemPrefetchAsync_v2_ptsz
-    cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz
-    cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz cuMemExportToShareableHandle
-    cuMemImportFromShareableHandle cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle
-    cuMemPoolImportFromShareableHandle cuMemPoolExportPointer cuMemPoolImportPointer cuStreamCopyAttributes
-    cuStreamCopyAttributes_ptsz cuStreamGetAttribute cuStreamGetAttribute_ptsz cuStreamSetAttribute
-    cuStreamSetAttribute_ptsz cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWaitValue32
-    cuStreamWaitValue32_ptsz cuStreamWriteValue64 cuStreamWriteValue64_ptsz cuStreamWaitValue64
-    cuStreamWaitValue64_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuStreamBatchMemOp_v2
-    cuStreamBatchMemOp_v2_ptsz cuGraphAddExternalSemaphoresSignalNode cuGraphExternalSemaphoresSignalNodeGetParams
+    cuCtxRecordEvent cuCtxWaitEvent cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLibraryGetUnifiedFunction
+    cuLaunchCooperativeKernelMultiDevice cuParamSetTexRef cuMemGetInfo cuMemAlloc cuMemAllocPitch cuMemFree
+    cuMemGetAddressRange cuMemHostGetDevicePointer cuMemGetHandleForAddressRange cuMemGetAttribute cuMemGetAttribute_v2
+    cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA
+    cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync cuMemcpyDtoHAsync
+    cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuMemcpyBatchAsync_v2
+    cuMemcpyBatchAsync_v2_ptsz cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz cuMemcpy3DBatchAsync_v2
+    cuMemcpy3DBatchAsync_v2_ptsz cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
+    cuArrayCreate cuArrayGetDescriptor cuArray3DCreate cuArray3DGetDescriptor cuMemAdvise cuMemAdvise_v2
+    cuMemRangeGetAttribute cuMemRangeGetAttributes cuMemPrefetchAsync cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2
+    cuMemPrefetchAsync_v2_ptsz cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync
+    cuMemDiscardBatchAsync_ptsz cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz
+    cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle
+    cuMemPoolExportPointer cuMemPoolImportPointer cuStreamCopyAttributes cuStreamCopyAttributes_ptsz
+    cuStreamGetAttribute cuStreamGetAttribute_ptsz cuStreamSetAttribute cuStreamSetAttribute_ptsz cuStreamWriteValue32
+    cuStreamWriteValue32_ptsz cuStreamWaitValue32 cuStreamWaitValue32_ptsz cuStreamWriteValue64
+    cuStreamWriteValue64_ptsz cuStreamWaitValue64 cuStreamWaitValue64_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz
+    cuGraphAddExternalSemaphoresSignalNode cuGraphExternalSemaphoresSignalNodeGetParams
     cuGraphExternalSemaphoresSignalNodeSetParams cuGraphAddExternalSemaphoresWaitNode
     cuGraphExternalSemaphoresWaitNodeGetParams cuGraphExternalSemaphoresWaitNodeSetParams cuGraphAddBatchMemOpNode
     cuGraphBatchMemOpNodeGetParams cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
@@ -67,37 +69,60 @@ not_supported! {
     cuTexRefGetBorderColor cuTexRefGetFlags cuTexRefCreate cuTexRefDestroy cuSurfRefSetArray cuSurfRefGetArray
     cuTensorMapEncodeTiled cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress
     cuIpcGetEventHandle cuIpcOpenEventHandle cuIpcGetMemHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
-    cuIpcCloseMemHandle cuGreenCtxCreate cuGreenCtxDestroy cuCtxFromGreenCtx cuDeviceGetDevResource
-    cuCtxGetDevResource cuGreenCtxGetDevResource cuDevSmResourceSplitByCount cuDevResourceGenerateDesc
-    cuGreenCtxRecordEvent cuGreenCtxWaitEvent cuStreamGetGreenCtx cuGreenCtxStreamCreate cuGreenCtxGetId
-    cuMulticastCreate cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr cuMulticastUnbind
-    cuMulticastGetGranularity cuImportExternalMemory cuExternalMemoryGetMappedBuffer
-    cuExternalMemoryGetMappedMipmappedArray cuDestroyExternalMemory cuImportExternalSemaphore
-    cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync cuSignalExternalSemaphoresAsync_ptsz
-    cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz cuCoredumpGetAttribute
-    cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal cuLogsRegisterCallback
-    cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory cuCheckpointProcessGetRestoreThreadId
-    cuCheckpointProcessGetState cuCheckpointProcessLock cuCheckpointProcessCheckpoint cuCheckpointProcessRestore
-    cuCheckpointProcessUnlock cuGraphicsUnregisterResource cuGraphicsSubResourceGetMappedArray
-    cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer cuGraphicsResourceGetMappedPointer_v2
-    cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2 cuGraphicsMapResources cuGraphicsMapResources_ptsz
-    cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz cuEGLApiInit cuEGLStreamConsumerAcquireFrame
-    cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags cuEGLStreamConsumerDisconnect
-    cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect cuEGLStreamProducerDisconnect
-    cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate cuGLCtxCreate_v2 cuGLGetDevices
-    cuGLGetDevices_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObject_v2 cuGLMapBufferObject_v2_ptds
-    cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2 cuGLMapBufferObjectAsync_v2_ptsz cuGLRegisterBufferObject
-    cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync cuGLUnregisterBufferObject
-    cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
+    cuIpcCloseMemHandle cuGreenCtxCreate cuGreenCtxDestroy cuCtxFromGreenCtx cuDeviceGetDevResource cuCtxGetDevResource
+    cuGreenCtxGetDevResource cuDevSmResourceSplitByCount cuDevResourceGenerateDesc cuGreenCtxRecordEvent
+    cuGreenCtxWaitEvent cuStreamGetGreenCtx cuGreenCtxStreamCreate cuGreenCtxGetId cuMulticastCreate
+    cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr cuMulticastUnbind cuMulticastGetGranularity
+    cuImportExternalMemory cuExternalMemoryGetMappedBuffer cuExternalMemoryGetMappedMipmappedArray
+    cuDestroyExternalMemory cuImportExternalSemaphore cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync
+    cuSignalExternalSemaphoresAsync_ptsz cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz
+    cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
+    cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory
+    cuCheckpointProcessGetRestoreThreadId cuCheckpointProcessGetState cuCheckpointProcessLock
+    cuCheckpointProcessCheckpoint cuCheckpointProcessRestore cuCheckpointProcessUnlock cuGraphicsUnregisterResource
+    cuGraphicsSubResourceGetMappedArray cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
+    cuGraphicsResourceGetMappedPointer_v2 cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2
+    cuGraphicsMapResources cuGraphicsMapResources_ptsz cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz
+    cuEGLApiInit cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
+    cuEGLStreamConsumerDisconnect cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect
+    cuEGLStreamProducerDisconnect cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate
+    cuGLCtxCreate_v2 cuGLGetDevices cuGLGetDevices_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObject_v2
+    cuGLMapBufferObject_v2_ptds cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2 cuGLMapBufferObjectAsync_v2_ptsz
+    cuGLRegisterBufferObject cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync
+    cuGLUnregisterBufferObject cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
     cuGraphicsResourceGetMappedEglFrame cuGraphicsVDPAURegisterOutputSurface cuGraphicsVDPAURegisterVideoSurface
     cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuVDPAUGetDevice cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz
 }
 
 /// The signatures of every chapter.
 #[cfg(test)]
-fn chapters() -> Vec<Vec<(&'static str, Vec<crate::api::Class>)>> {
-    use crate::api;
-    vec![api::array::signatures(), api::capture::signatures(), api::context::signatures(), api::copy::signatures(), api::device::signatures(), api::error::signatures(), api::event::signatures(), api::execution::signatures(), api::graph::signatures(), api::graph_node::signatures(), api::initialise::signatures(), api::library::signatures(), api::memory::signatures(), api::memset::signatures(), api::module::signatures(), api::occupancy::signatures(), api::pointer::signatures(), api::pool::signatures(), api::stream::signatures(), api::texture::signatures(), api::virtual_memory::signatures()]
+fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
+    vec![
+        api::array::signatures(),
+        api::capture::signatures(),
+        api::context::signatures(),
+        api::copy::signatures(),
+        api::device::signatures(),
+        api::error::signatures(),
+        api::event::signatures(),
+        api::execution::signatures(),
+        api::graph::signatures(),
+        api::graph_node::signatures(),
+        api::initialise::signatures(),
+        api::legacy::signatures(),
+        api::library::signatures(),
+        api::link::signatures(),
+        api::memory::signatures(),
+        api::memset::signatures(),
+        api::module::signatures(),
+        api::occupancy::signatures(),
+        api::pointer::signatures(),
+        api::pool::signatures(),
+        api::stream::signatures(),
+        api::stream_value::signatures(),
+        api::texture::signatures(),
+        api::virtual_memory::signatures(),
+    ]
 }
 
 /// An exported function and where it is.
@@ -124,7 +149,7 @@ macro_rules! entries {
         /// The rows whose signature the table gives in C types, with how their arguments are passed.
         #[cfg(test)]
         #[expect(clippy::wildcard_imports, reason = "whatever types the table names")]
-        fn rows() -> Vec<(&'static str, Vec<crate::api::Class>)> {
+        fn rows() -> Vec<(&'static str, Vec<api::Class>)> {
             use pxos_protocol::types::*;
             use std::ffi::*;
             let mut rows = Vec::new();
@@ -137,10 +162,10 @@ macro_rules! entries {
 #[cfg(test)]
 macro_rules! row {
     ($rows:ident local $name:ident ($($arg:ident: $ty:ty),*)) => {
-        $rows.push((stringify!($name), vec![$(crate::api::Class::of::<$ty>()),*]));
+        $rows.push((stringify!($name), vec![$(api::Class::of::<$ty>()),*]));
     };
     ($rows:ident custom $name:ident ($($arg:ident: $ty:ty),*)) => {
-        $rows.push((stringify!($name), vec![$(crate::api::Class::of::<$ty>()),*]));
+        $rows.push((stringify!($name), vec![$(api::Class::of::<$ty>()),*]));
     };
     ($rows:ident $class:ident $name:ident $params:tt) => {};
 }

@@ -40,7 +40,7 @@ struct Message {
     cudaIpcEventHandle_t event;
     cudaMemPoolPtrExportData pointer;
     size_t mapped;
-    int physical, pooled;
+    int legacy, physical, pooled;
 };
 
 static void send_all(int socket, const Message &message, int descriptors[2]) {
@@ -112,26 +112,28 @@ static void child(int socket) {
     receive_all(socket, message, descriptors);
     CHECK(cudaSetDevice(0));
     CHECK(cudaFree(nullptr));
-    cudaEvent_t event;
-    void *opened = nullptr, *again = nullptr;
-    CHECK(cudaIpcOpenEventHandle(&event, message.event));
-    CHECK(cudaIpcOpenMemHandle(&opened, message.memory, cudaIpcMemLazyEnablePeerAccess));
-    CHECK(cudaIpcOpenMemHandle(&again, message.memory, cudaIpcMemLazyEnablePeerAccess));
-    REQUIRE(opened == again);
-    int *data = static_cast<int *>(opened);
-    // The parent's kernel is in its stream before the event; this process waits for it on the device.
-    CHECK(cudaStreamWaitEvent(nullptr, event, 0));
-    increment<<<divide_up(count, 128), 128>>>(data);
-    CHECK_LAUNCH();
-    CHECK(cudaDeviceSynchronize());
-    expect(data, 101, "memory");
-    CHECK(cudaIpcCloseMemHandle(again));
-    CHECK(cudaIpcCloseMemHandle(opened));
-    // A handle that was made up opens nothing.
-    cudaIpcMemHandle_t forged = message.memory;
-    for (int i = 8; i < 40; ++i) forged.reserved[i] ^= 0x5a;
-    REQUIRE(cudaIpcOpenMemHandle(&opened, forged, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess);
-    cudaGetLastError();
+    if (message.legacy) {
+        cudaEvent_t event;
+        void *opened = nullptr, *again = nullptr;
+        CHECK(cudaIpcOpenEventHandle(&event, message.event));
+        CHECK(cudaIpcOpenMemHandle(&opened, message.memory, cudaIpcMemLazyEnablePeerAccess));
+        CHECK(cudaIpcOpenMemHandle(&again, message.memory, cudaIpcMemLazyEnablePeerAccess));
+        REQUIRE(opened == again);
+        int *data = static_cast<int *>(opened);
+        // The parent's kernel is in its stream before the event; this process waits for it on the device.
+        CHECK(cudaStreamWaitEvent(nullptr, event, 0));
+        increment<<<divide_up(count, 128), 128>>>(data);
+        CHECK_LAUNCH();
+        CHECK(cudaDeviceSynchronize());
+        expect(data, 101, "memory");
+        CHECK(cudaIpcCloseMemHandle(again));
+        CHECK(cudaIpcCloseMemHandle(opened));
+        // A handle that was made up opens nothing.
+        cudaIpcMemHandle_t forged = message.memory;
+        for (int i = 8; i < 40; ++i) forged.reserved[i] ^= 0x5a;
+        REQUIRE(cudaIpcOpenMemHandle(&opened, forged, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess);
+        cudaGetLastError();
+    }
     if (message.physical) {
         CUmemGenericAllocationHandle handle;
         void *number = reinterpret_cast<void *>(static_cast<uintptr_t>(descriptors[0]));
@@ -180,8 +182,13 @@ int main(int argc, char **argv) {
     cudaEvent_t event;
     CHECK(cudaMalloc(&data, count * sizeof(int)));
     CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess));
-    CHECK(cudaIpcGetMemHandle(&message.memory, data));
-    CHECK(cudaIpcGetEventHandle(&message.event, event));
+    cudaError_t shared = cudaIpcGetMemHandle(&message.memory, data);
+    message.legacy = shared != cudaErrorNotSupported;
+    if (message.legacy) {
+        CHECK(shared);
+        CHECK(cudaIpcGetEventHandle(&message.event, event));
+    }
+    cudaGetLastError();
     fill<<<divide_up(count, 128), 128>>>(data, 100);
     CHECK_LAUNCH();
     CHECK(cudaEventRecord(event));
@@ -223,10 +230,11 @@ int main(int argc, char **argv) {
     }
     send_all(sockets[0], message, descriptors);
     hear(sockets[0]);
-    expect(data, 101, "the child's work");
-    std::printf("memory and an event\n");
+    if (message.legacy) expect(data, 101, "the child's work");
+    std::printf("memory and an event: %s\n", message.legacy ? "shared" : "not supported");
     if (message.physical) expect(mapped, 2000, "the child's work on physical memory");
-    std::printf("descriptors\n");
+    std::printf("physical memory: %s\n", message.physical ? "shared" : "not supported");
+    std::printf("a pool: %s\n", message.pooled ? "shared" : "not supported");
     tell(sockets[0]);
     int status = 0;
     REQUIRE(waitpid(process, &status, 0) == process);

@@ -142,7 +142,7 @@ int main() {
     CHECK_DRIVER(cuLinkDestroy(state));
     std::printf("an undefined symbol is named\n");
 
-    static const char broken[] = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k() { nonsense; }\n";
+    static const char broken[] = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k( { ret }\n";
     CHECK_DRIVER(cuLinkCreate(0, nullptr, nullptr, &state));
     EXPECT_DRIVER(CUDA_ERROR_INVALID_PTX,
                   cuLinkAddData(state, CU_JIT_INPUT_PTX, const_cast<char *>(broken), sizeof broken, "broken", 0, nullptr, nullptr));

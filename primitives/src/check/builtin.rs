@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::expression::is_literal;
+use super::expression::literal_as;
 use super::lower::{Binding, Checked, Frame, Lower};
 use crate::ast::{self, Name};
 use crate::diagnostic::{Diagnostic, Span, nearest};
-use crate::ir::{BinaryOp, CompareOp, Expr, ExprKind, Stmt, UnaryOp};
+use crate::ir::{BinaryOp, Expr, ExprKind, Stmt, UnaryOp};
 use crate::types::{ParamType, Scalar};
 
 /// Functions that are operations of the machine.
@@ -159,9 +159,7 @@ impl Lower<'_> {
             "float" => Scalar::Float,
             _ => Scalar::Double,
         };
-        if is_literal(argument)
-            && let Ok(value) = self.expression_as(argument, ty, "")
-        {
+        if let Some(value) = literal_as(argument, ty) {
             return Ok(value);
         }
         let value = self.expression(argument)?;
@@ -372,9 +370,4 @@ fn is_byte(value: &Expr) -> bool {
         }
         _ => false,
     }
-}
-
-/// A comparison with a bound, for expansions.
-pub(crate) fn below(value: Expr, bound: Expr) -> Expr {
-    Expr::compare(CompareOp::Lt, value, bound)
 }

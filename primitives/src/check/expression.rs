@@ -27,6 +27,12 @@ fn literal_value(expr: &ast::Expr) -> Option<(f64, bool)> {
     }
 }
 
+/// A literal as a constant of a type, when its value belongs to it.
+pub(crate) fn literal_as(expr: &ast::Expr, ty: Scalar) -> Option<Expr> {
+    let (value, whole) = literal_value(expr).filter(|_| is_literal(expr))?;
+    constant(value, whole, ty)
+}
+
 /// A constant of a type, when the value belongs to it.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ranges are tested first")]
 pub(crate) fn constant(value: f64, whole: bool, ty: Scalar) -> Option<Expr> {
@@ -70,9 +76,7 @@ impl Lower<'_> {
 
     /// Lowers an expression that must have a type.
     pub(crate) fn expression_as(&mut self, expr: &ast::Expr, ty: Scalar, what: &str) -> Checked<Expr> {
-        if let Some((value, whole)) = literal_value(expr).filter(|_| is_literal(expr))
-            && let Some(constant) = constant(value, whole, ty)
-        {
+        if let Some(constant) = literal_as(expr, ty) {
             return Ok(constant);
         }
         let value = self.expression(expr)?;
@@ -138,13 +142,10 @@ impl Lower<'_> {
         if a.ty == b.ty {
             return Ok((a, b));
         }
-        let adapted = |literal: &ast::Expr, ty: Scalar| {
-            literal_value(literal).filter(|_| is_literal(literal)).and_then(|(value, whole)| constant(value, whole, ty))
-        };
-        if let Some(constant) = adapted(right, a.ty) {
+        if let Some(constant) = literal_as(right, a.ty) {
             return Ok((a, constant));
         }
-        if let Some(constant) = adapted(left, b.ty) {
+        if let Some(constant) = literal_as(left, b.ty) {
             return Ok((constant, b));
         }
         let ty = match (a.ty, b.ty) {

@@ -325,7 +325,7 @@ pub(crate) fn compile_trusted(text: &str) -> Vec<Unit> {
     };
     let mut diagnostics = Diagnostics::new(8);
     let program = crate::parse::parse(text, &options, true, &mut diagnostics);
-    let kernels = check(&program, crate::intrinsics::prelude(), &options, false, &mut diagnostics);
+    let kernels = check(&program, intrinsics::prelude(), &options, false, &mut diagnostics);
     let found = diagnostics.finish();
     assert!(found.is_empty(), "an intrinsic's own text is wrong: {found:?}\n{text}");
     kernels.into_iter().flat_map(|kernel| kernel.stages).map(|stage| stage.unit).collect()

@@ -6,7 +6,7 @@ use crate::ir::{ArrayRef, Expr, ExprKind, Special, Stmt, Unit};
 /// Reports barriers that only some threads of a block may reach.
 pub(crate) fn barriers(unit: &Unit, diagnostics: &mut Diagnostics) {
     let varying = varying(unit);
-    walk(unit, &unit.body, &varying, None, diagnostics);
+    walk(&unit.body, &varying, None, diagnostics);
 }
 
 /// Which variables may differ within a block, by value or because not all threads assign them.
@@ -66,7 +66,7 @@ fn mark(body: &[Stmt], divergent: bool, varying: &mut [bool]) {
     }
 }
 
-fn walk(unit: &Unit, body: &[Stmt], varying: &[bool], cause: Option<(&str, u32)>, diagnostics: &mut Diagnostics) {
+fn walk(body: &[Stmt], varying: &[bool], cause: Option<(&str, u32)>, diagnostics: &mut Diagnostics) {
     for stmt in body {
         match stmt {
             Stmt::Barrier { line, column } => {
@@ -81,13 +81,13 @@ fn walk(unit: &Unit, body: &[Stmt], varying: &[bool], cause: Option<(&str, u32)>
             }
             Stmt::If { condition, then, otherwise, line } => {
                 let cause = cause.or_else(|| differs(condition, varying).then_some(("IF", *line)));
-                walk(unit, then, varying, cause, diagnostics);
-                walk(unit, otherwise, varying, cause, diagnostics);
+                walk(then, varying, cause, diagnostics);
+                walk(otherwise, varying, cause, diagnostics);
             }
             Stmt::For { from, to, step, body, line, .. } => {
                 let differs = [from, to, step].iter().any(|e| differs(e, varying));
                 let cause = cause.or_else(|| differs.then_some(("FOR", *line)));
-                walk(unit, body, varying, cause, diagnostics);
+                walk(body, varying, cause, diagnostics);
             }
             _ => {}
         }

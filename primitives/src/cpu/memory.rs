@@ -83,10 +83,6 @@ impl<'a> Memory<'a> {
         self.length
     }
 
-    pub(super) fn element(&self) -> Element {
-        self.element
-    }
-
     /// The stored bits of an element within the array.
     #[inline]
     pub(super) fn get(&self, index: usize) -> u64 {
@@ -140,7 +136,7 @@ impl<'a> Memory<'a> {
 #[inline]
 pub(super) fn loaded(element: Element, bits: u64) -> u64 {
     match element {
-        Element::Half => u64::from(half_to_float(crate::arith::low(bits) as u16).to_bits()),
+        Element::Half => u64::from(half_to_float(crate::arith::half(bits)).to_bits()),
         _ => bits,
     }
 }

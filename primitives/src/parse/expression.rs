@@ -52,7 +52,11 @@ impl Parser<'_> {
     /// One operand of a statement such as `ADD a b → c`: no operators outside parentheses but a sign.
     pub(super) fn operand(&mut self) -> Parsed<Expr> {
         self.parts = 0;
-        let operand = self.unary()?;
+        // `f (a)` is two operands here, `f(a)` a call.
+        self.apart = true;
+        let operand = self.unary();
+        self.apart = false;
+        let operand = operand?;
         if let Some((_, level)) = self.peek().and_then(operator)
             && level != 9
         {
@@ -171,6 +175,7 @@ impl Parser<'_> {
             }
             Kind::Mark("(") => {
                 self.at += 1;
+                self.apart = false;
                 let inner = self.deeper(|p| p.binary(1))?;
                 self.expect_mark(")")?;
                 return Ok(inner);
@@ -192,6 +197,10 @@ impl Parser<'_> {
     /// A name, a call or an element.
     fn named(&mut self, name: Name) -> Parsed<Expr> {
         let span = name.span;
+        let apart = std::mem::take(&mut self.apart);
+        if apart && self.before().column + self.before().length != self.place().column {
+            return Ok(Expr { span, kind: ExprKind::Name(name.text) });
+        }
         if self.is_mark("(") {
             self.at += 1;
             let mut arguments = Vec::new();

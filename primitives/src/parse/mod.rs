@@ -26,7 +26,7 @@ pub(crate) type Parsed<T> = Result<T, Failed>;
 /// Parses a program text.
 pub(crate) fn parse(text: &str, options: &Options, trusted: bool, diagnostics: &mut Diagnostics) -> ast::Program {
     let lines = lines(text, diagnostics);
-    let mut parser = Parser { text, lines, line: 0, at: 0, depth: 0, loops: 0, parts: 0, recovering: 0, options, trusted, diagnostics };
+    let mut parser = Parser { text, lines, line: 0, at: 0, depth: 0, loops: 0, parts: 0, recovering: 0, apart: false, options, trusted, diagnostics };
     parser.program()
 }
 
@@ -41,6 +41,8 @@ struct Parser<'a> {
     loops: usize,
     parts: usize,
     recovering: usize,
+    /// Whether a blank separates operands.
+    apart: bool,
     options: &'a Options,
     trusted: bool,
     diagnostics: &'a mut Diagnostics,

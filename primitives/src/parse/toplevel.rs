@@ -184,7 +184,7 @@ impl Parser<'_> {
         let header = self.line;
         self.next_line();
         let mut kernel = Kernel {
-            name: name.unwrap_or(ast::Name { text: "unnamed".to_owned(), span: self.lines[header].end }),
+            name: name.unwrap_or_else(|_| ast::Name { text: "unnamed".to_owned(), span: self.lines[header].end }),
             attributes,
             params: Vec::new(),
             shared: Vec::new(),

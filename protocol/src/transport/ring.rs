@@ -115,6 +115,13 @@ impl SharedMemory {
         Ok(memory)
     }
 
+    /// Asks for huge pages: the device then copies at its full speed (on a host whose
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `advise`; others ignore it).
+    pub fn prefer_huge_pages(&self) {
+        // SAFETY: advice about our own mapping.
+        unsafe { libc::madvise(self.address.cast(), self.size, libc::MADV_HUGEPAGE) };
+    }
+
     /// First byte.
     #[must_use]
     pub fn address(&self) -> *mut u8 {

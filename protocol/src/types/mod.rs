@@ -8,6 +8,7 @@
 mod array;
 pub mod attribute;
 mod box_copy;
+mod graph;
 mod handle;
 mod memory;
 mod result;
@@ -17,6 +18,7 @@ mod texture;
 pub use array::*;
 pub use attribute::CUdevice_attribute;
 pub use box_copy::{BoxCopy, Place};
+pub use graph::*;
 pub use handle::*;
 pub use memory::*;
 pub use result::CUresult;

@@ -1,13 +1,15 @@
 //! Host callbacks: the driver's thread waits here while the guest runs the function, so that the stream waits too.
 
+use super::api::graph::Use;
 use super::session::Session;
+use crate::driver::HostFn;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::CUresult;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// Callbacks that the guest is running.
 #[derive(Debug, Default)]
@@ -16,11 +18,14 @@ pub(crate) struct Callbacks {
     changed: Condvar,
     /// Callbacks in streams, run or not.
     tickets: AtomicUsize,
+    /// Whether there is a graph with host functions, any launch of which may call them.
+    kept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    under_way: HashSet<u64>,
+    /// By number: how often it was asked for, and how often it has returned. A graph that runs in two streams may ask twice.
+    under_way: HashMap<u64, (u64, u64)>,
     ended: bool,
 }
 
@@ -28,13 +33,19 @@ struct State {
 pub(crate) struct Ticket {
     session: Arc<Session>,
     number: u64,
+    /// What graphs before it in the stream have written, which it may look at.
+    before: Vec<Arc<Vec<Use>>>,
 }
 
 impl Ticket {
     /// A pointer for the driver, which gives it back to one of the functions below exactly once.
-    pub(crate) fn into_user_data(session: &Arc<Session>, number: u64) -> *mut c_void {
+    pub(crate) fn into_user_data(
+        session: &Arc<Session>,
+        number: u64,
+        before: Vec<Arc<Vec<Use>>>,
+    ) -> *mut c_void {
         session.callbacks.tickets.fetch_add(1, Ordering::AcqRel);
-        Box::into_raw(Box::new(Self { session: Arc::clone(session), number })).cast()
+        Box::into_raw(Box::new(Self { session: Arc::clone(session), number, before })).cast()
     }
 
     /// Takes back a pointer that the driver will not use.
@@ -47,25 +58,41 @@ impl Ticket {
     }
 
     fn run(&self, status: CUresult) {
-        let callbacks = &self.session.callbacks;
-        let mut state = callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ended {
-            return;
-        }
-        state.under_way.insert(self.number);
-        drop(state);
-        let mut payload = Vec::new();
-        let mut writer = Writer::new(&mut payload);
-        writer.put(self.number);
-        writer.put(status.0);
-        // What the device printed before the callback belongs before what the callback prints.
-        self.session.send_output();
-        self.session.send(Header::new(control::CALLBACK), &[&payload]);
-        let mut state = callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.under_way.contains(&self.number) && !state.ended {
-            state = callbacks.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.session.deliveries.send(&self.session, &self.before);
+        call_guest(&self.session, self.number, status);
     }
+}
+
+/// Has the guest run a function, and waits until it has.
+fn call_guest(session: &Session, number: u64, status: CUresult) {
+    let callbacks = &session.callbacks;
+    let mut state = callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.ended {
+        return;
+    }
+    let asked = state.under_way.entry(number).or_default();
+    asked.0 += 1;
+    let turn = asked.0;
+    drop(state);
+    ask_guest(session, number, status);
+    let mut state = callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+    // The guest runs functions one after another, so the one that asked first is answered first.
+    while state.under_way.get(&number).is_some_and(|(_, returned)| *returned < turn) && !state.ended {
+        state = callbacks.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+    if state.under_way.get(&number).is_some_and(|(asked, returned)| asked == returned) {
+        state.under_way.remove(&number);
+    }
+}
+
+fn ask_guest(session: &Session, number: u64, status: CUresult) {
+    let mut payload = Vec::new();
+    let mut writer = Writer::new(&mut payload);
+    writer.put(number);
+    writer.put(status.0);
+    // What the device printed before the callback belongs before what the callback prints.
+    session.send_output();
+    session.send(Header::new(control::CALLBACK), &[&payload]);
 }
 
 impl Drop for Ticket {
@@ -77,12 +104,16 @@ impl Drop for Ticket {
 impl Callbacks {
     /// Whether any callback is in a stream: then a call that waits for the device may wait for the guest.
     pub(crate) fn are_pending(&self) -> bool {
-        self.tickets.load(Ordering::Acquire) > 0
+        self.tickets.load(Ordering::Acquire) > 0 || self.kept.load(Ordering::Acquire)
     }
 
     /// The guest has run that callback.
     pub(crate) fn done(&self, number: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way.remove(&number);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, returned)) = state.under_way.get_mut(&number) {
+            *returned = asked.min(&mut (*returned + 1)).to_owned();
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -105,4 +136,35 @@ pub(crate) unsafe extern "C" fn stream_callback(_stream: u64, status: CUresult, 
     // SAFETY: the pointer of `into_user_data`, given back once.
     let ticket = unsafe { Box::from_raw(user_data.cast::<Ticket>()) };
     ticket.run(status);
+}
+
+/// The session of this worker, for functions that the driver calls as often as it likes and that own nothing: what they are
+/// given is a number.
+static SESSION: OnceLock<Arc<Session>> = OnceLock::new();
+
+/// A host function of a graph's node, and what the driver is to give it.
+pub(crate) fn kept(session: &Arc<Session>, number: u64) -> (HostFn, *mut c_void) {
+    SESSION.get_or_init(|| Arc::clone(session));
+    session.callbacks.kept.store(true, Ordering::Release);
+    (kept_function, std::ptr::without_provenance_mut(usize::try_from(number).unwrap_or(usize::MAX)))
+}
+
+/// The function that the driver calls when a user object has no reference any more.
+pub(crate) fn ending(session: &Arc<Session>, number: u64) -> (HostFn, *mut c_void) {
+    let (_, data) = kept(session, number);
+    (ended_object, data)
+}
+
+unsafe extern "C" fn kept_function(user_data: *mut c_void) {
+    if let Some(session) = SESSION.get() {
+        session.deliveries.flush_for_call(session);
+        call_guest(session, user_data.addr() as u64, CUresult::SUCCESS);
+    }
+}
+
+unsafe extern "C" fn ended_object(user_data: *mut c_void) {
+    // It may be called within a call of the leader's: nobody waits for the guest here.
+    if let Some(session) = SESSION.get() {
+        ask_guest(session, user_data.addr() as u64, CUresult::SUCCESS);
+    }
 }

@@ -159,6 +159,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
             return done();
         }
         control::PING => return done(),
+        control::MIRROR_WRITE => return api::graph::write(call),
         op::cuDevicePrimaryCtxRetain => return api::context::retain(call),
         op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => {
             return api::context::reset(call);
@@ -286,10 +287,14 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuStreamBatchMemOp | op::cuStreamBatchMemOp_v2 => api::memop::batch(call),
         op::cuCtxEnablePeerAccess => api::peer::enable(call),
         op::cuCtxDisablePeerAccess => api::peer::disable(call),
-        op::cuDeviceGetHostAtomicCapabilities | op::cuDeviceGetP2PAtomicCapabilities => api::peer::atomics(call),
+        op::cuDeviceGetHostAtomicCapabilities | op::cuDeviceGetP2PAtomicCapabilities => {
+            api::peer::atomics(call)
+        }
         op::cuCtxGetExecAffinity => api::peer::affinity(call),
         op::cuCtxRecordEvent | op::cuCtxWaitEvent => api::peer::context_event(call),
-        op::cuDeviceGetDevResource | op::cuCtxGetDevResource | op::cuGreenCtxGetDevResource => api::green::resource(call),
+        op::cuDeviceGetDevResource | op::cuCtxGetDevResource | op::cuGreenCtxGetDevResource => {
+            api::green::resource(call)
+        }
         op::cuDevSmResourceSplitByCount => api::green::split(call),
         op::cuDevResourceGenerateDesc => api::green::describe(call),
         op::cuGreenCtxCreate => api::green::create(call),
@@ -300,6 +305,53 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuIpcCloseMemHandle => api::ipc::close_memory(call),
         op::cuIpcGetEventHandle => api::ipc::event_handle(call),
         op::cuIpcOpenEventHandle => api::ipc::open_event(call),
+        op::cuGraphCreate => api::graph::build::create(call),
+        op::cuGraphDestroy => api::graph::build::destroy(call),
+        op::cuGraphClone => api::graph::build::clone(call),
+        op::cuGraphNodeFindInClone => api::graph::build::find_in_clone(call),
+        op::cuGraphAddNode_v2 => api::graph::build::add(call),
+        op::cuGraphNodeSetParams => api::graph::build::set(call),
+        op::cuGraphExecNodeSetParams => api::graph::exec::set(call),
+        op::cuGraphKernelNodeGetParams_v2 => api::graph::params::get(call),
+        op::cuGraphDestroyNode => api::graph::build::destroy_node(call),
+        op::cuGraphNodeGetType => api::graph::query::kind(call),
+        op::cuGraphGetNodes | op::cuGraphGetRootNodes => api::graph::query::nodes(call),
+        op::cuGraphGetEdges_v2 | op::cuGraphNodeGetDependencies_v2 | op::cuGraphNodeGetDependentNodes_v2 => {
+            api::graph::query::edges(call)
+        }
+        op::cuGraphAddDependencies_v2 | op::cuGraphRemoveDependencies_v2 => {
+            api::graph::build::dependencies(call)
+        }
+        op::cuGraphKernelNodeCopyAttributes => api::graph::query::copy_attributes(call),
+        op::cuGraphKernelNodeGetAttribute => api::graph::query::attribute(call),
+        op::cuGraphKernelNodeSetAttribute => api::graph::query::set_attribute(call),
+        op::cuGraphConditionalHandleCreate => api::graph::build::conditional(call),
+        op::cuGraphInstantiateWithParams => api::graph::exec::instantiate(call),
+        op::cuGraphExecUpdate_v2 => api::graph::exec::update(call),
+        op::cuGraphExecGetFlags => api::graph::exec::flags(call),
+        op::cuGraphNodeSetEnabled => api::graph::exec::set_enabled(call),
+        op::cuGraphNodeGetEnabled => api::graph::exec::enabled(call),
+        op::cuGraphExecDestroy => api::graph::exec::destroy(call),
+        op::cuGraphLaunch => api::graph::exec::launch(call),
+        op::cuGraphUpload => api::graph::exec::upload(call),
+        op::cuGraphDebugDotPrint => api::graph::object::print(call),
+        op::cuUserObjectCreate => api::graph::object::create_object(call),
+        op::cuUserObjectRetain | op::cuUserObjectRelease => api::graph::object::count_object(call),
+        op::cuGraphRetainUserObject | op::cuGraphReleaseUserObject => api::graph::object::graph_object(call),
+        op::cuDeviceGetGraphMemAttribute => api::graph::object::memory_attribute(call),
+        op::cuDeviceSetGraphMemAttribute => api::graph::object::set_memory_attribute(call),
+        op::cuStreamBeginCapture_v2 => api::graph::capture::begin(call),
+        op::cuStreamBeginCaptureToGraph => api::graph::capture::begin_to_graph(call),
+        op::cuStreamEndCapture => api::graph::capture::end(call),
+        op::cuStreamIsCapturing => api::graph::capture::status(call),
+        op::cuStreamGetCaptureInfo_v3 => api::graph::capture::last(call),
+        op::cuStreamUpdateCaptureDependencies_v2 => api::graph::capture::update(call),
+        op::cuStreamCopyAttributes => api::graph::capture::copy_attributes(call),
+        op::cuStreamGetAttribute => api::graph::capture::attribute(call),
+        op::cuStreamSetAttribute => api::graph::capture::set_attribute(call),
+        op::cuGraphAddMemcpyNode => api::graph::capture::copy(call),
+        op::cuGraphAddHostNode => api::graph::capture::function(call),
+        op::cuGraphAddChildGraphNode => api::graph::capture::launch(call),
         number => generic(call, number).unwrap_or_else(|| unknown(call)),
     }
 }
@@ -355,7 +407,8 @@ fn host_function(call: &mut Call<'_>) -> Answer {
     let number = call.get()?;
     let stream = call.get_stream()?;
     let wants_status = call.get::<u32>()? != 0;
-    let user_data = Ticket::into_user_data(call.session, number);
+    let before = call.session.deliveries.in_stream(stream);
+    let user_data = Ticket::into_user_data(call.session, number, before);
     let driver = call.driver();
     // SAFETY: a stream of ours; the ticket lives until the driver gives it back.
     let queued = unsafe {

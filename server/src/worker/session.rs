@@ -1,5 +1,6 @@
 //! What all threads of a worker share: the driver, the way back to the guest, the counters.
 
+use super::api::graph::Deliveries;
 use super::callbacks::Callbacks;
 use super::dispatch::Later;
 use super::exchange::Exchange;
@@ -13,7 +14,7 @@ use pxos_protocol::control::{Refusal, Snapshot, encode};
 use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Producer, Push};
 use pxos_protocol::transport::{Socket, Transport};
-use pxos_protocol::types::CUresult;
+use pxos_protocol::types::{CUresult, capture_mode};
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -70,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) stats: &'static Stats,
     /// Host callbacks under way.
     pub(crate) callbacks: Callbacks,
+    /// What graphs have written for the guest.
+    pub(crate) deliveries: Deliveries,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
@@ -84,11 +87,18 @@ pub(crate) struct Session {
 thread_local! {
     /// The native context that is current on this thread.
     static CURRENT: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread's capture mode is relaxed.
+    static RELAXED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Errors that stay with the context (CUDA driver API, "Data types").
 fn is_fault(result: CUresult) -> bool {
     matches!(result.0, 214 | 700 | 702 | 710 | 714..=719)
+}
+
+/// Errors of stream capture.
+fn is_capture_error(result: CUresult) -> bool {
+    matches!(result.0, 900..=908)
 }
 
 impl Session {
@@ -110,6 +120,7 @@ impl Session {
             snapshot,
             stats,
             callbacks,
+            deliveries: Deliveries::default(),
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),
@@ -121,6 +132,13 @@ impl Session {
 
     /// Makes a native context current on this thread, unless it is.
     pub(crate) fn enter(&self, native: u64) -> Result {
+        if !RELAXED.replace(true) {
+            // This thread works for all threads of the guest: what a capture forbids to one of them, the guest decides, and the
+            // worker's own doings must not end a capture.
+            let mut mode = capture_mode::RELAXED;
+            // SAFETY: a pointer to a local.
+            let _ = unsafe { self.driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        }
         if CURRENT.get() != native {
             // SAFETY: a context from the worker's own table, or none.
             unsafe { self.driver.cuCtxSetCurrent(native)? };
@@ -175,13 +193,15 @@ impl Session {
             }
         }
         if !header.wants_reply() {
-            if !code.is_success() && !is_fault(code) {
+            // A capture that an error has ended says so when it is ended.
+            if !code.is_success() && !is_fault(code) && !is_capture_error(code) {
                 // The first error is the one that explains the others.
                 let _ = self.pending.compare_exchange(0, code.0, Ordering::Relaxed, Ordering::Relaxed);
             }
             return;
         }
         if super::dispatch::synchronises(header.op) {
+            self.deliveries.flush(self);
             self.send_output();
             let pending = CUresult(self.pending.swap(0, Ordering::Relaxed));
             if code.is_success() {

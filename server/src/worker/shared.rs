@@ -59,6 +59,7 @@ impl Shared {
         let rings = Arc::new(SharedMemory::map(&fd, 0, staging, None)?);
         let staging = SharedMemory::map(&fd, layout.staging, layout.staging_length, None)?;
         let arena = SharedMemory::map(&fd, layout.arena, layout.arena_length, Some(layout.arena_address))?;
+        arena.prefer_huge_pages();
         // SAFETY: memory of ours that stays mapped for the life of the worker.
         unsafe { driver.cuMemHostRegister_v2(staging.address().cast(), staging.size(), PORTABLE_MAPPED) }
             .map_err(|error| io::Error::other(format!("cuMemHostRegister answers {error}")))?;

@@ -1,6 +1,7 @@
 //! What the leader keeps of a session: the guest's handles and what they stand for.
 
 use super::api::array::Arrays;
+use super::api::graph::Graphs;
 use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, vmm::Vmm};
 use super::images::Images;
 use super::session::Session;
@@ -56,6 +57,8 @@ pub(crate) struct State {
     pub(crate) libraries: Table<Owned>,
     pub(crate) functions: Table<Function>,
     pub(crate) kernels: Table<Function>,
+    /// Graphs.
+    pub(crate) graphs: Graphs,
     /// Native streams that stand for a guest thread's default stream, by thread and context.
     pub(crate) per_thread: HashMap<(u32, u64), u64>,
     /// Device memory by address: bytes and context.
@@ -102,6 +105,7 @@ impl State {
             libraries: Table::new(HandleKind::Library),
             functions: Table::new(HandleKind::Function),
             kernels: Table::new(HandleKind::Kernel),
+            graphs: Graphs::default(),
             per_thread: HashMap::new(),
             allocations: HashMap::new(),
             arrays: Arrays::default(),
@@ -182,6 +186,11 @@ impl State {
     /// A function or kernel by the guest's handle: one space for both.
     pub(crate) fn function(&self, raw: u64) -> Result<&Function> {
         self.kernels.get(raw).or_else(|_| self.functions.get(raw))
+    }
+
+    /// Whether a range of host memory is one that the guest shares, locked for the device.
+    pub(crate) fn is_shared(&self, address: u64, bytes: u64) -> bool {
+        self.areas.as_ref().is_some_and(|areas| areas.is_pinned(address, bytes))
     }
 
     /// Forgets everything that goes with a context.

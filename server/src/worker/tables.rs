@@ -76,6 +76,15 @@ impl<T> Table<T> {
         self.entries.iter_mut().flatten().for_each(|(_, object)| visit(object));
     }
 
+    /// The guest's handle of some object for which `wanted` says so.
+    pub(crate) fn find_raw(&self, wanted: impl Fn(&T) -> bool) -> Option<u64> {
+        (0..).zip(&self.entries).find_map(|(slot, entry)| {
+            let (generation, object) = entry.as_ref()?;
+            let handle = GuestHandle { kind: self.kind as u8, generation: *generation, slot };
+            wanted(object).then(|| handle.encode())
+        })
+    }
+
     /// Forgets every object for which `dead` says so.
     pub(crate) fn forget(&mut self, dead: impl Fn(&T) -> bool) {
         for entry in &mut self.entries {

@@ -7,8 +7,8 @@ use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
 use pxos_protocol::types::{
-    CUcontext, CUctxCreateParams, CUdevice, CUexecAffinityParam, CUfunc_cache, CUlimit, CUmoduleLoadingMode, CUresult,
-    CUsharedconfig,
+    CUcontext, CUctxCreateParams, CUdevice, CUexecAffinityParam, CUfunc_cache, CUlimit, CUmoduleLoadingMode,
+    CUresult, CUsharedconfig,
 };
 use std::ffi::{c_int, c_uint};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -234,7 +234,10 @@ pub(crate) unsafe fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) ->
     unsafe { put(version, device.context_api_version) }
 }
 
-pub(crate) unsafe fn cuCtxGetStreamPriorityRange(leastPriority: *mut c_int, greatestPriority: *mut c_int) -> Result {
+pub(crate) unsafe fn cuCtxGetStreamPriorityRange(
+    leastPriority: *mut c_int,
+    greatestPriority: *mut c_int,
+) -> Result {
     let (session, context) = enter()?;
     let (least, greatest) = super::device::device(session, context.device)?.priorities;
     for (pointer, value) in [(leastPriority, least), (greatestPriority, greatest)] {

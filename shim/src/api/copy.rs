@@ -11,7 +11,7 @@ use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY, control};
-use pxos_protocol::types::{CUcontext, CUdeviceptr, CUresult, CUstream};
+use pxos_protocol::types::{CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUresult, CUstream};
 use std::collections::VecDeque;
 use std::ffi::c_void;
 
@@ -24,6 +24,28 @@ const SMALL: usize = 8 << 10;
 
 /// Chunks under way at a time: two fill the pipe, four ride out a hiccup.
 const WINDOW: usize = 4;
+
+/// `CU_MEMORYTYPE_HOST` and `CU_MEMORYTYPE_DEVICE`.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
+
+/// A copy into a stream that is being captured: its ends as memory type and address.
+fn captured(from: (u32, u64), to: (u32, u64), bytes: usize, stream: u64) -> Result {
+    let session = crate::session::session()?;
+    let copy = CUDA_MEMCPY3D {
+        src_memory_type: from.0,
+        src_host: pointer(from.1).cast_const().cast(),
+        src_device: from.1,
+        dst_memory_type: to.0,
+        dst_host: pointer(to.1).cast(),
+        dst_device: to.1,
+        width_in_bytes: bytes,
+        height: 1,
+        depth: 1,
+        ..CUDA_MEMCPY3D::default()
+    };
+    super::graph::captured_copy(session, &copy, stream)
+}
 
 /// One end of a copy.
 enum End {
@@ -69,6 +91,9 @@ unsafe fn to_device(
     let address = source.expose_provenance() as u64;
     if let Some(shared) = session.shared_address(address) {
         return arena_copy(session, destination, shared, bytes, stream, waits);
+    }
+    if session.captures.is_capturing(stream) {
+        return captured((HOST, address), (DEVICE, destination), bytes, stream);
     }
     if session.callbacks.are_pending() {
         // A host function before this copy may still write what the copy reads: its bytes are taken when it has run.
@@ -134,6 +159,9 @@ unsafe fn to_host(
     if let Some(shared) = session.shared_address(address) {
         return arena_copy(session, shared, source, bytes, stream, waits);
     }
+    if session.captures.is_capturing(stream) {
+        return captured((DEVICE, source), (HOST, address), bytes, stream);
+    }
     if let Some(staging) = session.staging.as_ref().filter(|_| bytes > SMALL) {
         // SAFETY: by this function's contract.
         return unsafe { super::staged::to_host(session, staging, destination, source, bytes, stream) };
@@ -150,7 +178,14 @@ unsafe fn to_host(
 }
 
 /// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.
-fn arena_copy(session: &'static Session, to: u64, from: u64, bytes: usize, stream: u64, waits: bool) -> Result {
+fn arena_copy(
+    session: &'static Session,
+    to: u64,
+    from: u64,
+    bytes: usize,
+    stream: u64,
+    waits: bool,
+) -> Result {
     let fields = |writer: &mut Writer<'_>| {
         writer.put(to);
         writer.put(from);
@@ -160,7 +195,13 @@ fn arena_copy(session: &'static Session, to: u64, from: u64, bytes: usize, strea
     if waits { session.call(control::COPY, fields).map(|_| ()) } else { session.post(control::COPY, fields) }
 }
 
-fn device_to_device(session: &'static Session, destination: u64, source: u64, bytes: usize, stream: u64) -> Result {
+fn device_to_device(
+    session: &'static Session,
+    destination: u64,
+    source: u64,
+    bytes: usize,
+    stream: u64,
+) -> Result {
     session.post(op::cuMemcpyDtoDAsync_v2, |writer| {
         writer.put(destination);
         writer.put(source);
@@ -185,12 +226,19 @@ unsafe fn unified(destination: u64, source: u64, bytes: usize, stream: CUstream,
     match (end(session, destination, bytes)?, end(session, source, bytes)?) {
         (End::Device(to), End::Device(from)) => device_to_device(session, to, from, bytes, stream),
         // SAFETY: by this function's contract.
-        (End::Device(to), End::Host(from, _)) => unsafe { to_device(session, to, from, bytes, stream, waits) },
+        (End::Device(to), End::Host(from, _)) => unsafe {
+            to_device(session, to, from, bytes, stream, waits)
+        },
         // SAFETY: by this function's contract.
         (End::Host(to, _), End::Device(from)) => unsafe { to_host(session, to, from, bytes, stream, waits) },
         (End::Host(to, to_kind), End::Host(from, from_kind)) => {
-            if let (Some(to), Some(from)) = (session.shared_address(destination), session.shared_address(source)) {
+            if let (Some(to), Some(from)) =
+                (session.shared_address(destination), session.shared_address(source))
+            {
                 return arena_copy(session, to, from, bytes, stream, waits);
+            }
+            if session.captures.is_capturing(stream) {
+                return captured((HOST, source), (HOST, destination), bytes, stream);
             }
             if waits || to_kind.is_some() || from_kind.is_some() {
                 call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
@@ -207,12 +255,21 @@ pub(crate) unsafe fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usi
     unsafe { unified(dst, src, ByteCount, CUstream::NULL, true) }
 }
 
-pub(crate) unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize, hStream: CUstream) -> Result {
+pub(crate) unsafe fn cuMemcpyAsync(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> Result {
     // SAFETY: the entry point's contract.
     unsafe { unified(dst, src, ByteCount, hStream, false) }
 }
 
-pub(crate) unsafe fn cuMemcpyHtoD_v2(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize) -> Result {
+pub(crate) unsafe fn cuMemcpyHtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> Result {
     // SAFETY: the contract is the same.
     unsafe { host_to_device(dstDevice, srcHost, ByteCount, CUstream::NULL, true) }
 }
@@ -252,7 +309,11 @@ unsafe fn host_to_device(
     }
 }
 
-pub(crate) unsafe fn cuMemcpyDtoH_v2(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize) -> Result {
+pub(crate) unsafe fn cuMemcpyDtoH_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> Result {
     // SAFETY: the contract is the same.
     unsafe { device_to_host(dstHost, srcDevice, ByteCount, CUstream::NULL, true) }
 }
@@ -291,7 +352,11 @@ unsafe fn device_to_host(
     }
 }
 
-pub(crate) unsafe fn cuMemcpyDtoD_v2(dstDevice: CUdeviceptr, srcDevice: CUdeviceptr, ByteCount: usize) -> Result {
+pub(crate) unsafe fn cuMemcpyDtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> Result {
     // SAFETY: the contract is the same.
     unsafe { cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, CUstream::NULL) }
 }

@@ -376,6 +376,7 @@ unsafe fn run_between(
     if extent.contains(&0) {
         return Ok(());
     }
+    let sides = extent;
     let extent = extent.map(|side| side as u64);
     let whole = extent.iter().try_fold(1_u64, |bytes, side| bytes.checked_mul(*side));
     if whole.is_none() {
@@ -383,8 +384,44 @@ unsafe fn run_between(
     }
     let task =
         Task { to: to.resolve(session, extent)?, from: from.resolve(session, extent)?, extent, contexts };
+    if session.captures.is_capturing(stream) && (task.to.named().is_none() || task.from.named().is_none()) {
+        return super::graph::captured_copy(session, &described(to, from, sides), stream);
+    }
     // SAFETY: by this function's contract.
     unsafe { task.run(session, stream, waits) }
+}
+
+/// A copy in the words of `cuMemcpy3D`.
+fn described(to: &Given, from: &Given, extent: [usize; 3]) -> CUDA_MEMCPY3D {
+    let host = |address: u64| {
+        std::ptr::with_exposed_provenance_mut::<c_void>(
+            usize::try_from(address).expect("addresses have 64 bits"),
+        )
+    };
+    CUDA_MEMCPY3D {
+        src_x_in_bytes: from.at[0],
+        src_y: from.at[1],
+        src_z: from.at[2],
+        src_memory_type: from.kind,
+        src_host: host(from.host).cast_const(),
+        src_device: from.device,
+        src_array: from.array,
+        src_pitch: from.pitch,
+        src_height: from.rows,
+        dst_x_in_bytes: to.at[0],
+        dst_y: to.at[1],
+        dst_z: to.at[2],
+        dst_memory_type: to.kind,
+        dst_host: host(to.host),
+        dst_device: to.device,
+        dst_array: to.array,
+        dst_pitch: to.pitch,
+        dst_height: to.rows,
+        width_in_bytes: extent[0],
+        height: extent[1],
+        depth: extent[2],
+        ..CUDA_MEMCPY3D::default()
+    }
 }
 
 /// # Safety

@@ -7,7 +7,9 @@ use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::control::Device;
 use pxos_protocol::types::attribute as attr;
-use pxos_protocol::types::{CUcontext, CUdevice, CUdevice_attribute, CUdevprop, CUexecAffinityType, CUresult, CUuuid};
+use pxos_protocol::types::{
+    CUcontext, CUdevice, CUdevice_attribute, CUdevprop, CUexecAffinityType, CUresult, CUuuid,
+};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,7 +71,11 @@ pub(crate) unsafe fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice) -> Res
     unsafe { put(uuid, CUuuid { bytes }) }
 }
 
-pub(crate) unsafe fn cuDeviceGetLuid(luid: *mut c_char, deviceNodeMask: *mut c_uint, dev: CUdevice) -> Result {
+pub(crate) unsafe fn cuDeviceGetLuid(
+    luid: *mut c_char,
+    deviceNodeMask: *mut c_uint,
+    dev: CUdevice,
+) -> Result {
     let (bytes, mask) = device(session()?, dev)?.luid.ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
     // SAFETY: the entry point's contract.
     unsafe {
@@ -91,14 +97,23 @@ pub(crate) unsafe fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> Re
     unsafe { put(bytes, usize::try_from(total).unwrap_or(usize::MAX)) }
 }
 
-pub(crate) unsafe fn cuDeviceGetAttribute(pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice) -> Result {
+pub(crate) unsafe fn cuDeviceGetAttribute(
+    pi: *mut c_int,
+    attrib: CUdevice_attribute,
+    dev: CUdevice,
+) -> Result {
     let device = device(session()?, dev)?;
-    let value = device.attributes.get(attrib as usize).copied().flatten().ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let value =
+        device.attributes.get(attrib as usize).copied().flatten().ok_or(CUresult::ERROR_INVALID_VALUE)?;
     // SAFETY: the entry point's contract.
     unsafe { put(pi, value) }
 }
 
-pub(crate) unsafe fn cuDeviceGetExecAffinitySupport(pi: *mut c_int, kind: CUexecAffinityType, dev: CUdevice) -> Result {
+pub(crate) unsafe fn cuDeviceGetExecAffinitySupport(
+    pi: *mut c_int,
+    kind: CUexecAffinityType,
+    dev: CUdevice,
+) -> Result {
     let device = device(session()?, dev)?;
     if kind != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -126,7 +141,11 @@ pub(crate) unsafe fn cuDeviceGetProperties(prop: *mut CUdevprop, dev: CUdevice) 
     unsafe { put(prop, properties) }
 }
 
-pub(crate) unsafe fn cuDeviceComputeCapability(major: *mut c_int, minor: *mut c_int, dev: CUdevice) -> Result {
+pub(crate) unsafe fn cuDeviceComputeCapability(
+    major: *mut c_int,
+    minor: *mut c_int,
+    dev: CUdevice,
+) -> Result {
     let device = device(session()?, dev)?;
     // SAFETY: the entry point's contract.
     unsafe {
@@ -161,13 +180,19 @@ pub(crate) unsafe fn cuDeviceGetByPCIBusId(dev: *mut CUdevice, pciBusId: *const 
     // SAFETY: not null, and a C string by the entry point's contract.
     let text = unsafe { CStr::from_ptr(pciBusId) }.to_string_lossy();
     let wanted = parse_pci(&text).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    let found = session.snapshot.devices.iter().position(|device| parse_pci(&device.pci_bus_id) == Some(wanted));
-    let ordinal = found.and_then(|index| CUdevice::try_from(index).ok()).ok_or(CUresult::ERROR_INVALID_DEVICE)?;
+    let found =
+        session.snapshot.devices.iter().position(|device| parse_pci(&device.pci_bus_id) == Some(wanted));
+    let ordinal =
+        found.and_then(|index| CUdevice::try_from(index).ok()).ok_or(CUresult::ERROR_INVALID_DEVICE)?;
     // SAFETY: the entry point's contract.
     unsafe { put(dev, ordinal) }
 }
 
-pub(crate) unsafe fn cuDeviceCanAccessPeer(canAccessPeer: *mut c_int, dev: CUdevice, peerDev: CUdevice) -> Result {
+pub(crate) unsafe fn cuDeviceCanAccessPeer(
+    canAccessPeer: *mut c_int,
+    dev: CUdevice,
+    peerDev: CUdevice,
+) -> Result {
     let session = session()?;
     let can = device(session, dev)?.peers.get(usize::try_from(peerDev).unwrap_or(usize::MAX)).copied();
     // SAFETY: the entry point's contract.
@@ -201,7 +226,8 @@ pub(crate) unsafe fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> Result {
 pub(crate) unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> Result {
     let session = session()?;
     let context = primary(session, dev)?;
-    let before = context.retained.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+    let before =
+        context.retained.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
     match before {
         Err(_) => Err(CUresult::ERROR_INVALID_CONTEXT),
         Ok(1) => super::context::end(session, context, op::cuDevicePrimaryCtxRelease_v2, false),
@@ -242,7 +268,11 @@ pub(crate) unsafe fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint)
     Ok(())
 }
 
-pub(crate) unsafe fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int) -> Result {
+pub(crate) unsafe fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut c_uint,
+    active: *mut c_int,
+) -> Result {
     let context = primary(session()?, dev)?;
     // SAFETY: the entry point's contract.
     unsafe {

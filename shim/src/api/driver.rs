@@ -125,7 +125,10 @@ pub(crate) unsafe fn cuGetProcAddress_v2(
     unsafe { put(pfn, address) }
 }
 
-pub(crate) unsafe fn cuGetExportTable(ppExportTable: *mut *const c_void, pExportTableId: *const CUuuid) -> Result {
+pub(crate) unsafe fn cuGetExportTable(
+    ppExportTable: *mut *const c_void,
+    pExportTableId: *const CUuuid,
+) -> Result {
     // SAFETY: the entry point's contract is that function's.
     CUresult(unsafe { tables::get_export_table(ppExportTable, pExportTableId.cast()) }).ok()
 }
@@ -191,7 +194,9 @@ impl pxos_cudart::Driver for Contract {
             let raw = if context == 0 { crate::thread::current_context() } else { context };
             match raw {
                 0 => Ok(0),
-                raw => session.contexts.get(raw).map(|context| context.id).ok_or(CUresult::ERROR_INVALID_CONTEXT),
+                raw => {
+                    session.contexts.get(raw).map(|context| context.id).ok_or(CUresult::ERROR_INVALID_CONTEXT)
+                }
             }
         })
     }
@@ -212,7 +217,10 @@ impl pxos_cudart::Driver for Contract {
     fn unsupported_slot(&self, table: &'static str, slot: usize) {
         static SAID: OnceLock<()> = OnceLock::new();
         SAID.get_or_init(|| {
-            crate::log::line(crate::log::Level::Warn, format_args!("slot {slot} of the table {table} is not supported"));
+            crate::log::line(
+                crate::log::Level::Warn,
+                format_args!("slot {slot} of the table {table} is not supported"),
+            );
         });
     }
 }

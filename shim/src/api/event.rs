@@ -78,7 +78,9 @@ pub(crate) unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, 
         // Another process may be told of it when this returns.
         return session.call(op::cuEventRecord, write).map(|_| ());
     }
-    session.post(op::cuEventRecord, write)
+    session.post(op::cuEventRecord, write)?;
+    session.captures.recorded(event.handle, stream, flags);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuEventQuery(hEvent: CUevent) -> Result {
@@ -116,7 +118,11 @@ pub(crate) unsafe fn cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent
     unsafe { cuEventElapsedTime_v2(pMilliseconds, hStart, hEnd) }
 }
 
-pub(crate) unsafe fn cuEventElapsedTime_v2(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent) -> Result {
+pub(crate) unsafe fn cuEventElapsedTime_v2(
+    pMilliseconds: *mut f32,
+    hStart: CUevent,
+    hEnd: CUevent,
+) -> Result {
     let session = session()?;
     session.check()?;
     let (start, end) = (live(session, hStart)?, live(session, hEnd)?);

@@ -38,14 +38,22 @@ pub(super) fn function(session: &Session, raw: CUfunction) -> Result<Arc<Functio
     session.function(raw.0).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
 
-pub(crate) unsafe fn cuFuncGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, hfunc: CUfunction) -> Result {
+pub(crate) unsafe fn cuFuncGetAttribute(
+    pi: *mut c_int,
+    attrib: CUfunction_attribute,
+    hfunc: CUfunction,
+) -> Result {
     let function = function(session()?, hfunc)?;
     let value = function.attribute(attrib).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     // SAFETY: the entry point's contract.
     unsafe { put(pi, value) }
 }
 
-pub(crate) unsafe fn cuFuncSetAttribute(hfunc: CUfunction, attrib: CUfunction_attribute, value: c_int) -> Result {
+pub(crate) unsafe fn cuFuncSetAttribute(
+    hfunc: CUfunction,
+    attrib: CUfunction_attribute,
+    value: c_int,
+) -> Result {
     let (session, _) = enter()?;
     let function = function(session, hfunc)?;
     let reply = call(op::cuFuncSetAttribute, |writer| {
@@ -117,17 +125,21 @@ pub(crate) unsafe fn cuFuncLoad(function: CUfunction) -> Result {
 /// The shape of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
+    /// Blocks.
     pub(super) grid: [u32; 3],
+    /// Threads of a block.
     pub(super) block: [u32; 3],
+    /// Bytes of dynamic shared memory.
     pub(super) shared: u32,
 }
 
 impl Shape {
     /// Refuses what a native launch refuses at once; the codes are measured on an H200, driver 580.
-    fn check(&self, function: &Function, device: &Device) -> Result {
+    pub(super) fn check(&self, function: &Function, device: &Device) -> Result {
         let limit = |attribute| u32::try_from(device.attribute(attribute)).unwrap_or(0);
         let grid = [limit(attr::MAX_GRID_DIM_X), limit(attr::MAX_GRID_DIM_Y), limit(attr::MAX_GRID_DIM_Z)];
-        let block = [limit(attr::MAX_BLOCK_DIM_X), limit(attr::MAX_BLOCK_DIM_Y), limit(attr::MAX_BLOCK_DIM_Z)];
+        let block =
+            [limit(attr::MAX_BLOCK_DIM_X), limit(attr::MAX_BLOCK_DIM_Y), limit(attr::MAX_BLOCK_DIM_Z)];
         let fits = |asked: &[u32; 3], most: &[u32; 3]| {
             asked.iter().zip(most).all(|(asked, most)| (1..=*most).contains(asked))
         };
@@ -139,9 +151,12 @@ impl Shape {
         if threads > most.unwrap_or_else(|| limit(attr::MAX_THREADS_PER_BLOCK).into()) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let fixed = function.attribute(SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
-        let dynamic = function.attribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok());
-        let dynamic = dynamic.unwrap_or_else(|| limit(attr::MAX_SHARED_MEMORY_PER_BLOCK).saturating_sub(fixed));
+        let fixed =
+            function.attribute(SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
+        let dynamic =
+            function.attribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok());
+        let dynamic =
+            dynamic.unwrap_or_else(|| limit(attr::MAX_SHARED_MEMORY_PER_BLOCK).saturating_sub(fixed));
         if self.shared > dynamic {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
@@ -150,7 +165,7 @@ impl Shape {
 }
 
 /// Where a launch's parameters come from.
-enum Params {
+pub(super) enum Params {
     /// One pointer per parameter.
     Each(*mut *mut c_void),
     /// One buffer with all of them.
@@ -161,7 +176,11 @@ enum Params {
 ///
 /// # Safety
 /// As cuLaunchKernel says of the two.
-unsafe fn params(function: &Function, kernel_params: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Params> {
+pub(super) unsafe fn params(
+    function: &Function,
+    kernel_params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<Params> {
     if extra.is_null() {
         if kernel_params.is_null() && !function.params.is_empty() {
             return Err(CUresult::ERROR_INVALID_VALUE);
@@ -199,12 +218,16 @@ impl Params {
     ///
     /// # Safety
     /// The pointers are those of a launch call that is still running.
-    unsafe fn write(&self, function: &Function, writer: &mut Writer<'_>) {
+    pub(super) unsafe fn write(&self, function: &Function, writer: &mut Writer<'_>) {
         match self {
             Self::Packed(buffer, size) => {
                 writer.put(1_u32);
                 // SAFETY: the application gave that many bytes.
-                writer.put_bytes(if *size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(*buffer, *size) } });
+                writer.put_bytes(if *size == 0 {
+                    &[]
+                } else {
+                    unsafe { std::slice::from_raw_parts(*buffer, *size) }
+                });
             }
             Self::Each(pointers) => {
                 writer.put(0_u32);
@@ -247,7 +270,9 @@ unsafe fn launch(
         writer.put(function.handle);
         writer.put(stream);
         writer.put([shape.grid[0], shape.grid[1], shape.grid[2], shape.block[0]].map(u64::from).packed());
-        writer.put([shape.block[1], shape.block[2], shape.shared, attributes.len() as u32].map(u64::from).packed());
+        writer.put(
+            [shape.block[1], shape.block[2], shape.shared, attributes.len() as u32].map(u64::from).packed(),
+        );
         for attribute in attributes {
             writer.put(attribute.id);
             writer.put(attribute.value);
@@ -389,7 +414,11 @@ pub(crate) unsafe fn cuLaunchCooperativeKernel(
     unsafe { launch(f, shape, hStream, kernelParams, std::ptr::null_mut(), &[cooperative]) }
 }
 
-pub(crate) unsafe fn cuLaunchHostFunc(hStream: CUstream, function: CUhostFn, userData: *mut c_void) -> Result {
+pub(crate) unsafe fn cuLaunchHostFunc(
+    hStream: CUstream,
+    function: CUhostFn,
+    userData: *mut c_void,
+) -> Result {
     if function.is_none() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }

@@ -1,6 +1,8 @@
 //! Libraries and kernels: images without a context. cudart 12 and later loads everything this way.
 
-use super::module::{JitOptions, global, names, new_module, put_global, read_file, resolve, send_image, text};
+use super::module::{
+    JitOptions, global, names, new_module, put_global, read_file, resolve, send_image, text,
+};
 use super::{Result, enter, put};
 use crate::call::post;
 use crate::objects::{Function, Module};
@@ -107,7 +109,11 @@ pub(crate) unsafe fn cuLibraryUnload(library: CUlibrary) -> Result {
     post(op::cuLibraryUnload, |writer| writer.put(library.handle))
 }
 
-pub(crate) unsafe fn cuLibraryGetKernel(pKernel: *mut CUkernel, library: CUlibrary, name: *const c_char) -> Result {
+pub(crate) unsafe fn cuLibraryGetKernel(
+    pKernel: *mut CUkernel,
+    library: CUlibrary,
+    name: *const c_char,
+) -> Result {
     let session = session()?;
     // SAFETY: the entry point's contract.
     let name = unsafe { text(name)? };
@@ -125,7 +131,11 @@ pub(crate) unsafe fn cuLibraryGetKernelCount(count: *mut c_uint, lib: CUlibrary)
     unsafe { put(count, c_uint::try_from(found).unwrap_or(c_uint::MAX)) }
 }
 
-pub(crate) unsafe fn cuLibraryEnumerateKernels(kernels: *mut CUkernel, numKernels: c_uint, lib: CUlibrary) -> Result {
+pub(crate) unsafe fn cuLibraryEnumerateKernels(
+    kernels: *mut CUkernel,
+    numKernels: c_uint,
+    lib: CUlibrary,
+) -> Result {
     let session = session()?;
     if kernels.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);

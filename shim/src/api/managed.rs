@@ -6,7 +6,9 @@
 use super::{Result, enter, put, stream_argument};
 use crate::allocations::Kind;
 use crate::session::{Session, session};
-use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUmem_advise, CUmem_range_attribute, CUresult, CUstream};
+use pxos_protocol::types::{
+    CUdevice, CUdeviceptr, CUmem_advise, CUmem_range_attribute, CUmemLocation, CUresult, CUstream,
+};
 use std::ffi::{c_uint, c_void};
 
 /// `CU_MEM_ATTACH_*`: global, host, single.
@@ -25,12 +27,20 @@ pub(crate) unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, 
     if session.arena.is_none() {
         crate::log::line(
             crate::log::Level::Warn,
-            format_args!("managed memory needs shared memory with the server, which this connection does not have"),
+            format_args!(
+                "managed memory needs shared memory with the server, which this connection does not have"
+            ),
         );
         return Err(CUresult::ERROR_NOT_SUPPORTED);
     }
-    let address =
-        super::memory::allocate_host(session, Kind::Managed, bytesize, flags, context.handle, context.device)?;
+    let address = super::memory::allocate_host(
+        session,
+        Kind::Managed,
+        bytesize,
+        flags,
+        context.handle,
+        context.device,
+    )?;
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(dptr, address.expose_provenance() as u64) }
 }
@@ -39,7 +49,11 @@ pub(crate) unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, 
 fn check_range(session: &Session, address: CUdeviceptr, bytes: usize) -> Result {
     let range = session.allocations.find(address).filter(|range| range.kind == Kind::Managed);
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    if bytes == 0 || bytes as u64 > range.bytes_from(address) { Err(CUresult::ERROR_INVALID_VALUE) } else { Ok(()) }
+    if bytes == 0 || bytes as u64 > range.bytes_from(address) {
+        Err(CUresult::ERROR_INVALID_VALUE)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_device(session: &Session, device: CUdevice) -> Result {

@@ -93,7 +93,9 @@ pub(crate) unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> Result {
     if dptr == 0 {
         return Ok(());
     }
-    let range = session.allocations.remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool));
+    let range = session
+        .allocations
+        .remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool));
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     if range.kind == Kind::Managed {
         return free_host(session, &range);
@@ -230,7 +232,14 @@ pub(crate) unsafe fn cuMemHostRegister_v2(p: *mut c_void, bytesize: usize, Flags
     if session.allocations.find(base).is_some() || session.allocations.find(last).is_some() {
         return Err(CUresult::ERROR_HOST_MEMORY_ALREADY_REGISTERED);
     }
-    session.allocations.insert(Kind::Registered, base, bytesize as u64, context.handle, context.device, Flags);
+    session.allocations.insert(
+        Kind::Registered,
+        base,
+        bytesize as u64,
+        context.handle,
+        context.device,
+        Flags,
+    );
     if let Some(arena) = &session.arena {
         let length = bytesize as u64;
         // Memory that cannot be moved is carried as pageable memory is: slower, but right.
@@ -270,7 +279,11 @@ pub(crate) unsafe fn cuMemHostUnregister(p: *mut c_void) -> Result {
     free_host(session, &range.ok_or(CUresult::ERROR_HOST_MEMORY_NOT_REGISTERED)?)
 }
 
-pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *mut c_void, Flags: c_uint) -> Result {
+pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(
+    pdptr: *mut CUdeviceptr,
+    p: *mut c_void,
+    Flags: c_uint,
+) -> Result {
     let session = session()?;
     let address = p.expose_provenance() as u64;
     let range = session.allocations.find(address).filter(Allocation::is_host);
@@ -285,7 +298,9 @@ pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *m
     // A kernel cannot reach the guest's memory over a socket; saying so beats a pointer that faults.
     crate::log::line(
         crate::log::Level::Warn,
-        format_args!("mapped host memory needs shared memory with the server, which this connection does not have"),
+        format_args!(
+            "mapped host memory needs shared memory with the server, which this connection does not have"
+        ),
     );
     Err(CUresult::ERROR_NOT_SUPPORTED)
 }
@@ -319,7 +334,10 @@ impl Fill {
         }
         let row = (self.width as u64).checked_mul(self.element.into());
         let rows = (self.pitch as u64).checked_mul(self.height as u64 - 1);
-        let bytes = row.zip(rows).and_then(|(row, rows)| row.checked_add(rows)).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let bytes = row
+            .zip(rows)
+            .and_then(|(row, rows)| row.checked_add(rows))
+            .ok_or(CUresult::ERROR_INVALID_VALUE)?;
         let range = session.allocations.find(self.address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         let aligned = self.address.is_multiple_of(self.element.into());
         let pitch_holds = self.height == 1 || row.is_some_and(|row| row <= self.pitch as u64);

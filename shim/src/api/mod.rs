@@ -4,6 +4,7 @@
 
 mod array;
 mod batch;
+mod capture;
 mod context;
 mod copy;
 mod copy2d;
@@ -11,6 +12,7 @@ mod device;
 mod driver;
 mod event;
 mod execution;
+mod graph;
 mod green;
 mod ipc;
 mod legacy;
@@ -33,6 +35,7 @@ mod vmm;
 
 pub(crate) use array::*;
 pub(crate) use batch::*;
+pub(crate) use capture::*;
 pub(crate) use context::*;
 pub(crate) use copy::*;
 pub(crate) use copy2d::*;
@@ -40,6 +43,7 @@ pub(crate) use device::*;
 pub(crate) use driver::*;
 pub(crate) use event::*;
 pub(crate) use execution::*;
+pub(crate) use graph::*;
 pub(crate) use green::*;
 pub(crate) use ipc::*;
 pub(crate) use legacy::*;
@@ -115,7 +119,11 @@ fn current(session: &Session) -> Result<Arc<Context>> {
     }
     let context = session.contexts.get(raw).ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?;
     if context.retained.load(Ordering::Relaxed) == 0 {
-        return Err(if context.primary { CUresult::ERROR_CONTEXT_IS_DESTROYED } else { CUresult::ERROR_INVALID_CONTEXT });
+        return Err(if context.primary {
+            CUresult::ERROR_CONTEXT_IS_DESTROYED
+        } else {
+            CUresult::ERROR_INVALID_CONTEXT
+        });
     }
     Ok(context)
 }
@@ -140,6 +148,7 @@ fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
             context.legacy.submit();
         }
     }
+    session.captures.note_stream(stream);
     Ok(stream)
 }
 

@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_PARAMS: u64 = 32_764;
 
 /// Options of the JIT compiler that carry a plain value to the host (`CUjit_option`).
-const PLAIN_OPTIONS: &[u32] = &[0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34];
+const PLAIN_OPTIONS: &[u32] =
+    &[0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34];
 const WALL_TIME: u32 = 2;
 const INFO_LOG_BUFFER: u32 = 3;
 const INFO_LOG_BYTES: u32 = 4;
@@ -76,6 +77,8 @@ pub(super) fn upload(session: &'static Session, bytes: &[u8]) -> Result<[u64; 2]
 #[derive(Debug, Default)]
 pub(super) struct JitOptions {
     list: Vec<(u32, *mut *mut c_void)>,
+    /// Room for the two logs; the slots that say so are overwritten with what was written.
+    rooms: [u32; 2],
 }
 
 impl JitOptions {
@@ -83,13 +86,20 @@ impl JitOptions {
     ///
     /// # Safety
     /// Both have `count` entries, or `count` is zero.
-    pub(super) unsafe fn new(options: *const CUjit_option, values: *mut *mut c_void, count: c_uint) -> Result<Self> {
+    pub(super) unsafe fn new(
+        options: *const CUjit_option,
+        values: *mut *mut c_void,
+        count: c_uint,
+    ) -> Result<Self> {
         if count > 0 && (options.is_null() || values.is_null()) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         // SAFETY: by this function's contract.
         let list = (0..count as usize).map(|index| unsafe { (options.add(index).read(), values.add(index)) });
-        Ok(Self { list: list.collect() })
+        let mut this = Self { list: list.collect(), rooms: [0; 2] };
+        this.rooms =
+            [this.room(INFO_LOG_BUFFER, INFO_LOG_BYTES), this.room(ERROR_LOG_BUFFER, ERROR_LOG_BYTES)];
+        Ok(this)
     }
 
     fn value(&self, option: u32) -> Option<*mut c_void> {
@@ -97,10 +107,12 @@ impl JitOptions {
         self.list.iter().find(|(name, _)| *name == option).map(|(_, slot)| unsafe { slot.read() })
     }
 
-    fn log_size(&self, buffer: u32, bytes: u32) -> u32 {
+    fn room(&self, buffer: u32, bytes: u32) -> u32 {
         match (self.value(buffer), self.value(bytes)) {
             // "The value is the size in bytes", passed in the pointer itself.
-            (Some(buffer), Some(bytes)) if !buffer.is_null() => u32::try_from(bytes.addr() & 0xffff_ffff).unwrap_or(0),
+            (Some(buffer), Some(bytes)) if !buffer.is_null() => {
+                u32::try_from(bytes.addr() & 0xffff_ffff).unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -113,8 +125,8 @@ impl JitOptions {
             // SAFETY: as in `value`.
             writer.put(unsafe { slot.read() }.addr() as u64);
         }
-        writer.put(self.log_size(INFO_LOG_BUFFER, INFO_LOG_BYTES));
-        writer.put(self.log_size(ERROR_LOG_BUFFER, ERROR_LOG_BYTES));
+        writer.put(self.rooms[0]);
+        writer.put(self.rooms[1]);
     }
 
     /// Hands out what the compiler said.
@@ -123,10 +135,9 @@ impl JitOptions {
         let wall_time: f32 = fields.get().map_err(garbled)?;
         let info = fields.get_bytes().map_err(garbled)?;
         let error = fields.get_bytes().map_err(garbled)?;
-        for (buffer, bytes, text) in
-            [(INFO_LOG_BUFFER, INFO_LOG_BYTES, info), (ERROR_LOG_BUFFER, ERROR_LOG_BYTES, error)]
-        {
-            let room = self.log_size(buffer, bytes) as usize;
+        let logs = [(INFO_LOG_BUFFER, INFO_LOG_BYTES, info), (ERROR_LOG_BUFFER, ERROR_LOG_BYTES, error)];
+        for ((buffer, bytes, text), room) in logs.into_iter().zip(self.rooms) {
+            let room = room as usize;
             if room == 0 {
                 continue;
             }
@@ -312,7 +323,8 @@ impl Resolved {
         is_kernel: bool,
         context: u64,
     ) -> Function {
-        let end = self.params.iter().map(|(offset, size)| *offset as usize + *size as usize).max().unwrap_or(0);
+        let end =
+            self.params.iter().map(|(offset, size)| *offset as usize + *size as usize).max().unwrap_or(0);
         Function {
             handle,
             name,
@@ -329,9 +341,7 @@ impl Resolved {
 }
 
 /// Reads all attributes of a function.
-pub(super) fn read_attributes(
-    fields: &mut Reader<'_>,
-) -> Result<[AtomicI32; FUNCTION_ATTRIBUTES]> {
+pub(super) fn read_attributes(fields: &mut Reader<'_>) -> Result<[AtomicI32; FUNCTION_ATTRIBUTES]> {
     let attributes = [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES];
     for attribute in &attributes {
         attribute.store(fields.get().map_err(garbled)?, std::sync::atomic::Ordering::Relaxed);
@@ -340,7 +350,12 @@ pub(super) fn read_attributes(
 }
 
 /// Resolves a function or kernel by name, once per module or library.
-pub(super) fn resolve(session: &'static Session, module: &Arc<Module>, name: &CStr, is_kernel: bool) -> Result<u64> {
+pub(super) fn resolve(
+    session: &'static Session,
+    module: &Arc<Module>,
+    name: &CStr,
+    is_kernel: bool,
+) -> Result<u64> {
     let key = name.to_string_lossy().into_owned();
     let mut functions = module.functions.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = functions.get(&key) {
@@ -369,7 +384,10 @@ pub(super) fn resolve(session: &'static Session, module: &Arc<Module>, name: &CS
     let resolved = answered.inspect_err(|_| {
         table.remove(slot.handle);
     })?;
-    table.replace(slot.handle, resolved.into_function(slot.handle, name.into(), module.handle, is_kernel, module.context));
+    table.replace(
+        slot.handle,
+        resolved.into_function(slot.handle, name.into(), module.handle, is_kernel, module.context),
+    );
     functions.insert(key, slot.handle);
     Ok(slot.handle)
 }
@@ -378,7 +396,11 @@ pub(super) fn module(session: &Session, raw: CUmodule) -> Result<Arc<Module>> {
     session.modules.get(raw.0).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
 
-pub(crate) unsafe fn cuModuleGetFunction(hfunc: *mut CUfunction, hmod: CUmodule, name: *const c_char) -> Result {
+pub(crate) unsafe fn cuModuleGetFunction(
+    hfunc: *mut CUfunction,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> Result {
     let session = session()?;
     // SAFETY: the entry point's contract.
     let name = unsafe { text(name)? };

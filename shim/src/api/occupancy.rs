@@ -12,7 +12,13 @@ use std::ffi::{c_int, c_uint};
 use std::sync::PoisonError;
 
 /// Blocks that are resident on one multiprocessor.
-pub(super) fn blocks(session: &Session, function: &Function, threads: u32, shared: u64, flags: u32) -> Result<i32> {
+pub(super) fn blocks(
+    session: &Session,
+    function: &Function,
+    threads: u32,
+    shared: u64,
+    flags: u32,
+) -> Result<i32> {
     let threads = i32::try_from(threads).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     if threads <= 0 || flags > 1 {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -40,7 +46,9 @@ pub(crate) unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     dynamicSMemSize: usize,
 ) -> Result {
     // SAFETY: the contract is the same.
-    unsafe { cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(numBlocks, func, blockSize, dynamicSMemSize, 0) }
+    unsafe {
+        cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(numBlocks, func, blockSize, dynamicSMemSize, 0)
+    }
 }
 
 pub(crate) unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
@@ -143,7 +151,12 @@ pub(crate) unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
 }
 
 /// Asks a question about a launch configuration.
-unsafe fn of_config(opcode: u16, answer: *mut c_int, func: CUfunction, config: *const CUlaunchConfig) -> Result {
+unsafe fn of_config(
+    opcode: u16,
+    answer: *mut c_int,
+    func: CUfunction,
+    config: *const CUlaunchConfig,
+) -> Result {
     let (session, _) = enter()?;
     let function = function(session, func)?;
     // SAFETY: null or a configuration, by the entry point's contract.

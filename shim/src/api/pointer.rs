@@ -60,7 +60,9 @@ unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range
     unsafe {
         match attribute {
             CONTEXT => put(data.cast(), range.context),
-            MEMORY_TYPE => put(data.cast(), if host && !managed { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
+            MEMORY_TYPE => {
+                put(data.cast(), if host && !managed { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE })
+            }
             // Over a socket host memory has no device address; its own stands for it.
             DEVICE_POINTER => put(data.cast(), range.shared_address(address).unwrap_or(address)),
             HOST_POINTER if host => put(data.cast(), offset_in_host),
@@ -135,7 +137,9 @@ pub(crate) unsafe fn cuPointerGetAttributes(
                 MEMORY_TYPE | SYNC_MEMOPS | MAPPED | ACCESS_FLAGS | IS_HW_DECOMPRESS_CAPABLE => {
                     to.cast::<u32>().write(0);
                 }
-                IS_MANAGED | IS_LEGACY_CUDA_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => to.cast::<u8>().write(0),
+                IS_MANAGED | IS_LEGACY_CUDA_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => {
+                    to.cast::<u8>().write(0)
+                }
                 _ => return Err(CUresult::ERROR_INVALID_VALUE),
             }
         }

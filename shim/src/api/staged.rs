@@ -44,20 +44,22 @@ pub(super) unsafe fn to_device(
     bytes: usize,
     stream: u64,
 ) -> Result {
-    Job::new(session, staging, source.expose_provenance(), destination, bytes, stream).run(|job, host, device, length| {
-        let slot = job.staging.take(job.session)?;
-        let from = std::ptr::with_exposed_provenance::<u8>(host);
-        // SAFETY: a chunk of the range of this function's contract, into a slot that this thread has taken.
-        unsafe { std::ptr::copy_nonoverlapping(from, job.staging.address(slot), length) };
-        let sent = job.session.post(control::STAGE_WRITE, |writer| {
-            writer.put(device);
-            writer.put(job.stream);
-            writer.put(slot);
-            writer.put(length as u64);
-        });
-        job.staging.drain(slot);
-        sent
-    })
+    Job::new(session, staging, source.expose_provenance(), destination, bytes, stream).run(
+        |job, host, device, length| {
+            let slot = job.staging.take(job.session)?;
+            let from = std::ptr::with_exposed_provenance::<u8>(host);
+            // SAFETY: a chunk of the range of this function's contract, into a slot that this thread has taken.
+            unsafe { std::ptr::copy_nonoverlapping(from, job.staging.address(slot), length) };
+            let sent = job.session.post(control::STAGE_WRITE, |writer| {
+                writer.put(device);
+                writer.put(job.stream);
+                writer.put(slot);
+                writer.put(length as u64);
+            });
+            job.staging.drain(slot);
+            sent
+        },
+    )
 }
 
 /// Copies to the host; returns when all is there.
@@ -72,25 +74,27 @@ pub(super) unsafe fn to_host(
     bytes: usize,
     stream: u64,
 ) -> Result {
-    Job::new(session, staging, destination.expose_provenance(), source, bytes, stream).run(|job, host, device, length| {
-        let slot = job.staging.take(job.session)?;
-        let filled = job
-            .session
-            .post(control::STAGE_READ, |writer| {
-                writer.put(device);
-                writer.put(job.stream);
-                writer.put(slot);
-                writer.put(length as u64);
-            })
-            .and_then(|()| job.session.call(control::STAGE_WAIT, |writer| writer.put(slot)));
-        if filled.is_ok() {
-            let to = std::ptr::with_exposed_provenance_mut::<u8>(host);
-            // SAFETY: a chunk of the range of this function's contract, from a slot that the device has filled.
-            unsafe { std::ptr::copy_nonoverlapping(job.staging.address(slot), to, length) };
-        }
-        job.staging.give_back(slot);
-        filled.map(|_| ())
-    })
+    Job::new(session, staging, destination.expose_provenance(), source, bytes, stream).run(
+        |job, host, device, length| {
+            let slot = job.staging.take(job.session)?;
+            let filled = job
+                .session
+                .post(control::STAGE_READ, |writer| {
+                    writer.put(device);
+                    writer.put(job.stream);
+                    writer.put(slot);
+                    writer.put(length as u64);
+                })
+                .and_then(|()| job.session.call(control::STAGE_WAIT, |writer| writer.put(slot)));
+            if filled.is_ok() {
+                let to = std::ptr::with_exposed_provenance_mut::<u8>(host);
+                // SAFETY: a chunk of the range of this function's contract, from a slot that the device has filled.
+                unsafe { std::ptr::copy_nonoverlapping(job.staging.address(slot), to, length) };
+            }
+            job.staging.give_back(slot);
+            filled.map(|_| ())
+        },
+    )
 }
 
 impl<'a> Job<'a> {

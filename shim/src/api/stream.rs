@@ -10,7 +10,7 @@ use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
     CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUcontext, CUdevice, CUevent, CUgreenCtx, CUresult, CUstream,
-    CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUstreamCallback,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::Ordering;
@@ -33,7 +33,11 @@ pub(crate) unsafe fn cuStreamCreate(phStream: *mut CUstream, Flags: c_uint) -> R
     unsafe { cuStreamCreateWithPriority(phStream, Flags, 0) }
 }
 
-pub(crate) unsafe fn cuStreamCreateWithPriority(phStream: *mut CUstream, flags: c_uint, priority: c_int) -> Result {
+pub(crate) unsafe fn cuStreamCreateWithPriority(
+    phStream: *mut CUstream,
+    flags: c_uint,
+    priority: c_int,
+) -> Result {
     let (session, context) = enter()?;
     if flags & !NON_BLOCKING != 0 || phStream.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -43,7 +47,14 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(phStream: *mut CUstream, flags: 
     let priority = priority.clamp(greatest.min(least), least.max(greatest));
     let id = context.next_stream_id.fetch_add(1, Ordering::Relaxed);
     let owner = context.handle;
-    let stream = session.streams.mint(|handle| Stream { handle, context: owner, flags, priority, id, work: Progress::default() })?;
+    let stream = session.streams.mint(|handle| Stream {
+        handle,
+        context: owner,
+        flags,
+        priority,
+        id,
+        work: Progress::default(),
+    })?;
     session.post(op::cuStreamCreateWithPriority, |writer| {
         writer.put(stream.handle);
         writer.put(flags);
@@ -61,6 +72,7 @@ pub(crate) unsafe fn cuStreamDestroy(hStream: CUstream) -> Result {
 pub(crate) unsafe fn cuStreamDestroy_v2(hStream: CUstream) -> Result {
     let session = session()?;
     let stream = session.streams.remove(hStream.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    session.captures.forget_stream(stream.handle);
     post(op::cuStreamDestroy_v2, |writer| writer.put(stream.handle))
 }
 
@@ -160,7 +172,9 @@ pub(crate) unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags
         // Its maker may record it anew when this returns.
         return session.call(op::cuStreamWaitEvent, write).map(|_| ());
     }
-    session.post(op::cuStreamWaitEvent, write)
+    session.post(op::cuStreamWaitEvent, write)?;
+    session.captures.waits(session, stream, event.handle, Flags);
+    Ok(())
 }
 
 pub(crate) unsafe fn cuStreamQuery(hStream: CUstream) -> Result {
@@ -192,6 +206,9 @@ pub(crate) unsafe fn cuStreamSynchronize(hStream: CUstream) -> Result {
 pub(crate) fn enqueue_callback(raw: CUstream, callback: Callback) -> Result {
     let (session, _) = enter()?;
     let stream = stream_argument(session, raw.0)?;
+    if session.captures.is_capturing(stream) {
+        return super::graph::captured_function(session, callback, stream);
+    }
     let wants_status = matches!(callback, Callback::Stream(..));
     let number = session.callbacks.register(session, callback)?;
     session.post(op::cuLaunchHostFunc, |writer| {
@@ -211,22 +228,4 @@ pub(crate) unsafe fn cuStreamAddCallback(
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     enqueue_callback(hStream, Callback::Stream(callback, hStream, userData.expose_provenance()))
-}
-
-pub(crate) unsafe fn cuStreamIsCapturing(hStream: CUstream, captureStatus: *mut CUstreamCaptureStatus) -> Result {
-    of_stream(hStream, |_| (), || ())?;
-    // No stream captures while cuStreamBeginCapture is not carried.
-    // SAFETY: the entry point's contract.
-    unsafe { put(captureStatus, 0) }
-}
-
-pub(crate) unsafe fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) -> Result {
-    session()?;
-    // SAFETY: null or a mode, by the entry point's contract.
-    let wanted = unsafe { mode.as_mut() }.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    if *wanted > 2 {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    *wanted = thread::exchange_capture_mode(*wanted);
-    Ok(())
 }

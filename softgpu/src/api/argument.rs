@@ -3,9 +3,9 @@
 
 use super::Answer;
 use pxos_protocol::types::{
-    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn, CUkernel, CUlibrary, CUmemLocation, CUmemoryPool,
-    CUmipmappedArray,
-    CUmodule, CUoccupancyB2DSize, CUresult, CUstream, CUstreamCallback,
+    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn, CUlinkState,
+    CUkernel, CUlibrary, CUmemLocation, CUmemoryPool, CUmipmappedArray, CUmodule, CUoccupancyB2DSize,
+    CUresult, CUstream, CUstreamCallback,
 };
 use std::ffi::{CStr, c_char, c_void};
 
@@ -131,7 +131,8 @@ impl<T> Out<T> {
 impl Out<c_char> {
     /// Writes a text into a buffer of `room` bytes, cut to fit, always ended by NUL.
     pub(crate) fn put_text(self, text: &str, room: i32) -> Answer {
-        let room = usize::try_from(room).ok().filter(|room| *room > 0).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let room =
+            usize::try_from(room).ok().filter(|room| *room > 0).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         let first = self.required()?;
         for (index, byte) in text.bytes().take(room - 1).chain([0]).enumerate() {
             first.put_at(index, byte.cast_signed())?;
@@ -234,7 +235,7 @@ macro_rules! by_value {
 }
 
 by_value! {
-    u8 u16 u32 i32 u64 usize f32 CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUgraph
+    u8 u16 u32 i32 u64 usize f32 CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUlinkState CUgraph
     CUgraphExec CUgraphNode CUmemLocation
     CUmemoryPool CUarray CUmipmappedArray CUgreenCtx CUhostFn CUstreamCallback CUoccupancyB2DSize
 }

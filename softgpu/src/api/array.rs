@@ -4,8 +4,8 @@ use super::driver_fns;
 use crate::device::array::{ARRAYS, Array, MIPMAPS, MipmappedArray};
 use crate::device::context;
 use pxos_protocol::types::{
-    CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES, CUDA_ARRAY3D_DESCRIPTOR,
-    CUarray, CUdevice, CUmipmappedArray, CUresult,
+    CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES,
+    CUDA_ARRAY3D_DESCRIPTOR, CUarray, CUdevice, CUmipmappedArray, CUresult,
 };
 use std::ffi::c_uint;
 

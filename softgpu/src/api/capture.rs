@@ -6,7 +6,9 @@ use crate::device::capture::{self, Capture, Captured, GLOBAL, RELAXED};
 use crate::device::context::stream_anywhere;
 use crate::device::graph::{GRAPHS, Graph};
 use crate::device::stream::{Kind, Stream};
-use pxos_protocol::types::{CUgraph, CUgraphNode, CUresult, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus};
+use pxos_protocol::types::{
+    CUgraph, CUgraphNode, CUresult, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
+};
 use std::ffi::c_uint;
 use std::sync::Arc;
 
@@ -209,7 +211,13 @@ fn information(
     Ok(())
 }
 
-fn update(stream: CUstream, default: DefaultStream, array: In<CUgraphNode>, count: usize, flags: c_uint) -> Answer {
+fn update(
+    stream: CUstream,
+    default: DefaultStream,
+    array: In<CUgraphNode>,
+    count: usize,
+    flags: c_uint,
+) -> Answer {
     let (_, stream) = stream_anywhere(stream, default)?;
     let new = nodes(array, count)?;
     let mut part = stream.captured();

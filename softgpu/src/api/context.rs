@@ -297,7 +297,11 @@ fn limit_error(limit: CUlimit, setting: bool) -> CUresult {
 /// Refuses flags that no context has, and two ways to wait at a time (measured).
 pub(crate) fn check_flags(flags: c_uint) -> Answer {
     let scheduling = flags & 7;
-    if flags & !0xff != 0 || scheduling.count_ones() > 1 { Err(CUresult::ERROR_INVALID_VALUE) } else { Ok(()) }
+    if flags & !0xff != 0 || scheduling.count_ones() > 1 {
+        Err(CUresult::ERROR_INVALID_VALUE)
+    } else {
+        Ok(())
+    }
 }
 
 fn create(flags: c_uint, dev: CUdevice) -> Answer<CUcontext> {

@@ -11,8 +11,8 @@ use crate::device::context::{self, Active};
 use crate::device::operation::{Copy, Grid, Operation};
 use crate::device::stream::Stream;
 use pxos_protocol::types::{
-    CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED, CUDA_MEMCPY2D, CUDA_MEMCPY3D,
-    CUDA_MEMCPY3D_PEER, CUarray, CUcontext, CUdeviceptr, CUmemorytype, CUresult, CUstream,
+    CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED, CUDA_MEMCPY2D,
+    CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUarray, CUcontext, CUdeviceptr, CUmemorytype, CUresult, CUstream,
 };
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -213,8 +213,12 @@ impl End {
     fn resolve(&self) -> Answer<(Grid, Known)> {
         let (base, pitch, plane, known) = match self.kind {
             CU_MEMORYTYPE_HOST => (self.host, self.pitch, self.pitch.checked_mul(self.rows), Known::Host),
-            CU_MEMORYTYPE_DEVICE => (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Device),
-            CU_MEMORYTYPE_UNIFIED => (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Host),
+            CU_MEMORYTYPE_DEVICE => {
+                (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Device)
+            }
+            CU_MEMORYTYPE_UNIFIED => {
+                (self.device, self.pitch, self.pitch.checked_mul(self.rows), Known::Host)
+            }
             CU_MEMORYTYPE_ARRAY => {
                 let image = ARRAYS.get(self.array)?.image;
                 let row = u64::from(image.size[0]) * u64::from(image.element_bytes());
@@ -279,9 +283,8 @@ pub(crate) fn cuboid(given: &CUDA_MEMCPY3D) -> Answer<(Copy, Sides)> {
     let size = [copy.width, copy.height, copy.depth];
     for (end, grid, known) in [(&from, &from_grid, from_known), (&to, &to_grid, to_known)] {
         let fits = match known {
-            Known::Array(has) => {
-                (0..3).all(|side| end.offset[side].checked_add(size[side]).is_some_and(|last| last <= has[side]))
-            }
+            Known::Array(has) => (0..3)
+                .all(|side| end.offset[side].checked_add(size[side]).is_some_and(|last| last <= has[side])),
             _ => {
                 (copy.height <= 1 || grid.pitch >= copy.width) && (copy.depth <= 1 || end.rows >= copy.height)
             }
@@ -389,7 +392,10 @@ pub(crate) fn check(copy: &Copy, sides: Sides) -> Answer<[Found; 2]> {
         }
         Ok(allocation::check_unified(grid.address, extent)?.map_or(Found::Pageable, Found::Range))
     };
-    Ok([check(&copy.to, sides.to_device, sides.to_array)?, check(&copy.from, sides.from_device, sides.from_array)?])
+    Ok([
+        check(&copy.to, sides.to_device, sides.to_array)?,
+        check(&copy.from, sides.from_device, sides.from_array)?,
+    ])
 }
 
 /// Pageable memory up to this size is copied aside so that the call can return at once (CUDA driver API, "API
@@ -397,7 +403,13 @@ pub(crate) fn check(copy: &Copy, sides: Sides) -> Answer<[Found; 2]> {
 const STAGED: u64 = 64 << 10;
 
 /// Does a copy, now or in its turn.
-pub(crate) fn run(copy: Copy, sides: Sides, stream: CUstream, default: DefaultStream, blocking: bool) -> Answer {
+pub(crate) fn run(
+    copy: Copy,
+    sides: Sides,
+    stream: CUstream,
+    default: DefaultStream,
+    blocking: bool,
+) -> Answer {
     let active = context::current()?;
     let stream = active.stream(stream, default)?;
     if copy.is_empty() {

@@ -143,7 +143,7 @@ const TEXTS: &[(u32, &CStr)] = &[
     (916, c"an error happened during the key rotation sequence"),
     (999, c"unknown error"),
 ];
- 
+
 #[cfg(test)]
 mod tests {
     use super::*;

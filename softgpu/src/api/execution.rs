@@ -8,8 +8,8 @@ use crate::device::module::{Code, Module};
 use crate::device::operation::{Launch, Operation};
 use crate::exec::Kernel;
 use pxos_protocol::types::{
-    CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState, CUlaunchAttribute, CUlaunchConfig, CUmodule,
-    CUresult, CUsharedconfig, CUstream, launch_attribute,
+    CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState, CUlaunchAttribute,
+    CUlaunchConfig, CUmodule, CUresult, CUsharedconfig, CUstream, launch_attribute,
 };
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -263,7 +263,8 @@ impl Given {
         for (index, parameter) in kernel.params.iter().enumerate() {
             let from = In::<u8>::from_api(self.parameters.read_at(index)?.cast());
             let start = parameter.offset as usize;
-            let place = buffer.get_mut(start..start + parameter.size as usize).ok_or(CUresult::ERROR_UNKNOWN)?;
+            let place =
+                buffer.get_mut(start..start + parameter.size as usize).ok_or(CUresult::ERROR_UNKNOWN)?;
             copy_out(from, place)?;
         }
         Ok(buffer)
@@ -320,7 +321,8 @@ pub(crate) fn shape_of(config: &CUlaunchConfig) -> Answer<(Shape, Option<pxos_pr
                 check_cluster(&shape, [low_half(first), high_half(first), low_half(attribute.value[1])])?;
             }
             launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
-                event = Some(pxos_protocol::types::CUevent(attribute.value[0])).filter(|event| !event.is_null());
+                event =
+                    Some(pxos_protocol::types::CUevent(attribute.value[0])).filter(|event| !event.is_null());
             }
             launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE if attribute.value[0] != 0 => {
                 return Err(CUresult::ERROR_NOT_SUPPORTED);
@@ -352,7 +354,8 @@ fn check_cluster(shape: &Shape, cluster: [u32; 3]) -> Answer {
     if blocks <= 1 {
         return Ok(());
     }
-    let divides = shape.grid.iter().zip(cluster).all(|(grid, cluster)| cluster != 0 && grid.is_multiple_of(cluster));
+    let divides =
+        shape.grid.iter().zip(cluster).all(|(grid, cluster)| cluster != 0 && grid.is_multiple_of(cluster));
     if !divides || blocks > 8 {
         return Err(CUresult::ERROR_INVALID_CLUSTER_SIZE);
     }
@@ -361,7 +364,13 @@ fn check_cluster(shape: &Shape, cluster: [u32; 3]) -> Answer {
 }
 
 /// Checks a launch and appends it to its stream.
-fn launch(function: CUfunction, shape: Shape, stream: CUstream, default: DefaultStream, given: Given) -> Answer {
+pub(crate) fn launch(
+    function: CUfunction,
+    shape: Shape,
+    stream: CUstream,
+    default: DefaultStream,
+    given: Given,
+) -> Answer {
     let active = context::current()?;
     let target = kernel::target(&active, function)?;
     let stream = active.stream(stream, default)?;

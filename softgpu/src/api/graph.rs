@@ -5,8 +5,8 @@ use super::{Answer, DefaultStream, In, Out, driver_fns};
 use crate::device::allocation::{self, Origin};
 use crate::device::context::{Active, stream_anywhere};
 use crate::device::graph::{Body, EXECS, GRAPHS, Graph, GraphExec, GraphMemory, NODES, Node};
-use crate::device::stream::Stream;
 use crate::device::platform;
+use crate::device::stream::Stream;
 use pxos_protocol::types::{CUdevice, CUgraph, CUgraphExec, CUgraphNode, CUresult, CUstream};
 use std::ffi::{c_char, c_uint, c_void};
 use std::fmt::Write;
@@ -442,7 +442,9 @@ fn dot(nodes: &[Node]) -> String {
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "  node{index} [label=\"{what}\"];");
-        for before in node.after.iter().filter_map(|before| nodes.iter().position(|other| other.handle == *before)) {
+        for before in
+            node.after.iter().filter_map(|before| nodes.iter().position(|other| other.handle == *before))
+        {
             let _ = writeln!(text, "  node{before} -> node{index};");
         }
     }

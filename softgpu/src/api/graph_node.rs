@@ -13,8 +13,8 @@ use crate::device::graph::{Body, CopyGiven, KernelNode};
 use crate::device::kernel::{self, Shape};
 use crate::device::operation::{Fill, HostCall, Launch};
 use pxos_protocol::types::{
-    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn, CUkernel,
-    CUresult,
+    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn,
+    CUkernel, CUresult,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -427,13 +427,15 @@ fn kernel_body(given: &CUDA_KERNEL_NODE_PARAMS) -> Answer<Body> {
     let first = &given.first;
     let named = if first.func.is_null() { CUfunction(given.kern.0) } else { first.func };
     let target = kernel::target(&active, named)?;
-    let shape =
-        Shape { grid: first.grid, block: first.block, dynamic_shared: first.shared_mem_bytes, cooperative: false };
-    target.check(&shape, active.device.multiprocessors)?;
-    let parameters = Given {
-        parameters: Out::from_api(first.kernel_params),
-        extra: Out::from_api(first.extra),
+    let shape = Shape {
+        grid: first.grid,
+        block: first.block,
+        dynamic_shared: first.shared_mem_bytes,
+        cooperative: false,
     };
+    target.check(&shape, active.device.multiprocessors)?;
+    let parameters =
+        Given { parameters: Out::from_api(first.kernel_params), extra: Out::from_api(first.extra) };
     let parameters = parameters.collect(target.kernel())?;
     let launch = Launch { target, shape, parameters };
     Ok(Body::Kernel(Arc::new(KernelNode::new(launch, first.func.0, given.kern))))

@@ -49,8 +49,12 @@ impl JitLog {
             match option {
                 INFO_LOG_BUFFER => buffers[0].at = Out::from_api(value.cast()),
                 ERROR_LOG_BUFFER => buffers[1].at = Out::from_api(value.cast()),
-                INFO_LOG_BUFFER_SIZE => (buffers[0].room, buffers[0].size) = (size_of_option(value), Some(size)),
-                ERROR_LOG_BUFFER_SIZE => (buffers[1].room, buffers[1].size) = (size_of_option(value), Some(size)),
+                INFO_LOG_BUFFER_SIZE => {
+                    (buffers[0].room, buffers[0].size) = (size_of_option(value), Some(size));
+                }
+                ERROR_LOG_BUFFER_SIZE => {
+                    (buffers[1].room, buffers[1].size) = (size_of_option(value), Some(size));
+                }
                 OPTIONS.. => return Err(CUresult::ERROR_INVALID_VALUE),
                 _ => {}
             }

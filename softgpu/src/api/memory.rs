@@ -338,7 +338,9 @@ fn register(base: u64, bytes: u64, flags: c_uint) -> Answer {
 fn is_mapped(base: u64, bytes: u64) -> bool {
     let page = 4096;
     let start = base / page * page;
-    let Some(length) = (base + bytes).checked_next_multiple_of(page).map(|end| end - start) else { return false };
+    let Some(length) = (base + bytes).checked_next_multiple_of(page).map(|end| end - start) else {
+        return false;
+    };
     let (Ok(start), Ok(length)) = (usize::try_from(start), usize::try_from(length)) else { return false };
     let mut resident = vec![0u8; (1 << 16).min(length / 4096)];
     let portion = resident.len() * 4096;

@@ -68,7 +68,14 @@ driver_fns! {
     }
 }
 
-fn line(to: u64, value: &[u8], count: usize, stream: CUstream, default: DefaultStream, blocking: bool) -> Answer {
+fn line(
+    to: u64,
+    value: &[u8],
+    count: usize,
+    stream: CUstream,
+    default: DefaultStream,
+    blocking: bool,
+) -> Answer {
     rows(to, 0, value, (count, 1), stream, default, blocking)
 }
 
@@ -94,7 +101,13 @@ fn rows(
     }
     let extent = (height - 1).checked_mul(pitch).and_then(|above| above.checked_add(row));
     let held = allocation::check(to, extent.ok_or(CUresult::ERROR_INVALID_VALUE)? as u64)?;
-    let fill = Fill { address: to, pitch: pitch as u64, value: value.to_vec(), width: width as u64, height: height as u64 };
+    let fill = Fill {
+        address: to,
+        pitch: pitch as u64,
+        value: value.to_vec(),
+        width: width as u64,
+        height: height as u64,
+    };
     let operation = Operation::Fill(fill);
     if blocking && held.on_host() {
         active.perform(&stream, || operation.run(&active))??;

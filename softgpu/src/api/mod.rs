@@ -15,8 +15,10 @@ pub mod execution;
 pub mod graph;
 pub mod graph_node;
 pub mod initialise;
+pub mod legacy;
 mod jit;
 pub mod library;
+pub mod link;
 pub mod memory;
 pub mod memset;
 pub mod module;
@@ -24,6 +26,7 @@ pub mod occupancy;
 pub mod pointer;
 pub mod pool;
 pub mod stream;
+pub mod stream_value;
 pub mod texture;
 pub mod virtual_memory;
 

@@ -178,7 +178,7 @@ pub(crate) fn compile_pointer(image: In<c_void>, log: &mut JitLog) -> Answer<Cod
 /// Compiles the PTX of some images, linking them where there are several.
 pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> {
     let mut texts: Vec<PtxImage> = Vec::new();
-    for image in images {
+    for image in images.iter().flat_map(|image| super::link::units(image)) {
         let is_text = image.first().is_some_and(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
         texts.extend(image::ptx_of(image, CAPABILITY).map_err(|error| match error {
             image::ImageError::NotForDevice { .. } if is_text && !image.starts_with(b"P\xed\x55\xba") => {
@@ -204,7 +204,7 @@ pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> 
 /// The device's compute capability.
 const CAPABILITY: u32 = 90;
 
-fn image_error(error: &image::ImageError) -> CUresult {
+pub(crate) fn image_error(error: &image::ImageError) -> CUresult {
     match error {
         image::ImageError::NoPtx { .. } | image::ImageError::NotForDevice { .. } => {
             super::error::report(&error.to_string());

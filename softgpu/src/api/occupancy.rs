@@ -108,7 +108,12 @@ fn resident(target: &Target, block_size: c_int, shared: usize) -> Answer<c_int> 
     Ok(c_int::try_from(target.resident_blocks(threads, shared)).unwrap_or(0))
 }
 
-fn best(function: CUfunction, sizes: CUoccupancyB2DSize, shared: usize, limit: c_int) -> Answer<(c_int, c_int)> {
+fn best(
+    function: CUfunction,
+    sizes: CUoccupancyB2DSize,
+    shared: usize,
+    limit: c_int,
+) -> Answer<(c_int, c_int)> {
     let (multiprocessors, target) = target(function)?;
     let most = c_int::try_from(target.max_threads()).unwrap_or(c_int::MAX);
     let most = if limit > 0 { most.min(limit) } else { most };
@@ -130,4 +135,3 @@ fn best(function: CUfunction, sizes: CUoccupancyB2DSize, shared: usize, limit: c
     }
     Ok((found.1, found.2 * multiprocessors))
 }
-

@@ -1,21 +1,18 @@
-//! Streams, callbacks and stream memory operations (CUDA driver API, sections "Stream management" and "Stream memory
-//! operations").
+//! Streams and callbacks (CUDA driver API, section "Stream management").
 
 use super::{Answer, DefaultStream, context as api_context, driver_fns};
 use crate::device::allocation;
 use crate::device::capture::Captured;
 use crate::device::context::{self, STREAMS, stream_anywhere};
 use crate::device::event::EVENTS;
-use crate::device::operation::{HostCall, Operation};
 use crate::device::graph::Body;
+use crate::device::operation::{HostCall, Operation};
 use crate::device::stream::{Kind, Stream, as_callback};
 use pxos_protocol::types::{
     CUcontext, CUdevice, CUdeviceptr, CUevent, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 driver_fns! {
     /// Makes a stream.
@@ -159,26 +156,6 @@ driver_fns! {
         active.flush();
         active.fault.check()
     }
-
-    /// Writes a word once the work before it is done.
-    ready fn cuStreamWriteValue32_v2 / cuStreamWriteValue32_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u32, _flags: c_uint) |default| {
-        write_value(stream, default, address, Word::Half(value))
-    }
-
-    /// Writes a word once the work before it is done.
-    ready fn cuStreamWriteValue64_v2 / cuStreamWriteValue64_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u64, _flags: c_uint) |default| {
-        write_value(stream, default, address, Word::Full(value))
-    }
-
-    /// Makes further work wait until a word in memory compares as asked.
-    ready fn cuStreamWaitValue32_v2 / cuStreamWaitValue32_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u32, flags: c_uint) |default| {
-        wait_value(stream, default, address, Word::Half(value), flags)
-    }
-
-    /// Makes further work wait until a word in memory compares as asked.
-    ready fn cuStreamWaitValue64_v2 / cuStreamWaitValue64_v2_ptsz(stream: CUstream, address: CUdeviceptr, value: u64, flags: c_uint) |default| {
-        wait_value(stream, default, address, Word::Full(value), flags)
-    }
 }
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -241,105 +218,4 @@ pub(crate) fn id_in(context: CUcontext, stream: CUstream) -> Answer<u64> {
         context::named(context)?.active().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?
     };
     Ok(active.stream(stream, DefaultStream::Legacy)?.id)
-}
-
-/// The operand of a stream memory operation.
-#[derive(Clone, Copy, Debug)]
-enum Word {
-    Half(u32),
-    Full(u64),
-}
-
-impl Word {
-    fn bytes(self) -> u64 {
-        match self {
-            Self::Half(_) => 4,
-            Self::Full(_) => 8,
-        }
-    }
-
-    /// Checks that a word of this size may be at an address that the API knows.
-    fn check(self, address: u64) -> Answer {
-        if !address.is_multiple_of(self.bytes()) {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        allocation::check(address, self.bytes()).map(drop)
-    }
-
-    fn write(self, address: u64) {
-        let at = usize::try_from(address).expect("addresses have 64 bits here");
-        match self {
-            // SAFETY: checked at the call, aligned, and mapped until the work before its end is done.
-            Self::Half(value) => unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(at)) }
-                .store(value, Ordering::Release),
-            // SAFETY: as above.
-            Self::Full(value) => unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(at)) }
-                .store(value, Ordering::Release),
-        }
-    }
-
-    /// Whether the word in memory compares as asked: cyclically not before, equal, with a common bit, or with not all
-    /// bits of either (CUDA driver API, `CUstreamWaitValue_flags`).
-    fn holds(self, address: u64, comparison: c_uint) -> bool {
-        let at = usize::try_from(address).expect("addresses have 64 bits here");
-        match self {
-            Self::Half(value) => {
-                // SAFETY: checked at the call, aligned, and mapped until the work before its end is done.
-                let found = unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(at)) };
-                let found = found.load(Ordering::Acquire);
-                match comparison {
-                    0 => found.wrapping_sub(value).cast_signed() >= 0,
-                    1 => found == value,
-                    2 => found & value != 0,
-                    _ => !(found | value) != 0,
-                }
-            }
-            Self::Full(value) => {
-                // SAFETY: as above.
-                let found = unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(at)) };
-                let found = found.load(Ordering::Acquire);
-                match comparison {
-                    0 => found.wrapping_sub(value).cast_signed() >= 0,
-                    1 => found == value,
-                    2 => found & value != 0,
-                    _ => !(found | value) != 0,
-                }
-            }
-        }
-    }
-}
-
-fn write_value(stream: CUstream, default: DefaultStream, address: u64, word: Word) -> Answer {
-    let (active, stream) = stream_anywhere(stream, default)?;
-    word.check(address)?;
-    stream.forbid_capture()?;
-    let work = move |status: CUresult| {
-        if status.is_success() {
-            word.write(address);
-        }
-        Ok(())
-    };
-    active.submit(&stream, Vec::new(), Box::new(work));
-    Ok(())
-}
-
-fn wait_value(stream: CUstream, default: DefaultStream, address: u64, word: Word, flags: c_uint) -> Answer {
-    let (active, stream) = stream_anywhere(stream, default)?;
-    word.check(address)?;
-    stream.forbid_capture()?;
-    /// `CU_STREAM_WAIT_VALUE_FLUSH`: about writes of other PCI devices.
-    const FLUSH: c_uint = 1 << 30;
-    let comparison = flags & !FLUSH;
-    if comparison > 3 {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    let owner = active.share();
-    let work = move |status: CUresult| {
-        while status.is_success() && !owner.is_ending() && !word.holds(address, comparison) {
-            std::thread::sleep(Duration::from_micros(50));
-        }
-        Ok(())
-    };
-    active.submit(&stream, Vec::new(), Box::new(work));
-    Ok(())
 }

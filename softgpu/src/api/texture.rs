@@ -6,8 +6,8 @@ use crate::device::array::{ARRAYS, Image, MIPMAPS, channel_bytes};
 use crate::device::context;
 use crate::device::texture::{self, Object, Source};
 use pxos_protocol::types::{
-    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtexObject, Resource,
-    array_flag, array_format, texture_flag,
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtexObject,
+    Resource, array_flag, array_format, texture_flag,
 };
 use std::sync::Arc;
 
@@ -90,7 +90,10 @@ fn live(object: u64, is_texture: bool) -> Answer<Arc<Object>> {
 }
 
 /// What a description refers to, and the layers that a view leaves of it.
-fn source(resource: &CUDA_RESOURCE_DESC, view: Option<&CUDA_RESOURCE_VIEW_DESC>) -> Answer<(Source, Option<(u32, u32)>)> {
+fn source(
+    resource: &CUDA_RESOURCE_DESC,
+    view: Option<&CUDA_RESOURCE_VIEW_DESC>,
+) -> Answer<(Source, Option<(u32, u32)>)> {
     let invalid = CUresult::ERROR_INVALID_VALUE;
     if resource.flags != 0 {
         return Err(invalid);
@@ -126,20 +129,33 @@ fn source(resource: &CUDA_RESOURCE_DESC, view: Option<&CUDA_RESOURCE_VIEW_DESC>)
             let element = element(format, channels)?;
             allocation::check(address, bytes)?;
             let width = u32::try_from(bytes / u64::from(element)).map_err(|_| invalid)?;
-            let image = Image { address, pitch: bytes, plane: bytes, size: [width, 1, 1], format, channels, layered: false };
+            let image = Image {
+                address,
+                pitch: bytes,
+                plane: bytes,
+                size: [width, 1, 1],
+                format,
+                channels,
+                layered: false,
+            };
             if width == 0 { Err(invalid) } else { Ok((Source::Linear(image), None)) }
         }
         Resource::Pitch2D { address, format, channels, width, height, pitch } => {
             let row = width.checked_mul(element(format, channels)?.into()).ok_or(invalid)?;
             let rows = height.checked_sub(1).and_then(|rows| rows.checked_mul(pitch)).ok_or(invalid)?;
             allocation::check(address, rows.checked_add(row).ok_or(invalid)?)?;
-            let side = |side: u64| u32::try_from(side).ok().filter(|side| (1..=131_072).contains(side)).ok_or(invalid);
+            let side = |side: u64| {
+                u32::try_from(side).ok().filter(|side| (1..=131_072).contains(side)).ok_or(invalid)
+            };
             let size = [side(width)?, side(height)?, 1];
             let plane = pitch.checked_mul(height).ok_or(invalid)?;
             if pitch < row || !pitch.is_multiple_of(32) {
                 return Err(invalid);
             }
-            Ok((Source::Linear(Image { address, pitch, plane, size, format, channels, layered: false }), None))
+            Ok((
+                Source::Linear(Image { address, pitch, plane, size, format, channels, layered: false }),
+                None,
+            ))
         }
     }
 }
@@ -151,7 +167,8 @@ fn element(format: u32, channels: u32) -> Answer<u32> {
 
 /// Refuses filters and modes that there are not, and filtering of integers.
 fn check(how: &CUDA_TEXTURE_DESC, source: &Source) -> Answer {
-    let modes = how.address_mode.iter().all(|mode| *mode <= 3) && how.filter_mode <= 1 && how.mipmap_filter_mode <= 1;
+    let modes =
+        how.address_mode.iter().all(|mode| *mode <= 3) && how.filter_mode <= 1 && how.mipmap_filter_mode <= 1;
     let format = match source {
         Source::Array(array) => array.image.format,
         Source::Mipmap(mipmap, first, _) => mipmap.levels[*first].image.format,

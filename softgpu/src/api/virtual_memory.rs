@@ -1,10 +1,11 @@
-//! Virtual memory management (CUDA driver API, section of that name). Sharing with other processes is not supported.
+//! Virtual memory management (CUDA driver API, section of that name). Memory is shared with other processes by file descriptors.
 
 use super::{Answer, driver_fns};
 use crate::api::pool::{CUmemAccessDesc, LOCATION_DEVICE as DEVICE};
 use crate::device::{context, physical, platform};
 use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUresult};
 use std::ffi::{c_int, c_uint, c_void};
+use std::os::fd::{BorrowedFd, IntoRawFd};
 
 driver_fns! {
     /// Reserves addresses.
@@ -24,11 +25,12 @@ driver_fns! {
     /// Makes physical memory.
     ready fn cuMemCreate(handle: *mut u64, bytes: usize, properties: *const CUmemAllocationProp, flags: u64) {
         handle.required()?;
-        let device = properties.read()?.device()?;
+        let properties = properties.read()?;
+        let device = properties.device()?;
         if flags != 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        handle.put(physical::create(device, bytes as u64)?)
+        handle.put(physical::create(device, bytes as u64, properties.handle_types == FILE_DESCRIPTOR)?)
     }
 
     /// Gives a handle back; the memory lives as long as it is mapped.
@@ -89,14 +91,39 @@ driver_fns! {
     /// What physical memory was made as.
     ready fn cuMemGetAllocationPropertiesFromHandle(properties: *mut CUmemAllocationProp, handle: u64) {
         properties.required()?;
-        let device = physical::find(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?.device;
+        let physical = physical::find(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         properties.put(CUmemAllocationProp {
             kind: PINNED,
-            handle_types: 0,
-            location: CUmemLocation { kind: DEVICE, id: device },
+            handle_types: if physical.shareable { FILE_DESCRIPTOR } else { 0 },
+            location: CUmemLocation { kind: DEVICE, id: physical.device },
             windows: std::ptr::null_mut(),
             flags: [0; 8],
         })
+    }
+
+    /// A file descriptor by which another process can have physical memory.
+    ready fn cuMemExportToShareableHandle(shareable: *mut c_void, handle: u64, kind: c_uint, flags: u64) {
+        let shareable = shareable.required()?.cast::<c_int>();
+        if kind != FILE_DESCRIPTOR.cast_unsigned() || flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        shareable.put(physical::export(handle)?.into_raw_fd())
+    }
+
+    /// Another process's physical memory, on the current device. The descriptor stays the caller's.
+    ready fn cuMemImportFromShareableHandle(handle: *mut u64, shareable: *mut c_void, kind: c_uint) {
+        handle.required()?;
+        if kind != FILE_DESCRIPTOR.cast_unsigned() {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let number = c_int::try_from(shareable.address() & 0xffff_ffff).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+        if number < 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        // SAFETY: borrowed for this statement; one that is closed is refused by the system.
+        let file = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
+        let device = context::current().map_or(0, |active| active.device.ordinal);
+        handle.put(physical::import(file.map_err(|_| CUresult::ERROR_INVALID_VALUE)?, device)?)
     }
 
     /// A handle of what is mapped at an address.
@@ -114,6 +141,8 @@ const READ: c_uint = 1;
 const READ_WRITE: c_uint = 3;
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: c_int = 1;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
+const FILE_DESCRIPTOR: c_int = 1;
 
 /// What physical memory should be (cuda.h 13.0).
 #[repr(C)]
@@ -139,7 +168,7 @@ impl CUmemAllocationProp {
         if self.kind != PINNED {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        if self.handle_types != 0 {
+        if !matches!(self.handle_types, 0 | FILE_DESCRIPTOR) {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
         located(self.location)

@@ -99,14 +99,16 @@ fn lay_out(descriptor: &CUDA_ARRAY3D_DESCRIPTOR) -> Result<Image, CUresult> {
     let channel = channel_bytes(descriptor.format).ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
     let layered = descriptor.flags & (array_flag::LAYERED | array_flag::CUBEMAP) != 0;
     if descriptor.flags & array_flag::CUBEMAP != 0
-        && (descriptor.width != descriptor.height || !descriptor.depth.is_multiple_of(6) || descriptor.depth == 0)
+        && (descriptor.width != descriptor.height
+            || !descriptor.depth.is_multiple_of(6)
+            || descriptor.depth == 0)
     {
         return Err(invalid);
     }
-    let side = |side: usize, most: u32| {
-        u32::try_from(side.max(1)).ok().filter(|side| *side <= most).ok_or(invalid)
-    };
-    let size = [side(descriptor.width, 131_072)?, side(descriptor.height, 65_536)?, side(descriptor.depth, 16_384)?];
+    let side =
+        |side: usize, most: u32| u32::try_from(side.max(1)).ok().filter(|side| *side <= most).ok_or(invalid);
+    let size =
+        [side(descriptor.width, 131_072)?, side(descriptor.height, 65_536)?, side(descriptor.depth, 16_384)?];
     let row = u64::from(size[0]) * u64::from(channel * descriptor.num_channels);
     let pitch = row.next_multiple_of(PITCH);
     let plane = pitch * u64::from(size[1]);
@@ -182,7 +184,8 @@ impl MipmappedArray {
         }
         let levels = levels.min(longest.ilog2() + 1);
         let (life, device) = (active.life, active.device.ordinal);
-        let shapes = (0..levels).map(|level| lay_out(&descriptor.level(level))).collect::<Result<Vec<_>, _>>()?;
+        let shapes =
+            (0..levels).map(|level| lay_out(&descriptor.level(level))).collect::<Result<Vec<_>, _>>()?;
         let total = shapes.iter().try_fold(0u64, |sum, image| sum.checked_add(image.bytes()?));
         let mut address = allocate(active, total.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?)?;
         let mut made = Vec::new();
@@ -242,8 +245,14 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(lay_out(&descriptor(0, 3, 0, 0)).unwrap_err(), CUresult::ERROR_INVALID_VALUE);
-        assert_eq!(lay_out(&descriptor(4, 3, 6, array_flag::CUBEMAP)).unwrap_err(), CUresult::ERROR_INVALID_VALUE);
-        assert_eq!(lay_out(&descriptor(4, 4, 0, array_flag::SPARSE)).unwrap_err(), CUresult::ERROR_NOT_SUPPORTED);
+        assert_eq!(
+            lay_out(&descriptor(4, 3, 6, array_flag::CUBEMAP)).unwrap_err(),
+            CUresult::ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            lay_out(&descriptor(4, 4, 0, array_flag::SPARSE)).unwrap_err(),
+            CUresult::ERROR_NOT_SUPPORTED
+        );
         let block = CUDA_ARRAY3D_DESCRIPTOR { format: 0x91, ..descriptor(4, 4, 0, 0) };
         assert_eq!(lay_out(&block).unwrap_err(), CUresult::ERROR_NOT_SUPPORTED);
     }

@@ -174,7 +174,9 @@ pub(crate) fn check_unsafe_call() -> Result<(), CUresult> {
 /// The node that an operation becomes.
 pub(crate) fn body(operation: Operation) -> Body {
     match operation {
-        Operation::Copy(copy) | Operation::Staged(copy, _) => Body::Copy(copy, Arc::new(CopyGiven(describe(&copy)))),
+        Operation::Copy(copy) | Operation::Staged(copy, _) => {
+            Body::Copy(copy, Arc::new(CopyGiven(describe(&copy))))
+        }
         Operation::Fill(fill) => Body::Fill(fill),
         Operation::Host(call) => Body::Host(call),
         Operation::Kernel(launch) => {

@@ -394,7 +394,9 @@ impl Active {
     pub(crate) fn blocking_captures(&self) -> Vec<Arc<Capture>> {
         let streams = lock(&self.streams);
         let blocking = streams.others.iter().filter(|stream| stream.kind != Kind::NonBlocking);
-        blocking.filter_map(|stream| stream.captured().as_ref().map(|part| Arc::clone(&part.capture))).collect()
+        blocking
+            .filter_map(|stream| stream.captured().as_ref().map(|part| Arc::clone(&part.capture)))
+            .collect()
     }
 
     /// Takes all streams of this context out of a capture.

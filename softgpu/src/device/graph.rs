@@ -290,7 +290,9 @@ fn reaches(nodes: &[Node], from: CUgraphNode, to: CUgraphNode) -> bool {
         }
         if !seen.contains(&next) {
             seen.push(next);
-            open.extend(nodes.iter().find(|node| node.handle == next).into_iter().flat_map(|node| &node.after));
+            open.extend(
+                nodes.iter().find(|node| node.handle == next).into_iter().flat_map(|node| &node.after),
+            );
         }
     }
     false
@@ -305,7 +307,8 @@ fn in_order(nodes: Vec<Node>) -> Vec<ExecNode> {
         let (ready, waiting): (Vec<_>, Vec<_>) = left.into_iter().partition(|node| {
             node.after.iter().all(|before| done.iter().any(|done: &ExecNode| done.node == *before))
         });
-        let exec = |node: Node| ExecNode { node: node.handle, body: node.body, after: node.after, enabled: true };
+        let exec =
+            |node: Node| ExecNode { node: node.handle, body: node.body, after: node.after, enabled: true };
         done.extend(ready.into_iter().map(exec));
         left = waiting;
         assert!(left.len() < before, "dependencies have a circle");

@@ -30,7 +30,13 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { dynamic_shared: None, carveout: -1, cluster: [0; 3], non_portable_cluster: 0, cluster_policy: 0 }
+        Self {
+            dynamic_shared: None,
+            carveout: -1,
+            cluster: [0; 3],
+            non_portable_cluster: 0,
+            cluster_policy: 0,
+        }
     }
 }
 
@@ -146,7 +152,12 @@ impl Library {
                     };
                     KERNELS.insert_with(make).ok().map(|(_, kernel)| kernel)
                 };
-                Self { handle, code, kernels: (0..count).filter_map(kernel).collect(), managed: OnceLock::new() }
+                Self {
+                    handle,
+                    code,
+                    kernels: (0..count).filter_map(kernel).collect(),
+                    managed: OnceLock::new(),
+                }
             })
         })?;
         Ok(handle)
@@ -255,7 +266,11 @@ impl Target {
 
     /// The handle of the function that it is in its context; zero if there are no more handles.
     pub(crate) fn handle(&self) -> u64 {
-        self.module.functions().ok().and_then(|functions| functions.get(self.index)).map_or(0, |found| found.handle.0)
+        self.module
+            .functions()
+            .ok()
+            .and_then(|functions| functions.get(self.index))
+            .map_or(0, |found| found.handle.0)
     }
 
     /// The most threads of a block: `.maxntid` where there is one.
@@ -274,14 +289,17 @@ impl Target {
     /// `CUDA_ERROR_INVALID_VALUE` for a size that is zero or beyond a limit of the device or the kernel;
     /// `CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE` for a cooperative grid that does not fit (all measured).
     pub(crate) fn check(&self, shape: &Shape, multiprocessors: i32) -> Result<(), CUresult> {
-        let within = |sizes: &[u32; 3], most: [u32; 3]| sizes.iter().zip(most).all(|(size, most)| (1..=most).contains(size));
+        let within = |sizes: &[u32; 3], most: [u32; 3]| {
+            sizes.iter().zip(most).all(|(size, most)| (1..=most).contains(size))
+        };
         if !within(&shape.grid, MAX_GRID) || !within(&shape.block, MAX_BLOCK) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         let threads: u32 = shape.block.iter().product();
         let kernel = self.kernel();
         let required_differs = kernel.required_threads.is_some_and(|required| required != shape.block);
-        if threads > self.max_threads() || required_differs || shape.dynamic_shared > self.launchable_shared() {
+        if threads > self.max_threads() || required_differs || shape.dynamic_shared > self.launchable_shared()
+        {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         if shape.cooperative {
@@ -372,7 +390,12 @@ impl Host for KernelHost<'_> {
 ///
 /// # Errors
 /// The fault of the kernel, which by then is its context's.
-pub(crate) fn run(active: &Active, target: &Target, shape: &Shape, parameters: &[u8]) -> Result<(), CUresult> {
+pub(crate) fn run(
+    active: &Active,
+    target: &Target,
+    shape: &Shape,
+    parameters: &[u8],
+) -> Result<(), CUresult> {
     let launch = Launch {
         program: &target.module.code.program,
         kernel: target.index,
@@ -385,7 +408,8 @@ pub(crate) fn run(active: &Active, target: &Target, shape: &Shape, parameters: &
     };
     let settings = active.settings().clone();
     // A frame of this machine is not one of a GPU: the application's limit is taken for a sixteenth of ours.
-    let stack = u32::try_from(settings.stack.saturating_mul(16)).unwrap_or(u32::MAX).clamp(256 << 10, 8 << 20);
+    let stack =
+        u32::try_from(settings.stack.saturating_mul(16)).unwrap_or(u32::MAX).clamp(256 << 10, 8 << 20);
     let host = KernelHost { active, heap: settings.heap as u64, stack };
     match exec::run(&launch, &active.device.memory, &host) {
         Ok(_) => Ok(()),

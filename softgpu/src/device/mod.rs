@@ -12,12 +12,13 @@ pub(crate) mod context;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod kernel;
-pub mod memory;
 pub(crate) mod marker;
+pub mod memory;
 pub(crate) mod module;
 pub(crate) mod operation;
 pub(crate) mod physical;
 pub(crate) mod pool;
+mod sampling;
 pub(crate) mod stream;
 pub(crate) mod table;
 pub mod texture;
@@ -155,7 +156,9 @@ pub(crate) fn initialise() -> Result<&'static Platform, CUresult> {
         }
     }
     let platform = platform()?;
-    if let Some(threads) = std::env::var("PXSOFT_THREADS").ok().and_then(|text| text.trim().parse::<usize>().ok()) {
+    if let Some(threads) =
+        std::env::var("PXSOFT_THREADS").ok().and_then(|text| text.trim().parse::<usize>().ok())
+    {
         crate::exec::set_helpers(threads.saturating_sub(1));
     }
     // The primary contexts and pools refer to their device, so they are made after it; whoever comes first does it.

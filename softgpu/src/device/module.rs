@@ -149,7 +149,9 @@ fn place(active: &Arc<Active>, program: &Program, managed: &[Option<u64>]) -> Re
             Ok(address) => symbols.push(address),
             Err(error) => {
                 let fresh = |address: &&u64| !managed.contains(&Some(**address));
-                for held in symbols.iter().filter(fresh).filter_map(|address| allocation::starting_at(*address)) {
+                for held in
+                    symbols.iter().filter(fresh).filter_map(|address| allocation::starting_at(*address))
+                {
                     crate::api::memory::give_back(&held);
                 }
                 return Err(error);

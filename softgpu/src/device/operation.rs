@@ -243,7 +243,8 @@ mod tests {
         let address = target.as_mut_ptr().expose_provenance() as u64;
         Fill { address, pitch: 12, value: vec![1, 2, 3, 4], width: 2, height: 3 }.execute();
         for (index, byte) in target.iter().enumerate() {
-            let want = if index % 12 < 8 && index < 32 { u8::try_from(index % 12 % 4 + 1).unwrap() } else { 0 };
+            let want =
+                if index % 12 < 8 && index < 32 { u8::try_from(index % 12 % 4 + 1).unwrap() } else { 0 };
             assert_eq!(*byte, want, "{index}");
         }
     }

@@ -22,6 +22,8 @@ pub(crate) struct Physical {
     bytes: u64,
     /// The device that it belongs to.
     pub(crate) device: CUdevice,
+    /// Whether other processes may have it.
+    pub(crate) shareable: bool,
 }
 
 impl Drop for Physical {
@@ -103,25 +105,46 @@ pub(crate) fn free(base: u64, bytes: u64) -> Result<(), CUresult> {
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for sizes that are no multiple of the granularity, `CUDA_ERROR_OUT_OF_MEMORY`.
-pub(crate) fn create(ordinal: CUdevice, bytes: u64) -> Result<u64, CUresult> {
+pub(crate) fn create(ordinal: CUdevice, bytes: u64, shareable: bool) -> Result<u64, CUresult> {
     if bytes == 0 || !bytes.is_multiple_of(GRANULARITY) {
         return Err(INVALID);
     }
-    let home = device(ordinal)?;
-    if !home.memory.charge_physical(bytes) {
+    let file = anonymous_file(bytes).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    enter(file, ordinal, bytes, shareable)
+}
+
+/// Counts physical memory and gives it a handle.
+fn enter(file: OwnedFd, ordinal: CUdevice, bytes: u64, shareable: bool) -> Result<u64, CUresult> {
+    if !device(ordinal)?.memory.charge_physical(bytes) {
         return Err(CUresult::ERROR_OUT_OF_MEMORY);
     }
-    let made = anonymous_file(bytes);
-    if made.is_none() {
-        home.memory.release_physical(bytes);
-    }
-    let file = made.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
-    let physical = Arc::new(Physical { file, bytes, device: ordinal });
+    let physical = Arc::new(Physical { file, bytes, device: ordinal, shareable });
     let mut state = state();
     state.last_handle += 1;
     let handle = state.last_handle;
     state.handles.insert(handle, (physical, 1));
     Ok(handle)
+}
+
+/// A descriptor by which another process can have the memory of a handle.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` for memory that was not made for it, `CUDA_ERROR_OPERATING_SYSTEM`.
+pub(crate) fn export(handle: u64) -> Result<OwnedFd, CUresult> {
+    let physical = find(handle).filter(|physical| physical.shareable).ok_or(INVALID)?;
+    physical.file.try_clone().map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)
+}
+
+/// A handle of another process's memory, which its descriptor stands for.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` for any other descriptor, `CUDA_ERROR_OUT_OF_MEMORY`.
+pub(crate) fn import(file: OwnedFd, ordinal: CUdevice) -> Result<u64, CUresult> {
+    let bytes = std::fs::File::from(file.try_clone().map_err(|_| INVALID)?).metadata().map_err(|_| INVALID)?.len();
+    if bytes == 0 || !bytes.is_multiple_of(GRANULARITY) {
+        return Err(INVALID);
+    }
+    enter(file, ordinal, bytes, true)
 }
 
 fn anonymous_file(bytes: u64) -> Option<OwnedFd> {
@@ -181,7 +204,8 @@ pub(crate) fn map(base: u64, bytes: u64, offset: u64, handle: u64) -> Result<(),
         return Err(INVALID);
     }
     let home = state.home(base, bytes)?;
-    let taken = state.mappings.range(..base + bytes).next_back().is_some_and(|(at, has)| at + has.bytes > base);
+    let taken =
+        state.mappings.range(..base + bytes).next_back().is_some_and(|(at, has)| at + has.bytes > base);
     if taken {
         return Err(INVALID);
     }
@@ -204,7 +228,8 @@ impl State {
     /// The mappings that a range consists of.
     fn whole(&self, base: u64, bytes: u64) -> Result<Vec<(u64, u64)>, CUresult> {
         let end = base.checked_add(bytes).ok_or(INVALID)?;
-        let found: Vec<(u64, u64)> = self.mappings.range(base..end).map(|(at, has)| (*at, has.bytes)).collect();
+        let found: Vec<(u64, u64)> =
+            self.mappings.range(base..end).map(|(at, has)| (*at, has.bytes)).collect();
         let mut next = base;
         for (at, length) in &found {
             if *at != next {

@@ -88,7 +88,10 @@ struct Queue {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("jobs", &self.jobs.len()).field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("jobs", &self.jobs.len())
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,7 +210,8 @@ impl Stream {
         } else {
             queue.worker = true;
             let stream = Arc::clone(self);
-            let spawned = std::thread::Builder::new().name("pxsoft-stream".into()).spawn(move || stream.work());
+            let spawned =
+                std::thread::Builder::new().name("pxsoft-stream".into()).spawn(move || stream.work());
             if spawned.is_err() {
                 // No thread to be had: the caller does the work, which keeps the order and loses the overlap.
                 queue.worker = false;
@@ -248,7 +252,8 @@ impl Stream {
                 queue = self.queue();
                 continue;
             }
-            let (returned, idle) = self.wake.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (returned, idle) =
+                self.wake.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = returned;
             if idle.timed_out() && queue.jobs.is_empty() {
                 queue.worker = false;
@@ -318,7 +323,12 @@ impl Streams {
     }
 
     /// Appends work to a stream.
-    pub(crate) fn submit(&self, stream: &Arc<Stream>, mut after: Vec<Arc<Marker>>, work: Work) -> Arc<Marker> {
+    pub(crate) fn submit(
+        &self,
+        stream: &Arc<Stream>,
+        mut after: Vec<Arc<Marker>>,
+        work: Work,
+    ) -> Arc<Marker> {
         self.implicit(stream, &mut after);
         stream.push(after, work)
     }
@@ -372,7 +382,14 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         for number in 0..100 {
             let seen = Arc::clone(&seen);
-            set.submit(&one, vec![], Box::new(move |_| { seen.lock().unwrap().push(number); Ok(()) }));
+            set.submit(
+                &one,
+                vec![],
+                Box::new(move |_| {
+                    seen.lock().unwrap().push(number);
+                    Ok(())
+                }),
+            );
         }
         one.wait();
         assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
@@ -404,7 +421,10 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         let add = |count: &Arc<AtomicUsize>| -> Work {
             let count = Arc::clone(count);
-            Box::new(move |_| { count.fetch_add(1, Ordering::SeqCst); Ok(()) })
+            Box::new(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
         };
         set.submit(&one, vec![], add(&count));
         let turn = set.take_turn(&one);
@@ -424,7 +444,14 @@ mod tests {
         set.submit(&one, vec![], Box::new(|_| Err(CUresult::ERROR_ASSERT)));
         let told = Arc::new(Mutex::new(CUresult::SUCCESS));
         let cell = Arc::clone(&told);
-        set.submit(&one, vec![], Box::new(move |status| { *cell.lock().unwrap() = status; Err(CUresult::ERROR_UNKNOWN) }));
+        set.submit(
+            &one,
+            vec![],
+            Box::new(move |status| {
+                *cell.lock().unwrap() = status;
+                Err(CUresult::ERROR_UNKNOWN)
+            }),
+        );
         one.wait();
         assert_eq!(*told.lock().unwrap(), CUresult::ERROR_ASSERT);
         assert_eq!(one.fault.now(), CUresult::ERROR_ASSERT);

@@ -6,10 +6,11 @@
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "coordinates become texel numbers, after they were brought into range"
+    reason = "levels become numbers, after they were brought into range"
 )]
 
-use super::array::{Array, Image, MipmappedArray, channel_bytes};
+use super::array::{Array, Image, MipmappedArray};
+use super::sampling::{Texel, cube_face, face_coordinates, pointer, sample_plane, texel};
 use pxos_protocol::types::{
     CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, array_format, texture_flag,
 };
@@ -271,34 +272,6 @@ enum Place {
     Fault,
 }
 
-/// Four channels of a texel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Texel {
-    Float([f32; 4]),
-    Bits([u32; 4]),
-}
-
-impl Texel {
-    fn bits(self) -> [u32; 4] {
-        match self {
-            Self::Float(channels) => channels.map(f32::to_bits),
-            Self::Bits(channels) => channels,
-        }
-    }
-
-    fn mix(&self, other: &Self, part: f32) -> Self {
-        match (self, other) {
-            (Self::Float(near), Self::Float(far)) => {
-                Self::Float(std::array::from_fn(|channel| near[channel] * (1.0 - part) + far[channel] * part))
-            }
-            _ => *self,
-        }
-    }
-}
-
-/// A texel number on one side, after address modes: inside, or the border.
-type Index = Option<u32>;
-
 impl Object {
     fn levels(&self) -> usize {
         if let Source::Mipmap(_, first, last) = &self.source { last - first + 1 } else { 1 }
@@ -382,224 +355,9 @@ impl Object {
     }
 }
 
-/// The face of a cube that a direction meets, and where (CUDA C++ programming guide, "Cubemap textures").
-fn cube_face(direction: [f32; 3]) -> (u32, f32, f32) {
-    let [x, y, z] = direction;
-    let (ax, ay, az) = (x.abs(), y.abs(), z.abs());
-    let face = if ax >= ay && ax >= az {
-        if x >= 0.0 { 0 } else { 1 }
-    } else if ay >= az {
-        if y >= 0.0 { 2 } else { 3 }
-    } else if z >= 0.0 {
-        4
-    } else {
-        5
-    };
-    let (s, t) = face_coordinates(face, direction);
-    (face, s, t)
-}
-
-/// Where a direction meets the plane of a face, from 0 to 1 on the face.
-fn face_coordinates(face: u32, [x, y, z]: [f32; 3]) -> (f32, f32) {
-    let (major, s, t) = match face {
-        0 => (x, -z, -y),
-        1 => (x, z, -y),
-        2 => (y, x, z),
-        3 => (y, x, -z),
-        4 => (z, x, -y),
-        _ => (z, -x, -y),
-    };
-    let major = major.abs();
-    (f32::midpoint(s / major, 1.0), f32::midpoint(t / major, 1.0))
-}
-
-/// Reads one to three sides of an image at a place; `layer` fixes the third.
-fn sample_plane(
-    how: &CUDA_TEXTURE_DESC,
-    image: &Image,
-    at: [f32; 3],
-    sides: usize,
-    layer: Index,
-    gather: Option<u8>,
-    normalised: bool,
-) -> Texel {
-    let linear = how.filter_mode == 1 || gather.is_some();
-    // Per side: two neighbouring texels and the weight of the second.
-    let mut near = [Some(0), Some(0), layer];
-    let mut far = near;
-    let mut weight = [0.0f32; 3];
-    for side in 0..sides {
-        let size = image.size[side];
-        let mode =
-            if normalised || how.address_mode[side] == BORDER { how.address_mode[side] } else { CLAMP };
-        (near[side], far[side], weight[side]) = neighbours(at[side], size, mode, normalised, linear);
-    }
-    if let Some(component) = gather {
-        let channel =
-            |x: Index, y: Index| texel(how, image, [x, y, near[2]]).bits()[usize::from(component & 3)];
-        let corners = [
-            channel(near[0], far[1]),
-            channel(far[0], far[1]),
-            channel(far[0], near[1]),
-            channel(near[0], near[1]),
-        ];
-        return match texel(how, image, near) {
-            Texel::Float(_) => Texel::Float(corners.map(f32::from_bits)),
-            Texel::Bits(_) => Texel::Bits(corners),
-        };
-    }
-    if !linear {
-        return texel(how, image, near);
-    }
-    let mut sum = [0.0f32; 4];
-    for corner in 0..1 << sides {
-        let mut place = near;
-        let mut share = 1.0;
-        for side in 0..sides {
-            if corner >> side & 1 == 1 {
-                place[side] = far[side];
-                share *= weight[side];
-            } else {
-                share *= 1.0 - weight[side];
-            }
-        }
-        if share == 0.0 {
-            continue;
-        }
-        match texel(how, image, place) {
-            Texel::Float(channels) => {
-                sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * channel);
-            }
-            // Integers are not filtered.
-            bits @ Texel::Bits(_) => return bits,
-        }
-    }
-    Texel::Float(sum)
-}
-
-const WRAP: u32 = 0;
-const CLAMP: u32 = 1;
-const MIRROR: u32 = 2;
-const BORDER: u32 = 3;
-
-/// The texels that a coordinate falls between on one side, and the weight of the second, in 8 fractional bits as the
-/// hardware has it. Without filtering both are the texel that it falls in.
-fn neighbours(at: f32, size: u32, mode: u32, normalised: bool, linear: bool) -> (Index, Index, f32) {
-    let extent = size as f32;
-    let folded = match mode {
-        WRAP if normalised => at - at.floor(),
-        MIRROR if normalised => {
-            let part = at - at.floor();
-            if at.floor().rem_euclid(2.0) == 1.0 { 1.0 - part } else { part }
-        }
-        _ => at,
-    };
-    let scaled = if normalised { folded * extent } else { folded };
-    let index = |number: f32| {
-        let last = i64::from(size) - 1;
-        let number = if number.is_nan() { 0 } else { number as i64 };
-        let met = match mode {
-            WRAP => number.rem_euclid(i64::from(size)),
-            BORDER if !(0..=last).contains(&number) => return None,
-            _ => number.clamp(0, last),
-        };
-        u32::try_from(met).ok()
-    };
-    if !linear {
-        // What folding has brought to the very end belongs to the last texel.
-        let found = match mode {
-            WRAP | MIRROR => index(scaled.floor().min(extent - 1.0)),
-            _ => index(scaled.floor()),
-        };
-        return (found, found, 0.0);
-    }
-    let shifted = scaled - 0.5;
-    let below = shifted.floor();
-    let weight = ((shifted - below) * 256.0).round() / 256.0;
-    (index(below), index(below + 1.0), weight)
-}
-
-/// One texel, or the border's colour.
-fn texel(how: &CUDA_TEXTURE_DESC, image: &Image, place: [Index; 3]) -> Texel {
-    let as_integer = how.flags & texture_flag::READ_AS_INTEGER != 0;
-    let channel_size = channel_bytes(image.format).unwrap_or(1);
-    let float_format = matches!(image.format, array_format::FLOAT | array_format::HALF);
-    let as_float = float_format || !as_integer && channel_size < 4;
-    let [Some(x), Some(y), Some(z)] = place else {
-        return if as_float { Texel::Float(how.border_color) } else { Texel::Bits([0; 4]) };
-    };
-    let at = image.address
-        + u64::from(z) * image.plane
-        + u64::from(y) * image.pitch
-        + u64::from(x) * u64::from(image.element_bytes());
-    let read = |channel: u32| {
-        let mut bytes = [0u8; 4];
-        let from = pointer(at + u64::from(channel * channel_size));
-        // SAFETY: inside the image, whose memory the object keeps, or which the application keeps while kernels use it;
-        // device memory stays mapped in any case.
-        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), channel_size as usize) };
-        u32::from_le_bytes(bytes)
-    };
-    if as_float {
-        let mut channels = [0.0, 0.0, 0.0, 1.0];
-        for (index, channel) in (0..image.channels).zip(&mut channels) {
-            *channel = to_float(image.format, read(index));
-            if how.flags & texture_flag::SRGB != 0 && index < 3 && channel_size == 1 {
-                *channel = from_srgb(*channel);
-            }
-        }
-        return Texel::Float(channels);
-    }
-    let mut channels = [0, 0, 0, 1];
-    for (index, channel) in (0..image.channels).zip(&mut channels) {
-        *channel = extend(image.format, read(index));
-    }
-    Texel::Bits(channels)
-}
-
-/// A channel as a float: small integers from 0 or -1 to 1.
-fn to_float(format: u32, bits: u32) -> f32 {
-    match format {
-        array_format::UNSIGNED_INT8 => f32::from(bits as u8) / 255.0,
-        array_format::UNSIGNED_INT16 => f32::from(bits as u16) / 65535.0,
-        array_format::SIGNED_INT8 => (f32::from((bits as u8).cast_signed()) / 127.0).max(-1.0),
-        array_format::SIGNED_INT16 => (f32::from((bits as u16).cast_signed()) / 32767.0).max(-1.0),
-        array_format::HALF => from_half(bits as u16),
-        _ => f32::from_bits(bits),
-    }
-}
-
-/// An integer channel in 32 bits.
-fn extend(format: u32, bits: u32) -> u32 {
-    match format {
-        array_format::SIGNED_INT8 => i32::from((bits as u8).cast_signed()).cast_unsigned(),
-        array_format::SIGNED_INT16 => i32::from((bits as u16).cast_signed()).cast_unsigned(),
-        _ => bits,
-    }
-}
-
-/// A half-precision number, exactly.
-fn from_half(bits: u16) -> f32 {
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13);
-    // The exponent's bias differs by 112; infinities and NaNs keep all ones.
-    let value = if bits & 0x7c00 == 0x7c00 {
-        f32::from_bits(magnitude.to_bits() | 0x7f80_0000)
-    } else {
-        magnitude * f32::from_bits((127 + 112) << 23)
-    };
-    if bits & 0x8000 == 0 { value } else { -value }
-}
-
-fn from_srgb(value: f32) -> f32 {
-    if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
-}
-
-fn pointer(address: u64) -> *mut u8 {
-    std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits here"))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::sampling::{BORDER, CLAMP, MIRROR, WRAP};
     use super::*;
 
     fn line(texels: &[f32]) -> Image {
@@ -666,23 +424,6 @@ mod tests {
         assert_eq!(read(&texels, CLAMP, 1, false, 1.25), 75.0);
         assert_eq!(read(&texels, CLAMP, 1, false, 9.0), 100.0);
         assert_eq!(read(&texels, CLAMP, 1, false, 0.5 + 0.001), 0.0);
-    }
-
-    #[test]
-    fn halves_are_exact() {
-        for (bits, want) in
-            [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 2f32.powi(-24)), (0, 0.0)]
-        {
-            assert_eq!(from_half(bits), want);
-        }
-        assert!(from_half(0x7c00).is_infinite() && from_half(0x7e00).is_nan());
-    }
-
-    #[test]
-    fn faces_of_a_cube() {
-        assert_eq!(cube_face([1.0, 0.0, 0.0]), (0, 0.5, 0.5));
-        assert_eq!(cube_face([0.0, -2.0, 0.0]).0, 3);
-        assert_eq!(cube_face([0.1, 0.2, -3.0]).0, 5);
     }
 
     #[test]

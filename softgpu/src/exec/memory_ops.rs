@@ -23,6 +23,8 @@ fn illegal(address: u64) -> Bad {
 /// A state space: how an address becomes a pointer.
 pub(super) trait Place: 'static {
     const NAME: &'static str;
+    /// Whether accesses are worth an instance for each set of CPU features.
+    const HOT: bool = false;
     /// Where `bytes` bytes at an address are for a lane. Alignment has been checked.
     fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad>;
     /// Where a stretch is that all lanes share, if it is accessible as a whole.
@@ -39,6 +41,7 @@ pub(super) trait Place: 'static {
 pub(super) struct GlobalPlace;
 impl Place for GlobalPlace {
     const NAME: &'static str = "global";
+    const HOT: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
         cx.memory.check(&mut cx.view, address, u64::from(bytes)).map_err(|error| illegal(error.address))
@@ -49,6 +52,7 @@ impl Place for GlobalPlace {
 pub(super) struct SharedPlace;
 impl Place for SharedPlace {
     const NAME: &'static str = "shared";
+    const HOT: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
         let limit = u64::from(cx.shared_bytes);
@@ -99,6 +103,7 @@ impl Place for ParamPlace {
 pub(super) struct GenericPlace;
 impl Place for GenericPlace {
     const NAME: &'static str = "generic";
+    const HOT: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
         if address < WINDOWS { GlobalPlace::locate(cx, lane, address, bytes) } else { window(cx, lane, address, bytes) }
@@ -554,13 +559,17 @@ macro_rules! instance {
 }
 pub(super) use instance;
 
+fn instance_of<E: Exec, P: Place>() -> OpFn {
+    if P::HOT { pick::<E>() } else { common::<E>() }
+}
+
 /// A load of one element.
 pub(super) fn load(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
             match (shape.bytes, shape.width) {
-                (4, 32) => pick::<Load<$p, $a, u32>>(),
-                (8, 64) => pick::<Load<$p, $a, u64>>(),
+                (4, 32) => instance_of::<Load<$p, $a, u32>, $p>(),
+                (8, 64) => instance_of::<Load<$p, $a, u64>, $p>(),
                 _ => common::<LoadAny<$p, $a>>(),
             }
         };
@@ -583,8 +592,8 @@ pub(super) fn store(space: SpaceName, addr: AddrName, shape: Shape) -> OpFn {
     macro_rules! with {
         ($p:ty, $a:ty) => {
             match (shape.bytes, shape.width) {
-                (4, 32) => pick::<Store<$p, $a, u32>>(),
-                (8, 64) => pick::<Store<$p, $a, u64>>(),
+                (4, 32) => instance_of::<Store<$p, $a, u32>, $p>(),
+                (8, 64) => instance_of::<Store<$p, $a, u64>, $p>(),
                 _ => common::<StoreAny<$p, $a>>(),
             }
         };

@@ -390,6 +390,21 @@ pub(super) fn op3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R 
     pick::<Op3<A, B, C, R, F>>()
 }
 
+/// As [`op1`], with one instance for all CPUs.
+pub(super) fn slow1<A: Lane, R: Lane, F: Fn(A) -> R + Copy + 'static>(_: F) -> OpFn {
+    slow1i(#[inline(always)] |_, a: A| conjure::<F>()(a))
+}
+
+/// As [`op2`], with one instance for all CPUs.
+pub(super) fn slow2<A: Lane, B: Lane, R: Lane, F: Fn(A, B) -> R + Copy + 'static>(_: F) -> OpFn {
+    slow2i(#[inline(always)] |_, a: A, b: B| conjure::<F>()(a, b))
+}
+
+/// As [`op3`], with one instance for all CPUs.
+pub(super) fn slow3<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
+    slow3i(#[inline(always)] |_, a: A, b: B, c: C| conjure::<F>()(a, b, c))
+}
+
 /// As [`op1i`], with one instance for all CPUs.
 pub(super) fn slow1i<A: Lane, R: Lane, F: Fn(i64, A) -> R + Copy + 'static>(_: F) -> OpFn {
     common::<Op1<A, R, F>>()

@@ -3,7 +3,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
 use pxos_harness::random::Random;
-use pxos_harness::{Fixture, Guest, Incoming, Server, is_on_a_gpu, probe};
+use pxos_harness::{Fixture, Guest, Incoming, Server, is_on_a_gpu, probe, process};
 use pxos_protocol::api::{Class, ROWS};
 use pxos_protocol::frame::{self, FLAG_PER_THREAD, FLAG_REPLY, HEADER, Header, MAX_PAYLOAD};
 use pxos_protocol::types::{GuestHandle, HandleKind};
@@ -124,7 +124,13 @@ fn batter(server: &Server, seed: u64, rounds: usize, ops: &[u16]) {
             let in_context = if random.below(8) == 0 { random.nasty() } else { context };
             let header = Header { flags, ..guest.header(*op, in_context) };
             guest.send(header, &payload);
-            if !is_served_after(&mut guest, *op, seed) {
+            let what = || {
+                format!(
+                    "{} (op {op}, seed {seed}, payload {payload:02x?})",
+                    pxos_protocol::api::name_of(*op).unwrap_or("control")
+                )
+            };
+            if !is_served_after(server, &mut guest, what) {
                 guest = server.begin();
                 context = guest.retain();
             }
@@ -132,18 +138,20 @@ fn batter(server: &Server, seed: u64, rounds: usize, ops: &[u16]) {
     }
 }
 
-/// Whether the session stands after a frame; it may end, but not without an end of the stream.
-fn is_served_after(guest: &mut Guest, op: u16, seed: u64) -> bool {
-    let name = pxos_protocol::api::name_of(op).unwrap_or("a control frame");
+/// Whether the session stands after a frame; it may end, but not without an end of the stream, and nothing may hang.
+fn is_served_after(server: &Server, guest: &mut Guest, what: impl Fn() -> String) -> bool {
     match guest.call(frame::control::PING, 0, |_| {}) {
         Ok(_) => true,
         Err(Incoming::Refused(_, message)) => {
-            assert!(!message.is_empty(), "{name} (op {op}, seed {seed}): refused without a word");
+            assert!(!message.is_empty(), "{}: refused without a word", what());
             let _ = guest.until_closed();
             false
         }
         Err(Incoming::Closed) => false,
-        Err(other) => panic!("{name} (op {op}, seed {seed}): {other:?}"),
+        Err(other) => {
+            let workers = process::children(server.pid()).into_iter().map(process::stacks);
+            panic!("{}: {other:?}\n{}", what(), workers.collect::<String>())
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Arrays {
     }
 
     /// The guest's handle of an array by the driver's.
-    pub(super) fn handle_of(&self, native: u64) -> Option<u64> {
+    pub(crate) fn handle_of(&self, native: u64) -> Option<u64> {
         self.arrays.find(|array| array.native == native).map(|array| array.handle)
     }
 

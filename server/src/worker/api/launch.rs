@@ -1,6 +1,7 @@
 //! Launches, attributes of functions, occupancy.
 
 use super::super::dispatch::{Answer, Call, Failed, done};
+use super::super::state::State;
 use super::module::write_attributes;
 use crate::stats::bump;
 use pxos_protocol::types::{CUlaunchAttribute, CUlaunchConfig, CUresult, CUstream, launch_attribute};
@@ -17,20 +18,24 @@ fn attributes(call: &mut Call<'_>, count: u64) -> Result<Vec<CUlaunchAttribute>,
     let mut attributes = Vec::new();
     for _ in 0..count {
         let id = call.get()?;
-        let mut value: [u64; 8] = call.get()?;
-        match id {
-            launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
-                value[0] = call.state.events.get(value[0])?.native;
-            }
-            // Its value is a handle that the driver writes to.
-            launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => {
-                return Err(CUresult::ERROR_NOT_SUPPORTED.into());
-            }
-            _ => {}
-        }
+        let value = call.get()?;
+        let value = attribute_value(call.state, id, value)?;
         attributes.push(CUlaunchAttribute { id, pad: [0; 4], value });
     }
     Ok(attributes)
+}
+
+/// The value of an attribute, with an event inside it turned into the driver's.
+pub(super) fn attribute_value(state: &State, id: u32, mut value: [u64; 8]) -> Result<[u64; 8], CUresult> {
+    match id {
+        launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
+            value[0] = state.events.get(value[0])?.native;
+        }
+        // Its value is a handle that the driver writes to.
+        launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => return Err(CUresult::ERROR_NOT_SUPPORTED),
+        _ => {}
+    }
+    Ok(value)
 }
 
 /// Two 32-bit numbers of one word.

@@ -91,7 +91,12 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     let address = call.get()?;
     let bytes = match call.state.allocations.remove(&address) {
         Some((bytes, _)) => bytes,
-        None => call.state.pools.forget(call.session, address, None).map(|()| 0).ok_or(CUresult::ERROR_INVALID_VALUE)?,
+        None => call
+            .state
+            .pools
+            .forget(call.session, address, None)
+            .map(|()| 0)
+            .ok_or(CUresult::ERROR_INVALID_VALUE)?,
     };
     // Freeing waits for work that may use the memory (CUDA driver API, "Implicit synchronization").
     may_wait(call, move |session| {

@@ -43,7 +43,8 @@ impl Jit {
         if count > MAX_OPTIONS {
             return Err(Failed::Call(CUresult::ERROR_INVALID_VALUE));
         }
-        let mut jit = Self { options: Vec::new(), values: Vec::new(), plain: 0, info: Vec::new(), error: Vec::new() };
+        let mut jit =
+            Self { options: Vec::new(), values: Vec::new(), plain: 0, info: Vec::new(), error: Vec::new() };
         for _ in 0..count {
             let option: u32 = call.get()?;
             let value = call.get_usize()?;

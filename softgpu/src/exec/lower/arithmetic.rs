@@ -4,46 +4,12 @@
 use std::marker::PhantomData;
 
 use super::{Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, op2, op3, set_lane, slow3i};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, op2, op3, set_lane, slow1, slow2, slow3, slow3i};
 use crate::isa::int;
 use crate::ptx::Ty;
 use crate::ptx::ast::Instruction;
 
 use super::modifiers::Modifiers;
-
-/// Instantiates an expression for the integer type of a specifier.
-macro_rules! ints {
-    ($ty:expr, |$t:ident| $e:expr) => {
-        match $ty {
-            Ty::U16 | Ty::B16 => {
-                type $t = u16;
-                Some($e)
-            }
-            Ty::S16 => {
-                type $t = i16;
-                Some($e)
-            }
-            Ty::U32 | Ty::B32 => {
-                type $t = u32;
-                Some($e)
-            }
-            Ty::S32 => {
-                type $t = i32;
-                Some($e)
-            }
-            Ty::U64 | Ty::B64 => {
-                type $t = u64;
-                Some($e)
-            }
-            Ty::S64 => {
-                type $t = i64;
-                Some($e)
-            }
-            _ => None,
-        }
-    };
-}
-pub(super) use ints;
 
 /// Types of instructions that exist for 32 bits (and 64) only.
 macro_rules! words {
@@ -69,6 +35,62 @@ macro_rules! words {
         }
     };
 }
+
+/// Types of 16 bits.
+macro_rules! shorts {
+    ($ty:expr, |$t:ident| $e:expr) => {
+        match $ty {
+            Ty::U16 | Ty::B16 => {
+                type $t = u16;
+                Some($e)
+            }
+            Ty::S16 => {
+                type $t = i16;
+                Some($e)
+            }
+            _ => None,
+        }
+    };
+}
+
+/// Instantiates an expression for the integer type of a specifier.
+macro_rules! ints {
+    ($ty:expr, |$t:ident| $e:expr) => {
+        match $ty {
+            Ty::U16 | Ty::B16 => {
+                type $t = u16;
+                Some($e)
+            }
+            Ty::S16 => {
+                type $t = i16;
+                Some($e)
+            }
+            _ => words!($ty, |$t| $e),
+        }
+    };
+}
+
+/// The same where the sign does not matter; `$fast` for 32 and 64 bits, `$slow` for 16.
+macro_rules! widths {
+    ($ty:expr, |$t:ident| $fast:expr, $slow:expr) => {
+        match $ty {
+            Ty::U16 | Ty::B16 | Ty::S16 => {
+                type $t = u16;
+                Some($slow)
+            }
+            Ty::U32 | Ty::B32 | Ty::S32 => {
+                type $t = u32;
+                Some($fast)
+            }
+            Ty::U64 | Ty::B64 | Ty::S64 => {
+                type $t = u64;
+                Some($fast)
+            }
+            _ => None,
+        }
+    };
+}
+pub(super) use widths;
 
 /// `d = f(a, b, c, carry in)` with the carry flag: bit 0 of `imm` reads it, bit 1 writes it.
 struct Carry<T, F>(PhantomData<(T, F)>);
@@ -122,14 +144,14 @@ impl<'a> Lower<'_, 'a> {
             "abs" | "neg" => {
                 let ty = m.ty()?;
                 let run = match i.opcode {
-                    "abs" => ints!(ty, |T| op1(|a: T| int::abs(a))),
-                    _ => ints!(ty, |T| op1(|a: T| int::neg(a))),
+                    "abs" => ints!(ty, |T| slow1(|a: T| int::abs(a))),
+                    _ => widths!(ty, |T| op1(|a: T| int::neg(a)), slow1(|a: T| int::neg(a))),
                 };
                 self.simple(i, m, run, ty, &[ty])?;
             }
             "sad" => {
                 let ty = m.ty()?;
-                let run = ints!(ty, |T| op3(|a: T, b: T, c: T| int::sad(a, b, c)));
+                let run = ints!(ty, |T| slow3(|a: T, b: T, c: T| int::sad(a, b, c)));
                 self.simple(i, m, run, ty, &[ty, ty, ty])?;
             }
             "mul24" | "mad24" => self.mul24(i, m)?,
@@ -137,22 +159,22 @@ impl<'a> Lower<'_, 'a> {
                 let shift = m.flag("shiftamt");
                 let ty = m.ty()?;
                 let run = match (i.opcode, shift) {
-                    ("popc", false) => words!(ty, |T| op1(|a: T| int::popc(a))),
-                    ("clz", false) => words!(ty, |T| op1(|a: T| int::clz(a))),
-                    ("bfind", false) => words!(ty, |T| op1(|a: T| int::bfind(a))),
-                    ("bfind", true) => words!(ty, |T| op1(|a: T| int::bfind_shiftamt(a))),
+                    ("popc", false) => words!(ty, |T| slow1(|a: T| int::popc(a))),
+                    ("clz", false) => words!(ty, |T| slow1(|a: T| int::clz(a))),
+                    ("bfind", false) => words!(ty, |T| slow1(|a: T| int::bfind(a))),
+                    ("bfind", true) => words!(ty, |T| slow1(|a: T| int::bfind_shiftamt(a))),
                     _ => None,
                 };
                 self.simple(i, m, run, Ty::U32, &[ty])?;
             }
             "brev" => {
                 let ty = m.ty()?;
-                let run = words!(ty, |T| op1(|a: T| int::brev(a)));
+                let run = words!(ty, |T| slow1(|a: T| int::brev(a)));
                 self.simple(i, m, run, ty, &[ty])?;
             }
             "bfe" => {
                 let ty = m.ty()?;
-                let run = words!(ty, |T| op3(|a: T, b: u32, c: u32| int::bfe(a, b & 0xff, c & 0xff)));
+                let run = words!(ty, |T| slow3(|a: T, b: u32, c: u32| int::bfe(a, b & 0xff, c & 0xff)));
                 self.simple(i, m, run, ty, &[ty, Ty::U32, Ty::U32])?;
             }
             "bfi" => self.bfi(i, m)?,
@@ -160,8 +182,8 @@ impl<'a> Lower<'_, 'a> {
                 let mode = m.one_of(&["clamp", "wrap"]);
                 let ty = m.ty()?;
                 let run = match mode {
-                    Some("clamp") => Some(op2(int::bmsk_clamp)),
-                    _ => Some(op2(int::bmsk_wrap)),
+                    Some("clamp") => Some(slow2(int::bmsk_clamp)),
+                    _ => Some(slow2(int::bmsk_wrap)),
                 };
                 self.simple(i, m, run, ty, &[Ty::B32, Ty::B32])?;
             }
@@ -169,17 +191,17 @@ impl<'a> Lower<'_, 'a> {
                 let mode = m.one_of(&["clamp", "wrap"]);
                 let ty = m.ty()?;
                 let run = match (mode, ty) {
-                    (Some("clamp"), Ty::S32) => Some(op2(|a: i32, b: u32| int::szext_clamp(a, b))),
-                    (Some("clamp"), Ty::U32) => Some(op2(|a: u32, b: u32| int::szext_clamp(a, b))),
-                    (_, Ty::S32) => Some(op2(|a: i32, b: u32| int::szext_wrap(a, b))),
-                    (_, Ty::U32) => Some(op2(|a: u32, b: u32| int::szext_wrap(a, b))),
+                    (Some("clamp"), Ty::S32) => Some(slow2(|a: i32, b: u32| int::szext_clamp(a, b))),
+                    (Some("clamp"), Ty::U32) => Some(slow2(|a: u32, b: u32| int::szext_clamp(a, b))),
+                    (_, Ty::S32) => Some(slow2(|a: i32, b: u32| int::szext_wrap(a, b))),
+                    (_, Ty::U32) => Some(slow2(|a: u32, b: u32| int::szext_wrap(a, b))),
                     _ => None,
                 };
                 self.simple(i, m, run, ty, &[ty, Ty::U32])?;
             }
             "fns" => {
                 let ty = m.ty()?;
-                let run = Some(op3(|a: u32, b: u32, c: i32| int::fns(a, b, c)));
+                let run = Some(slow3(|a: u32, b: u32, c: i32| int::fns(a, b, c)));
                 self.simple(i, m, run, ty, &[Ty::B32, Ty::B32, Ty::S32])?;
             }
             "dp4a" | "dp2a" => {
@@ -237,12 +259,12 @@ impl<'a> Lower<'_, 'a> {
             return self.carrying(i, m, run, ty, carries, cc);
         }
         let run = match (add, sat, ty) {
-            (true, true, Ty::S32) => Some(op2(int::add_sat_s32)),
-            (false, true, Ty::S32) => Some(op2(int::sub_sat_s32)),
+            (true, true, Ty::S32) => Some(slow2(int::add_sat_s32)),
+            (false, true, Ty::S32) => Some(slow2(int::sub_sat_s32)),
             (_, true, _) => None,
-            (true, false, Ty::U16x2 | Ty::S16x2) => Some(op2(int::add_x2)),
-            (true, false, _) => ints!(ty, |T| op2(|a: T, b: T| int::add(a, b))),
-            (false, false, _) => ints!(ty, |T| op2(|a: T, b: T| int::sub(a, b))),
+            (true, false, Ty::U16x2 | Ty::S16x2) => Some(slow2(int::add_x2)),
+            (true, false, _) => widths!(ty, |T| op2(|a: T, b: T| int::add(a, b)), slow2(|a: T, b: T| int::add(a, b))),
+            (false, false, _) => widths!(ty, |T| op2(|a: T, b: T| int::sub(a, b)), slow2(|a: T, b: T| int::sub(a, b))),
         };
         self.simple(i, m, run, ty, &[ty, ty])
     }
@@ -287,12 +309,12 @@ impl<'a> Lower<'_, 'a> {
         let mul = i.opcode == "mul";
         if mode == Some("wide") {
             let run = match (ty, mul) {
-                (Ty::U16, true) => op2(|a: u16, b: u16| int::mul_wide(a, b)),
-                (Ty::S16, true) => op2(|a: i16, b: i16| int::mul_wide(a, b)),
+                (Ty::U16, true) => slow2(|a: u16, b: u16| int::mul_wide(a, b)),
+                (Ty::S16, true) => slow2(|a: i16, b: i16| int::mul_wide(a, b)),
                 (Ty::U32, true) => op2(|a: u32, b: u32| int::mul_wide(a, b)),
                 (Ty::S32, true) => op2(|a: i32, b: i32| int::mul_wide(a, b)),
-                (Ty::U16, false) => op3(|a: u16, b: u16, c: u32| int::mad_wide(a, b, c)),
-                (Ty::S16, false) => op3(|a: i16, b: i16, c: i32| int::mad_wide(a, b, c)),
+                (Ty::U16, false) => slow3(|a: u16, b: u16, c: u32| int::mad_wide(a, b, c)),
+                (Ty::S16, false) => slow3(|a: i16, b: i16, c: i32| int::mad_wide(a, b, c)),
                 (Ty::U32, false) => op3(|a: u32, b: u32, c: u64| int::mad_wide(a, b, c)),
                 (Ty::S32, false) => op3(|a: i32, b: i32, c: i64| int::mad_wide(a, b, c)),
                 _ => return m.error("this type cannot be widened"),
@@ -311,16 +333,16 @@ impl<'a> Lower<'_, 'a> {
         };
         if mul {
             let run = if hi {
-                ints!(ty, |T| op2(|a: T, b: T| int::mul_hi(a, b)))
+                ints!(ty, |T| slow2(|a: T, b: T| int::mul_hi(a, b)))
             } else {
-                ints!(ty, |T| op2(|a: T, b: T| int::mul_lo(a, b)))
+                widths!(ty, |T| op2(|a: T, b: T| int::mul_lo(a, b)), slow2(|a: T, b: T| int::mul_lo(a, b)))
             };
             return self.simple(i, m, run.filter(|_| !sat), ty, &[ty, ty]);
         }
         let run = match (hi, sat) {
-            (true, true) if ty == Ty::S32 => Some(op3(int::mad_hi_sat_s32)),
-            (true, false) => ints!(ty, |T| op3(|a: T, b: T, c: T| int::mad_hi(a, b, c))),
-            (false, false) => ints!(ty, |T| op3(|a: T, b: T, c: T| int::mad_lo(a, b, c))),
+            (true, true) if ty == Ty::S32 => Some(slow3(int::mad_hi_sat_s32)),
+            (true, false) => ints!(ty, |T| slow3(|a: T, b: T, c: T| int::mad_hi(a, b, c))),
+            (false, false) => widths!(ty, |T| op3(|a: T, b: T, c: T| int::mad_lo(a, b, c)), slow3(|a: T, b: T, c: T| int::mad_lo(a, b, c))),
             _ => None,
         };
         self.simple(i, m, run, ty, &[ty, ty, ty])
@@ -330,19 +352,19 @@ impl<'a> Lower<'_, 'a> {
         let relu = m.flag("relu");
         let ty = m.ty()?;
         let run = match (i.opcode, relu, ty) {
-            ("min", true, Ty::S32) => Some(op2(int::min_relu_s32)),
-            ("max", true, Ty::S32) => Some(op2(int::max_relu_s32)),
-            ("min", true, Ty::S16x2) => Some(op2(int::min_relu_s16x2)),
-            ("max", true, Ty::S16x2) => Some(op2(int::max_relu_s16x2)),
+            ("min", true, Ty::S32) => Some(slow2(int::min_relu_s32)),
+            ("max", true, Ty::S32) => Some(slow2(int::max_relu_s32)),
+            ("min", true, Ty::S16x2) => Some(slow2(int::min_relu_s16x2)),
+            ("max", true, Ty::S16x2) => Some(slow2(int::max_relu_s16x2)),
             (_, true, _) => None,
-            ("min", _, Ty::U16x2) => Some(op2(int::min_u16x2)),
-            ("max", _, Ty::U16x2) => Some(op2(int::max_u16x2)),
-            ("min", _, Ty::S16x2) => Some(op2(int::min_s16x2)),
-            ("max", _, Ty::S16x2) => Some(op2(int::max_s16x2)),
-            ("min", ..) => ints!(ty, |T| op2(|a: T, b: T| int::min(a, b))),
-            ("max", ..) => ints!(ty, |T| op2(|a: T, b: T| int::max(a, b))),
-            ("div", ..) => ints!(ty, |T| op2(|a: T, b: T| int::div(a, b))),
-            _ => ints!(ty, |T| op2(|a: T, b: T| int::rem(a, b))),
+            ("min", _, Ty::U16x2) => Some(slow2(int::min_u16x2)),
+            ("max", _, Ty::U16x2) => Some(slow2(int::max_u16x2)),
+            ("min", _, Ty::S16x2) => Some(slow2(int::min_s16x2)),
+            ("max", _, Ty::S16x2) => Some(slow2(int::max_s16x2)),
+            ("min", ..) => words!(ty, |T| op2(|a: T, b: T| int::min(a, b))).or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::min(a, b)))),
+            ("max", ..) => words!(ty, |T| op2(|a: T, b: T| int::max(a, b))).or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::max(a, b)))),
+            ("div", ..) => ints!(ty, |T| slow2(|a: T, b: T| int::div(a, b))),
+            _ => ints!(ty, |T| slow2(|a: T, b: T| int::rem(a, b))),
         };
         self.simple(i, m, run, ty, &[ty, ty])
     }
@@ -352,15 +374,15 @@ impl<'a> Lower<'_, 'a> {
         let sat = m.flag("sat");
         let ty = m.ty()?;
         let run = match (i.opcode, hi, sat, ty) {
-            ("mul24", false, false, Ty::U32) => op2(|a: u32, b: u32| int::mul24_lo(a, b)),
-            ("mul24", false, false, Ty::S32) => op2(|a: i32, b: i32| int::mul24_lo(a, b)),
-            ("mul24", true, false, Ty::U32) => op2(|a: u32, b: u32| int::mul24_hi(a, b)),
-            ("mul24", true, false, Ty::S32) => op2(|a: i32, b: i32| int::mul24_hi(a, b)),
-            ("mad24", false, false, Ty::U32) => op3(|a: u32, b: u32, c: u32| int::mad24_lo(a, b, c)),
-            ("mad24", false, false, Ty::S32) => op3(|a: i32, b: i32, c: i32| int::mad24_lo(a, b, c)),
-            ("mad24", true, false, Ty::U32) => op3(|a: u32, b: u32, c: u32| int::mad24_hi(a, b, c)),
-            ("mad24", true, false, Ty::S32) => op3(|a: i32, b: i32, c: i32| int::mad24_hi(a, b, c)),
-            ("mad24", true, true, Ty::S32) => op3(int::mad24_hi_sat_s32),
+            ("mul24", false, false, Ty::U32) => slow2(|a: u32, b: u32| int::mul24_lo(a, b)),
+            ("mul24", false, false, Ty::S32) => slow2(|a: i32, b: i32| int::mul24_lo(a, b)),
+            ("mul24", true, false, Ty::U32) => slow2(|a: u32, b: u32| int::mul24_hi(a, b)),
+            ("mul24", true, false, Ty::S32) => slow2(|a: i32, b: i32| int::mul24_hi(a, b)),
+            ("mad24", false, false, Ty::U32) => slow3(|a: u32, b: u32, c: u32| int::mad24_lo(a, b, c)),
+            ("mad24", false, false, Ty::S32) => slow3(|a: i32, b: i32, c: i32| int::mad24_lo(a, b, c)),
+            ("mad24", true, false, Ty::U32) => slow3(|a: u32, b: u32, c: u32| int::mad24_hi(a, b, c)),
+            ("mad24", true, false, Ty::S32) => slow3(|a: i32, b: i32, c: i32| int::mad24_hi(a, b, c)),
+            ("mad24", true, true, Ty::S32) => slow3(int::mad24_hi_sat_s32),
             _ => return m.error("this combination of modifiers does not exist"),
         };
         let sources = vec![ty; if i.opcode == "mul24" { 2 } else { 3 }];
@@ -375,10 +397,10 @@ impl<'a> Lower<'_, 'a> {
         let pos = self.src(i, 3, Ty::U32)?;
         let len = self.src(i, 4, Ty::U32)?;
         let both = self.fresh(super::Class::R32);
-        self.emit(op2(|pos: u32, len: u32| (pos & 0xff) | (len & 0xff) << 8), both, [pos, len, V::NONE], 0);
+        self.emit(slow2(|pos: u32, len: u32| (pos & 0xff) | (len & 0xff) << 8), both, [pos, len, V::NONE], 0);
         let run = match ty {
-            Ty::B32 => op3(|a: u32, b: u32, c: u32| int::bfi(a, b, c & 0xff, c >> 8)),
-            Ty::B64 => op3(|a: u64, b: u64, c: u32| int::bfi(a, b, c & 0xff, c >> 8)),
+            Ty::B32 => slow3(|a: u32, b: u32, c: u32| int::bfi(a, b, c & 0xff, c >> 8)),
+            Ty::B64 => slow3(|a: u64, b: u64, c: u32| int::bfi(a, b, c & 0xff, c >> 8)),
             _ => return m.error("this type is not supported"),
         };
         let abc = [self.src(i, 1, ty)?, self.src(i, 2, ty)?, both];
@@ -447,7 +469,7 @@ fn video4(imm: i64, a: u32, b: u32, c: u32) -> u32 {
 
 /// `d = a` for a type's registers.
 pub(super) fn identity(ty: Ty) -> Option<OpFn> {
-    Some(match super::Lower::class_of(ty) {
+    Some(match Lower::class_of(ty) {
         super::Class::R32 => op1(|a: u32| a),
         super::Class::R64 => op1(|a: u64| a),
         super::Class::Pred => return None,
@@ -457,8 +479,8 @@ pub(super) fn identity(ty: Ty) -> Option<OpFn> {
 /// Shifts, generic over the operand's type.
 pub(super) fn shift(left: bool, ty: Ty) -> Option<OpFn> {
     if left {
-        ints!(ty, |T| op2(|a: T, n: u32| int::shl(a, n)))
+        widths!(ty, |T| op2(|a: T, n: u32| int::shl(a, n)), slow2(|a: T, n: u32| int::shl(a, n)))
     } else {
-        ints!(ty, |T| op2(|a: T, n: u32| int::shr(a, n)))
+        words!(ty, |T| op2(|a: T, n: u32| int::shr(a, n))).or_else(|| shorts!(ty, |T| slow2(|a: T, n: u32| int::shr(a, n))))
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::modifiers::Modifiers;
 use super::operands::Truncate;
 use super::{Class, Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, set_lane, slow1i, slow2i, slow3i};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, set_lane, slow1, slow1i, slow2i, slow3i};
 use crate::isa::Round;
 use crate::isa::cvt::{self, CvtMode, Num};
 use crate::isa::half::{F16, Half};
@@ -91,18 +91,18 @@ fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
             (Ty::U64, Ty::U32) => op1(|a: u32| u64::from(a)),
             (Ty::S64, Ty::S32) => op1(|a: i32| i64::from(a)),
             (Ty::U32 | Ty::S32, Ty::U64 | Ty::S64) => op1(|a: u64| a as u32),
-            (Ty::U32 | Ty::S32, Ty::U16) => op1(|a: u16| u32::from(a)),
-            (Ty::U32 | Ty::S32, Ty::S16) => op1(|a: i16| i32::from(a)),
-            (Ty::U16 | Ty::S16, Ty::U32 | Ty::S32) => op1(|a: u32| a as u16),
-            (Ty::U32 | Ty::S32, Ty::U8) => op1(|a: u8| u32::from(a)),
-            (Ty::U32 | Ty::S32, Ty::S8) => op1(|a: i8| i32::from(a)),
-            (Ty::F64, Ty::F32) => op1(|a: f32| f64::from_bits(cvt::convert(Num::F64, Num::F32, PLAIN, u64::from(a.to_bits())))),
-            (Ty::F32, Ty::F16) if !rounded => op1(|a: u16| F16::to_f32(a)),
+            (Ty::U32 | Ty::S32, Ty::U16) => slow1(|a: u16| u32::from(a)),
+            (Ty::U32 | Ty::S32, Ty::S16) => slow1(|a: i16| i32::from(a)),
+            (Ty::U16 | Ty::S16, Ty::U32 | Ty::S32) => slow1(|a: u32| a as u16),
+            (Ty::U32 | Ty::S32, Ty::U8) => slow1(|a: u8| u32::from(a)),
+            (Ty::U32 | Ty::S32, Ty::S8) => slow1(|a: i8| i32::from(a)),
+            (Ty::F64, Ty::F32) => slow1(|a: f32| f64::from_bits(cvt::convert(Num::F64, Num::F32, PLAIN, u64::from(a.to_bits())))),
+            (Ty::F32, Ty::F16) if !rounded => slow1(|a: u16| F16::to_f32(a)),
             (Ty::F32, Ty::S32) => op1(|a: i32| cvt::int_to_f32(a, Round::Rn)),
             (Ty::F32, Ty::U32) => op1(|a: u32| cvt::int_to_f32(a, Round::Rn)),
-            (Ty::F64, Ty::S32) => op1(|a: i32| f64::from(a)),
-            (Ty::F64, Ty::U32) => op1(|a: u32| f64::from(a)),
-            (Ty::F32, Ty::F64) => op1(|a: f64| cvt::f64_to_f32(a, Round::Rn, false, false)),
+            (Ty::F64, Ty::S32) => slow1(|a: i32| f64::from(a)),
+            (Ty::F64, Ty::U32) => slow1(|a: u32| f64::from(a)),
+            (Ty::F32, Ty::F64) => slow1(|a: f64| cvt::f64_to_f32(a, Round::Rn, false, false)),
             _ => return None,
         });
     }
@@ -110,7 +110,7 @@ fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
         return Some(match (to, from) {
             (Ty::S32, Ty::F32) => op1(|a: f32| cvt::f32_to_int::<i32>(a, Round::Rz)),
             (Ty::U32, Ty::F32) => op1(|a: f32| cvt::f32_to_int::<u32>(a, Round::Rz)),
-            (Ty::S32, Ty::F64) => op1(|a: f64| cvt::f64_to_int::<i32>(a, Round::Rz)),
+            (Ty::S32, Ty::F64) => slow1(|a: f64| cvt::f64_to_int::<i32>(a, Round::Rz)),
             _ => return None,
         });
     }

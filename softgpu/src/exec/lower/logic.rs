@@ -2,12 +2,12 @@
 
 use std::marker::PhantomData;
 
-use super::arithmetic::{identity, ints, shift};
+use super::arithmetic::{identity, shift, widths};
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::op::{
     Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, common, conjure, lane, op1, op2, op3, op3i, pick, read_pred,
-    set_lane, test_lanes, write_pred,
+    set_lane, slow1, slow2, slow3, slow3i, test_lanes, write_pred,
 };
 use crate::isa::compare::{self, BoolOp, Cmp};
 use crate::isa::half::{Bf16, F16, Half};
@@ -86,6 +86,11 @@ fn setp<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F) -> OpFn {
     pick::<Setp<A, F>>()
 }
 
+/// As [`setp`], with one instance for all CPUs.
+fn slow_setp<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F) -> OpFn {
+    common::<Setp<A, F>>()
+}
+
 /// `set`: as `setp`; true is the number in `code`: all ones, or 1.0.
 struct Set<A, F>(PhantomData<(A, F)>);
 impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy> Exec for Set<A, F> {
@@ -110,36 +115,37 @@ fn set<A: Lane, F: Fn(i64, A, A) -> bool + Copy + 'static>(_: F) -> OpFn {
     common::<Set<A, F>>()
 }
 
-/// The comparison of lanes that `op` names, built by `with` for its types.
-macro_rules! comparisons {
-    ($ty:expr, $cmp:expr, $with:ident) => {{
-        macro_rules! each {
-            ($t:ty, $f:expr) => {
-                match $cmp {
-                    Cmp::Eq => $with(|_, a: $t, b: $t| $f(Cmp::Eq, a, b)),
-                    Cmp::Ne => $with(|_, a: $t, b: $t| $f(Cmp::Ne, a, b)),
-                    Cmp::Lt => $with(|_, a: $t, b: $t| $f(Cmp::Lt, a, b)),
-                    Cmp::Le => $with(|_, a: $t, b: $t| $f(Cmp::Le, a, b)),
-                    Cmp::Gt => $with(|_, a: $t, b: $t| $f(Cmp::Gt, a, b)),
-                    Cmp::Ge => $with(|_, a: $t, b: $t| $f(Cmp::Ge, a, b)),
-                    _ => $with(|imm, a: $t, b: $t| $f(comparison(imm), a, b)),
-                }
-            };
+/// `setp` with an instance for each operator that programs use in loops.
+macro_rules! each_operator {
+    ($cmp:expr, $with:ident, $t:ty, $f:expr) => {
+        match $cmp {
+            Cmp::Eq => $with(|_, a: $t, b: $t| $f(Cmp::Eq, a, b)),
+            Cmp::Ne => $with(|_, a: $t, b: $t| $f(Cmp::Ne, a, b)),
+            Cmp::Lt => $with(|_, a: $t, b: $t| $f(Cmp::Lt, a, b)),
+            Cmp::Le => $with(|_, a: $t, b: $t| $f(Cmp::Le, a, b)),
+            Cmp::Gt => $with(|_, a: $t, b: $t| $f(Cmp::Gt, a, b)),
+            Cmp::Ge => $with(|_, a: $t, b: $t| $f(Cmp::Ge, a, b)),
+            _ => slow_setp(|imm, a: $t, b: $t| $f(comparison(imm), a, b)),
         }
-        match $ty {
-            Ty::U16 | Ty::B16 => Some(each!(u16, compare::int)),
-            Ty::S16 => Some(each!(i16, compare::int)),
-            Ty::U32 | Ty::B32 => Some(each!(u32, compare::int)),
-            Ty::S32 => Some(each!(i32, compare::int)),
-            Ty::U64 | Ty::B64 => Some(each!(u64, compare::int)),
-            Ty::S64 => Some(each!(i64, compare::int)),
-            Ty::F64 => Some(each!(f64, compare::f64)),
-            Ty::F32 => Some(each!(f32, |op, a, b| compare::f32(op, a, b, false))),
-            Ty::F16 => Some($with(|imm, a: u16, b: u16| halves::<F16>(imm, a, b))),
-            Ty::Bf16 => Some($with(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b))),
-            _ => None,
-        }
-    }};
+    };
+}
+
+/// The instance of `setp` for a type and an operator.
+fn comparing(ty: Ty, cmp: Cmp) -> Option<OpFn> {
+    let equality = matches!(cmp, Cmp::Eq | Cmp::Ne);
+    Some(match ty {
+        Ty::S32 if !equality => each_operator!(cmp, setp, i32, compare::int),
+        Ty::U32 | Ty::B32 | Ty::S32 => each_operator!(cmp, setp, u32, compare::int),
+        Ty::F32 => each_operator!(cmp, setp, f32, |op, a, b| compare::f32(op, a, b, false)),
+        Ty::S64 if !equality => each_operator!(cmp, slow_setp, i64, compare::int),
+        Ty::U64 | Ty::B64 | Ty::S64 => each_operator!(cmp, slow_setp, u64, compare::int),
+        Ty::F64 => each_operator!(cmp, slow_setp, f64, compare::f64),
+        Ty::U16 | Ty::B16 => slow_setp(|imm, a: u16, b: u16| compare::int(comparison(imm), a, b)),
+        Ty::S16 => slow_setp(|imm, a: i16, b: i16| compare::int(comparison(imm), a, b)),
+        Ty::F16 => slow_setp(|imm, a: u16, b: u16| halves::<F16>(imm, a, b)),
+        Ty::Bf16 => slow_setp(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b)),
+        _ => return None,
+    })
 }
 
 /// `set` with the operator in `imm`.
@@ -290,12 +296,12 @@ impl<'a> Lower<'_, 'a> {
                 let ty = m.ty()?;
                 let run = match mode {
                     None => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::Default)),
-                    Some("f4e") => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::F4e)),
-                    Some("b4e") => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::B4e)),
-                    Some("rc8") => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::Rc8)),
-                    Some("ecl") => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::Ecl)),
-                    Some("ecr") => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::Ecr)),
-                    Some(_) => op3(|a, b, c| int::prmt(a, b, c, int::Prmt::Rc16)),
+                    Some("f4e") => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::F4e)),
+                    Some("b4e") => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::B4e)),
+                    Some("rc8") => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::Rc8)),
+                    Some("ecl") => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::Ecl)),
+                    Some("ecr") => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::Ecr)),
+                    Some(_) => slow3(|a, b, c| int::prmt(a, b, c, int::Prmt::Rc16)),
                 };
                 self.simple(i, m, Some(run), ty, &[Ty::B32, Ty::B32, Ty::B32])?;
             }
@@ -305,10 +311,10 @@ impl<'a> Lower<'_, 'a> {
                 let ftz = m.flag("ftz");
                 let (ty, test) = (m.ty()?, m.ty()?);
                 let run = match (Self::class_of(ty), test) {
-                    (Class::R32, Ty::S32) => op3(|a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
-                    (Class::R64, Ty::S32) => op3(|a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),
-                    (Class::R32, Ty::F32) => op3i(|imm, a: u32, b: u32, c: f32| if slct(imm, c) { a } else { b }),
-                    (Class::R64, Ty::F32) => op3i(|imm, a: u64, b: u64, c: f32| if slct(imm, c) { a } else { b }),
+                    (Class::R32, Ty::S32) => slow3(|a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
+                    (Class::R64, Ty::S32) => slow3(|a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),
+                    (Class::R32, Ty::F32) => slow3i(|imm, a: u32, b: u32, c: f32| if slct(imm, c) { a } else { b }),
+                    (Class::R64, Ty::F32) => slow3i(|imm, a: u64, b: u64, c: f32| if slct(imm, c) { a } else { b }),
                     _ => return m.error("this type is not supported"),
                 };
                 self.simple(i, m, Some(run), ty, &[ty, ty, test])?;
@@ -340,11 +346,11 @@ impl<'a> Lower<'_, 'a> {
             return m.error("this type is not supported");
         }
         let run = match i.opcode {
-            "and" => ints!(ty, |T| op2(|a: T, b: T| a & b)),
-            "or" => ints!(ty, |T| op2(|a: T, b: T| a | b)),
-            "xor" => ints!(ty, |T| op2(|a: T, b: T| a ^ b)),
-            "not" => ints!(ty, |T| op1(|a: T| !a)),
-            _ => ints!(ty, |T| op1(|a: T| T::from(a == 0))),
+            "and" => widths!(ty, |T| op2(|a: T, b: T| a & b), slow2(|a: T, b: T| a & b)),
+            "or" => widths!(ty, |T| op2(|a: T, b: T| a | b), slow2(|a: T, b: T| a | b)),
+            "xor" => widths!(ty, |T| op2(|a: T, b: T| a ^ b), slow2(|a: T, b: T| a ^ b)),
+            "not" => widths!(ty, |T| op1(|a: T| !a), slow1(|a: T| !a)),
+            _ => widths!(ty, |T| slow1(|a: T| T::from(a == 0)), slow1(|a: T| T::from(a == 0))),
         };
         let sources = vec![ty; if matches!(i.opcode, "not" | "cnot") { 1 } else { 2 }];
         self.simple(i, m, run, ty, &sources)
@@ -374,7 +380,7 @@ impl<'a> Lower<'_, 'a> {
             let zero = self.constant(Class::R32, crate::exec::special::Value::Bits(0));
             let how = if combine == Some("and") { 1 } else { 2 };
             let imm = 1 | how << 8 | i64::from(negated) << 10;
-            self.emit(setp(|_, a: u32, b: u32| a != b), p, [d, zero, q], imm);
+            self.emit(slow_setp(|_, a: u32, b: u32| a != b), p, [d, zero, q], imm);
         }
         Ok(())
     }
@@ -429,9 +435,9 @@ impl<'a> Lower<'_, 'a> {
             return Ok(());
         }
         let run = if ftz && ty == Ty::F32 {
-            Some(setp(|imm, a: f32, b: f32| compare::f32(comparison(imm), a, b, true)))
+            Some(slow_setp(|imm, a: f32, b: f32| compare::f32(comparison(imm), a, b, true)))
         } else {
-            comparisons!(ty, cmp, setp)
+            comparing(ty, cmp)
         };
         let Some(run) = run else { return m.error("this type is not supported") };
         match self.operand(i, 0)?.clone() {
@@ -466,8 +472,8 @@ impl<'a> Lower<'_, 'a> {
             d
         };
         let run = match ty {
-            Ty::F16x2 => setp(|imm, a: u16, b: u16| halves::<F16>(imm, a, b)),
-            _ => setp(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b)),
+            Ty::F16x2 => slow_setp(|imm, a: u16, b: u16| halves::<F16>(imm, a, b)),
+            _ => slow_setp(|imm, a: u16, b: u16| halves::<Bf16>(imm, a, b)),
         };
         let (a_up, b_up) = (upper(self, a), upper(self, b));
         let (low, high) = match (out, self.operand(i, 0)?.clone()) {

@@ -425,7 +425,7 @@ fn special_registers() {
 fn what_is_not_known_is_refused_by_name_and_line() {
     let entry = |code: &str| format!(".visible .entry k() {{ .reg .b32 a, b, d; .reg .b64 A; .reg .pred p;\n{code}\nret; }}");
     for (code, needle) in [
-        ("tex.2dms.v4.f32.f32 {a,b,d,a}, [A, {a,b}];", "geometry"),
+        ("tex.2dms.v4.f32.f32 {a,b,d,a}, [A, {a,b}];", "tex.2dms.v4.f32.f32 is not supported"),
         ("add.magic.s32 d, a, b;", "modifier .magic"),
         ("wgmma.fence.sync.aligned;", "wgmma.fence.sync.aligned is not supported"),
         ("cp.async.bulk.tensor.1d.shared::cluster.global.tile [a], [A, {b}];", "cp.async.bulk.tensor"),

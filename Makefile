@@ -1,0 +1,67 @@
+# Every command that people and CI run. `make` alone lists them.
+
+CARGO     ?= cargo
+TOOLCHAIN := .toolchain
+PROFILE   := debug
+BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
+RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
+SKIPS     := $(CURDIR)/out/skips.txt
+
+.PHONY: help build release toolchain programs contract test demo samples gpu-test bench docs lint fmt clean
+
+help: ## Lists the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Builds everything for testing: server, shim, softgpu, pxctl, the sample runner.
+	$(CARGO) build --workspace
+
+release: ## Builds everything for use, into target/release.
+	$(CARGO) build --release --workspace
+
+toolchain: ## Installs nvcc 13.0 from PyPI into .toolchain (about 250 MB).
+	@tools/toolchain.sh --dir $(TOOLCHAIN) > /dev/null
+
+programs: toolchain ## Builds the sample programs of tests/cuda-samples with nvcc, into out/samples.
+	@$(MAKE) --no-print-directory -C tests/cuda-samples
+
+contract: programs ## Links one program with every CUDA runtime from 11.8 to 13.5.
+	@tools/toolchain.sh --dir $(TOOLCHAIN) --contract > /dev/null
+	@$(MAKE) --no-print-directory -C tests/cuda-samples contract
+
+test: build contract ## The whole test suite: units, scenarios through real processes, every sample, every runtime.
+	@mkdir -p out && rm -f $(SKIPS)
+	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run --workspace
+	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
+
+gpu-test: build contract ## The same scenarios on this machine's GPU.
+	@mkdir -p out && rm -f $(SKIPS)
+	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart
+	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
+
+demo: build programs ## Runs CUDA programs through shim and server on whatever device is there.
+	@tools/demo.sh $(BIN)
+
+samples: build ## Runs built CUDA programs directly and remoted: make samples DIR=folder [ONLY=glob] [JSON=file].
+	@test -n "$(DIR)" || { echo "make samples DIR=folder-of-built-programs [ONLY=glob] [JSON=file]" >&2; exit 2; }
+	@tools/samples.sh $(BIN) "$(DIR)" $(if $(ONLY),--only '$(ONLY)') $(if $(JSON),--json '$(JSON)') $(SAMPLES_ARGS)
+
+bench: release toolchain ## Measures native against remoted, and shows the ratios.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/bench.sh $(RELEASE) $(BENCH_ARGS)
+
+docs: ## Writes the generated pages of docs/ anew.
+	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support
+
+lint: ## Formatting, clippy and documentation, warnings refused.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items
+	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh .ci/run; fi
+	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
+
+fmt: ## Formats the sources.
+	$(CARGO) fmt --all
+
+clean: ## Removes what was built; .toolchain stays.
+	$(CARGO) clean
+	rm -rf out
