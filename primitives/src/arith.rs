@@ -4,7 +4,7 @@
 //! Integers wrap; a shift by 32 or more gives zero or the sign (PTX ISA `shl`, `shr`); a division by zero, which only
 //! a masked-out thread or an unchecked kernel can reach, gives zero here; `min` and `max` prefer the operand that is a
 //! number and order -0 below +0 (PTX ISA `min`, `max`); conversions to integers truncate and saturate, and NaN gives
-//! zero (PTX ISA `cvt`).
+//! zero for a float and 2^31 for a double (PTX ISA `cvt`).
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -283,6 +283,7 @@ pub(crate) fn cast(from: Scalar, to: Scalar, a: u64) -> u64 {
         (Scalar::Uint, Scalar::Double) => f64::from(low(a)).to_bits(),
         (Scalar::Float, Scalar::Int) => of_int(float(a) as i32),
         (Scalar::Float, Scalar::Uint) => u64::from(float(a) as u32),
+        (Scalar::Double, Scalar::Int | Scalar::Uint) if f64::from_bits(a).is_nan() => 1 << 31,
         (Scalar::Double, Scalar::Int) => of_int(f64::from_bits(a) as i32),
         (Scalar::Double, Scalar::Uint) => u64::from(f64::from_bits(a) as u32),
         (Scalar::Float, Scalar::Double) => f64::from(float(a)).to_bits(),

@@ -217,3 +217,31 @@ pub(crate) fn spawn_quiet(name: &str, body: impl FnOnce() + Send + 'static) -> b
     let _signals = block_signals();
     std::thread::Builder::new().name(name.to_owned()).stack_size(8 << 20).spawn(body).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(due: u64, gone: bool, once: bool) -> Kept {
+        Kept { callback: Callback::Host(None, 0), due, gone, once }
+    }
+
+    #[test]
+    fn a_function_lives_until_the_last_launch_has_called_it() {
+        let callbacks = Callbacks::default();
+        let keep = |number, one| callbacks.state.lock().unwrap().kept.insert(number, one);
+        keep(1, kept(2, true, false));
+        keep(2, kept(0, false, true));
+        keep(3, kept(1, false, false));
+        assert!(callbacks.are_pending());
+        callbacks.forget(1);
+        assert!(callbacks.kept(1).is_some());
+        callbacks.forget(1);
+        assert!(callbacks.kept(1).is_none());
+        callbacks.forget(2);
+        assert!(callbacks.kept(2).is_none(), "called once at most");
+        callbacks.forget(3);
+        assert!(callbacks.kept(3).is_some(), "its graph may be launched again");
+        assert!(!callbacks.are_pending());
+    }
+}

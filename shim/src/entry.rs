@@ -11,6 +11,11 @@
 //!
 //! and a twin's name becomes a second function that runs the same body with the thread's own default stream.
 
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "rows of the table may name any of CUDA's types")
+)]
+
 use crate::{api, log, thread};
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::types::*;

@@ -10,8 +10,8 @@ use crate::api;
     expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")
 )]
 use crate::api::{
-    array::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*, graph::*,
-    graph_node::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*,
+    array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*, graph::*,
+    graph_node::*, graph_object::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*,
     pool::*, stream::*, texture::*, virtual_memory::*, legacy::*, link::*, stream_value::*,
 };
 use pxos_protocol::for_each_driver_fn;
@@ -41,9 +41,8 @@ not_supported! {
     cuMemGetAddressRange cuMemHostGetDevicePointer cuMemGetHandleForAddressRange cuMemGetAttribute cuMemGetAttribute_v2
     cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA
     cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync cuMemcpyDtoHAsync
-    cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuMemcpyBatchAsync_v2
-    cuMemcpyBatchAsync_v2_ptsz cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz cuMemcpy3DBatchAsync_v2
-    cuMemcpy3DBatchAsync_v2_ptsz cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
+    cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync 
+    cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
     cuArrayCreate cuArrayGetDescriptor cuArray3DCreate cuArray3DGetDescriptor cuMemAdvise cuMemAdvise_v2
     cuMemRangeGetAttribute cuMemRangeGetAttributes cuMemPrefetchAsync cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2
     cuMemPrefetchAsync_v2_ptsz cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync
@@ -58,8 +57,6 @@ not_supported! {
     cuGraphExternalSemaphoresWaitNodeGetParams cuGraphExternalSemaphoresWaitNodeSetParams cuGraphAddBatchMemOpNode
     cuGraphBatchMemOpNodeGetParams cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams
     cuGraphExecExternalSemaphoresSignalNodeSetParams cuGraphExecExternalSemaphoresWaitNodeSetParams
-    cuGraphKernelNodeCopyAttributes cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuUserObjectCreate
-    cuUserObjectRetain cuUserObjectRelease cuGraphRetainUserObject cuGraphReleaseUserObject
     cuGraphConditionalHandleCreate cuTexRefSetArray cuTexRefSetMipmappedArray cuTexRefSetAddress cuTexRefSetAddress_v2
     cuTexRefSetAddress2D cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetFormat cuTexRefSetAddressMode
     cuTexRefSetFilterMode cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
@@ -99,6 +96,7 @@ not_supported! {
 fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
     vec![
         api::array::signatures(),
+        api::batch::signatures(),
         api::capture::signatures(),
         api::context::signatures(),
         api::copy::signatures(),
@@ -108,6 +106,7 @@ fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
         api::execution::signatures(),
         api::graph::signatures(),
         api::graph_node::signatures(),
+        api::graph_object::signatures(),
         api::initialise::signatures(),
         api::legacy::signatures(),
         api::library::signatures(),

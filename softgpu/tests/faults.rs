@@ -31,20 +31,12 @@ fn strike(kernel: &str, address: impl FnOnce(CUdeviceptr) -> u64, expected: CUre
     ok!(event::cuEventRecord(events[1], stream));
     ok!(stream::cuStreamSynchronize(stream));
     let mut target = address(memory);
-    let faulty = function(module, kernel);
+    let (faulty, empty) = (function(module, kernel), function(module, "empty"));
     let mut parameters = [(&raw mut target).cast::<c_void>()];
     let given = if kernel == "traps" { &mut [][..] } else { &mut parameters[..] };
     assert_eq!(launch(faulty, 1, 1, stream, given), CUresult::SUCCESS);
     assert_eq!(cu!(stream::cuStreamSynchronize(stream)), expected);
-    Struck { device, context, module, function: function_handle(module), memory, stream, events }
-}
-
-/// A function looked up before the fault would do; afterwards it cannot be had, so take one from the launch's module.
-fn function_handle(module: CUmodule) -> CUfunction {
-    let (mut function, name) = (CUfunction::NULL, CString::new("empty").unwrap());
-    let answer = cu!(module::cuModuleGetFunction(&raw mut function, module, name.as_ptr()));
-    assert_ne!(answer, CUresult::SUCCESS);
-    function
+    Struck { device, context, module, function: empty, memory, stream, events }
 }
 
 fn every_call_says(struck: &Struck, fault: CUresult) {
@@ -75,6 +67,8 @@ fn every_call_says(struck: &Struck, fault: CUresult) {
     says(cu!(event::cuEventCreate(&raw mut new_event, 0)), "cuEventCreate");
     says(cu!(stream::cuStreamDestroy_v2(stream)), "cuStreamDestroy");
     says(cu!(event::cuEventDestroy_v2(events[1])), "cuEventDestroy");
+    let (mut other_function, name) = (CUfunction::NULL, CString::new("empty").unwrap());
+    says(cu!(module::cuModuleGetFunction(&raw mut other_function, module, name.as_ptr())), "cuModuleGetFunction");
     says(launch(function, 1, 1, CUstream::NULL, &mut []), "cuLaunchKernel");
     says(cu!(context::cuCtxSynchronize()), "cuCtxSynchronize");
     says(cu!(context::cuCtxGetLimit(&raw mut size, 0)), "cuCtxGetLimit");

@@ -181,17 +181,18 @@ int main(int argc, char **argv) {
     int *data;
     cudaEvent_t event;
     CHECK(cudaMalloc(&data, count * sizeof(int)));
-    CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess));
+    cudaError_t made = cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess);
     cudaError_t shared = cudaIpcGetMemHandle(&message.memory, data);
-    message.legacy = shared != cudaErrorNotSupported;
+    message.legacy = made != cudaErrorNotSupported && shared != cudaErrorNotSupported;
     if (message.legacy) {
+        CHECK(made);
         CHECK(shared);
         CHECK(cudaIpcGetEventHandle(&message.event, event));
     }
     cudaGetLastError();
     fill<<<divide_up(count, 128), 128>>>(data, 100);
     CHECK_LAUNCH();
-    CHECK(cudaEventRecord(event));
+    if (message.legacy) CHECK(cudaEventRecord(event));
 
     int can = 0, types = 0;
     REQUIRE(DRIVER(cuDeviceGetAttribute)(&can, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 0) == CUDA_SUCCESS);
@@ -241,6 +242,6 @@ int main(int argc, char **argv) {
     REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (pooled) CHECK(cudaFreeAsync(pooled, nullptr));
     CHECK(cudaFree(data));
-    CHECK(cudaEventDestroy(event));
+    if (message.legacy) CHECK(cudaEventDestroy(event));
     return pass();
 }

@@ -1,7 +1,7 @@
 //! CUDA arrays and the copies that know rows and planes: structures of cuda.h 13.0, sizes asserted, and what both sides
 //! compute from them.
 
-use super::{CUarray, CUarray_format, CUcontext, CUdeviceptr, CUmemLocation};
+use super::{CUarray, CUarray_format, CUcontext, CUdeviceptr};
 use std::ffi::{c_uint, c_void};
 
 /// Kind of memory at one end of a copy.
@@ -355,60 +355,6 @@ impl CUDA_MEMCPY3D {
     }
 }
 
-/// Attributes of copies within a batch.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "field names are CUDA's own")]
-pub struct CUmemcpyAttributes {
-    pub src_access_order: u32,
-    pub src_loc_hint: CUmemLocation,
-    pub dst_loc_hint: CUmemLocation,
-    pub flags: c_uint,
-}
-
-/// One end of a copy in a batch: a union by `kind` (1 pointer, 2 array), read by [`Self::operand`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUmemcpy3DOperand {
-    /// `CUmemcpy3DOperandType`.
-    pub kind: u32,
-    /// The union's four words.
-    pub words: [u64; 4],
-}
-
-/// What a [`CUmemcpy3DOperand`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "field names are CUDA's own")]
-pub enum BatchOperand {
-    Pointer { address: CUdeviceptr, row_length: u64, layer_height: u64 },
-    Array { array: CUarray, offset: [u64; 3] },
-}
-
-impl CUmemcpy3DOperand {
-    /// The variant, `None` where `kind` names none.
-    #[must_use]
-    pub fn operand(&self) -> Option<BatchOperand> {
-        let [first, second, third, fourth] = self.words;
-        match self.kind {
-            1 => Some(BatchOperand::Pointer { address: first, row_length: second, layer_height: third }),
-            2 => Some(BatchOperand::Array { array: CUarray(first), offset: [second, third, fourth] }),
-            _ => None,
-        }
-    }
-}
-
-/// One copy of `cuMemcpy3DBatchAsync`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "field names are CUDA's own")]
-pub struct CUDA_MEMCPY3D_BATCH_OP {
-    pub src: CUmemcpy3DOperand,
-    pub dst: CUmemcpy3DOperand,
-    pub extent: [usize; 3],
-    pub src_access_order: u32,
-    pub flags: c_uint,
-}
-
 const _: () = {
     assert!(size_of::<CUDA_ARRAY_DESCRIPTOR>() == 24);
     assert!(size_of::<CUDA_ARRAY3D_DESCRIPTOR>() == 40);
@@ -417,10 +363,6 @@ const _: () = {
     assert!(size_of::<CUDA_MEMCPY2D>() == 128);
     assert!(size_of::<CUDA_MEMCPY3D>() == 200);
     assert!(size_of::<CUDA_MEMCPY3D_PEER>() == 200);
-    assert!(size_of::<CUmemcpyAttributes>() == 24);
-    assert!(size_of::<CUmemcpy3DOperand>() == 40);
-    assert!(size_of::<CUDA_MEMCPY3D_BATCH_OP>() == 112);
-    assert!(std::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP, src_access_order) == 104);
 };
 
 #[cfg(test)]

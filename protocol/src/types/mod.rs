@@ -7,6 +7,7 @@
 
 mod array;
 pub mod attribute;
+mod batch;
 mod box_copy;
 mod graph;
 mod handle;
@@ -17,6 +18,7 @@ mod texture;
 
 pub use array::*;
 pub use attribute::CUdevice_attribute;
+pub use batch::*;
 pub use box_copy::{BoxCopy, Place};
 pub use graph::*;
 pub use handle::*;

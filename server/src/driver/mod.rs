@@ -3,6 +3,8 @@
 //! Every method answers `Err` with the `CUresult` that is not success; a symbol that this driver lacks answers
 //! `CUDA_ERROR_NOT_SUPPORTED`.
 #![expect(non_snake_case, reason = "methods and parameters carry CUDA's own names")]
+#![expect(clippy::too_many_arguments, reason = "CUDA's own signatures")]
+#![cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "the functions name most of CUDA's types"))]
 
 use libloading::Library;
 use pxos_protocol::api::{Class, NUMBERS, ROWS};
@@ -17,7 +19,7 @@ pub(crate) type Result<T = (), E = CUresult> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DriverError {
     /// The library cannot be loaded.
-    #[error("{path} cannot be loaded: {error}")]
+    #[error("{path} cannot be loaded: {}", why(error))]
     Load {
         /// What was asked for.
         path: String,
@@ -40,6 +42,11 @@ pub(crate) enum DriverError {
         /// Its answer.
         result: CUresult,
     },
+}
+
+/// The loader's own words, which `libloading` keeps in the source of its error.
+fn why(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A host function as the driver calls it.
@@ -89,7 +96,6 @@ macro_rules! driver {
                 ///
                 /// # Safety
                 /// As the CUDA driver API manual says of its pointers and handles.
-                #[expect(clippy::too_many_arguments, reason = "CUDA's own signatures", )]
                 pub(crate) unsafe fn $name(&self, $($p: $t),*) -> Result {
                     match self.$name {
                         // SAFETY: by this function's contract.

@@ -10,7 +10,7 @@ use pxos_protocol::codec::{DecodeError, Plain, Reader, Writer};
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::frame::{Header, control};
 use pxos_protocol::param::{Dev, In, Out, Param};
-use pxos_protocol::types::*;
+use pxos_protocol::types::{CUarray_format, CUdevice_P2PAttribute, CUresult};
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -384,9 +384,10 @@ macro_rules! generic_row {
         if $asked == $number {
             return Some((|| {
                 let function = $call.driver().generic($number).ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
-                // SAFETY: the symbol of this row, whose signature the row states.
-                let function: unsafe extern "C" fn($(<$k as Param>::C),*) -> CUresult =
-                    unsafe { std::mem::transmute(function) };
+                // SAFETY: the symbol of this row, whose signature the row states; both are function pointers.
+                let function = unsafe {
+                    std::mem::transmute_copy::<_, unsafe extern "C" fn($(<$k as Param>::C),*) -> CUresult>(&function)
+                };
                 $(let mut $p = <$k as Param>::hold(&mut $call.fields)?;)*
                 // SAFETY: values, or pointers to the locals above.
                 unsafe { function($(<$k as Param>::pass(&mut $p)),*) }.ok()?;

@@ -57,6 +57,7 @@ pub struct Start {
 
 /// Serves one session.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "a worker serves once: what it starts with is used up")]
 pub fn run(start: Start) -> ExitCode {
     match warm_up_and_serve(&start) {
         Ok(Some((reason, message))) => {

@@ -67,8 +67,9 @@ fn text(call: impl FnOnce(*mut c_char, i32) -> Result) -> Result<String> {
 }
 
 fn device(driver: &Driver, ordinal: i32, count: i32, context: u64) -> Result<Device> {
-    // SAFETY (all below): pointers to locals.
+    // SAFETY: a buffer of the length given.
     let name = text(|buffer, length| unsafe { driver.cuDeviceGetName(buffer, length, ordinal) })?;
+    // SAFETY: as above.
     let pci_bus_id = text(|buffer, length| unsafe { driver.cuDeviceGetPCIBusId(buffer, length, ordinal) });
     let mut uuid = CUuuid::default();
     // SAFETY: as above.

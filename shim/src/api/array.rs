@@ -182,7 +182,7 @@ fn part(
     });
     match made.and_then(|reply| described(&reply)) {
         Ok(told) => {
-            session.arrays.arrays.replace(array.handle, new_array(array.handle, context, told, parent))
+            session.arrays.arrays.replace(array.handle, new_array(array.handle, context, told, parent));
         }
         Err(error) => {
             session.arrays.arrays.remove(array.handle);

@@ -130,14 +130,16 @@ unsafe fn to_device(
         under_way.push_back(header.request);
         if under_way.len() == WINDOW {
             let oldest = under_way.pop_front().expect("the window is not empty");
-            result = result.and(session.answer(oldest).map(|_| ()));
+            let answered = session.answer(oldest).map(|_| ());
+            result = result.and(answered);
             if result.is_err() {
                 break;
             }
         }
     }
     for request in under_way {
-        result = result.and(session.answer(request).map(|_| ()));
+        let answered = session.answer(request).map(|_| ());
+        result = result.and(answered);
     }
     result
 }

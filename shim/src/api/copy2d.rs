@@ -28,17 +28,17 @@ const MAX_PITCH: u64 = 0x7fff_ffff;
 
 /// One end as the application describes it.
 #[derive(Clone, Copy)]
-pub(super) struct Given {
+struct Given {
     kind: u32,
     host: u64,
     device: u64,
     array: CUarray,
     /// Bytes, rows and planes before it.
-    pub(super) at: [usize; 3],
+    at: [usize; 3],
     /// Bytes from row to row.
-    pub(super) pitch: usize,
+    pitch: usize,
     /// Rows from plane to plane.
-    pub(super) rows: usize,
+    rows: usize,
     /// Must be zero.
     lod: usize,
 }
@@ -113,7 +113,7 @@ impl Given {
     }
 
     /// A single row at an address.
-    pub(super) fn line(kind: u32, address: u64) -> Self {
+    fn line(kind: u32, address: u64) -> Self {
         Self {
             kind,
             host: address,
@@ -127,18 +127,8 @@ impl Given {
     }
 
     /// A single row of an array, from a byte on.
-    pub(super) fn line_of(array: CUarray, offset: usize) -> Self {
+    fn line_of(array: CUarray, offset: usize) -> Self {
         Self { array, at: [offset, 0, 0], ..Self::line(CU_MEMORYTYPE_ARRAY, 0) }
-    }
-
-    /// Rows every `pitch` bytes, planes every `rows` rows.
-    pub(super) fn pitched(self, pitch: usize, rows: usize) -> Self {
-        Self { pitch, rows, ..self }
-    }
-
-    /// A box in an array.
-    pub(super) fn box_of(array: CUarray, at: [usize; 3]) -> Self {
-        Self { at, ..Self::line_of(array, 0) }
     }
 
     /// Where it lies, for a copy of `extent`.
@@ -347,13 +337,7 @@ fn staged(session: &'static Session, task: &Task, copy: &BoxCopy, slot: u64, str
 ///
 /// # Safety
 /// Rows in host memory are valid.
-pub(super) unsafe fn run(
-    to: &Given,
-    from: &Given,
-    extent: [usize; 3],
-    stream: CUstream,
-    waits: bool,
-) -> Result {
+unsafe fn run(to: &Given, from: &Given, extent: [usize; 3], stream: CUstream, waits: bool) -> Result {
     // SAFETY: by this function's contract.
     unsafe { run_between(to, from, extent, None, stream, waits) }
 }
@@ -426,7 +410,7 @@ fn described(to: &Given, from: &Given, extent: [usize; 3]) -> CUDA_MEMCPY3D {
 
 /// # Safety
 /// The pointer is null or readable; host rows are valid.
-unsafe fn run_box(copy: *const CUDA_MEMCPY3D, stream: CUstream, waits: bool) -> Result {
+pub(super) unsafe fn run_box(copy: *const CUDA_MEMCPY3D, stream: CUstream, waits: bool) -> Result {
     enter()?;
     // SAFETY: by this function's contract.
     let copy = unsafe { copy.as_ref() }.ok_or(CUresult::ERROR_INVALID_VALUE)?;

@@ -162,7 +162,7 @@ pub(crate) unsafe fn cuDeviceGetPCIBusId(pciBusId: *mut c_char, len: c_int, dev:
 
 /// Domain, bus, device and function of `[domain]:[bus]:[device].[function]`, any of the short forms.
 fn parse_pci(text: &str) -> Option<(u32, u32, u32)> {
-    let (address, function) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let (address, function) = text.trim().split_once('.').unwrap_or_else(|| (text.trim(), "0"));
     let hex = |part: &str| u32::from_str_radix(part, 16).ok();
     hex(function)?;
     match address.split(':').collect::<Vec<_>>().as_slice() {

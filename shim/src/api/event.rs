@@ -33,10 +33,19 @@ pub(crate) unsafe fn cuEventCreate(phEvent: *mut CUevent, Flags: c_uint) -> Resu
         recorded: AtomicBool::new(false),
         records: Progress::default(),
     })?;
-    session.post(op::cuEventCreate, |writer| {
+    let write = |writer: &mut Writer<'_>| {
         writer.put(event.handle);
         writer.put(Flags);
-    })?;
+    };
+    if Flags & INTERPROCESS != 0 {
+        // Not every device can.
+        if let Err(error) = session.call(op::cuEventCreate, write) {
+            session.events.remove(event.handle);
+            return Err(error);
+        }
+    } else {
+        session.post(op::cuEventCreate, write)?;
+    }
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(phEvent, CUevent(event.handle)) }
 }

@@ -222,12 +222,12 @@ impl Params {
         match self {
             Self::Packed(buffer, size) => {
                 writer.put(1_u32);
-                // SAFETY: the application gave that many bytes.
-                writer.put_bytes(if *size == 0 {
-                    &[]
-                } else {
-                    unsafe { std::slice::from_raw_parts(*buffer, *size) }
-                });
+                let bytes: &[u8] = match *size {
+                    0 => &[],
+                    // SAFETY: the application gave that many bytes.
+                    size => unsafe { std::slice::from_raw_parts(*buffer, size) },
+                };
+                writer.put_bytes(bytes);
             }
             Self::Each(pointers) => {
                 writer.put(0_u32);
@@ -266,13 +266,12 @@ unsafe fn launch(
     }
     // SAFETY: by this function's contract.
     let params = unsafe { params(&function, kernel_params, extra)? };
+    let count = u32::try_from(attributes.len()).expect("bounded by MAX_ATTRIBUTES");
     session.post(op::cuLaunchKernel, |writer| {
         writer.put(function.handle);
         writer.put(stream);
         writer.put([shape.grid[0], shape.grid[1], shape.grid[2], shape.block[0]].map(u64::from).packed());
-        writer.put(
-            [shape.block[1], shape.block[2], shape.shared, attributes.len() as u32].map(u64::from).packed(),
-        );
+        writer.put([shape.block[1], shape.block[2], shape.shared, count].map(u64::from).packed());
         for attribute in attributes {
             writer.put(attribute.id);
             writer.put(attribute.value);

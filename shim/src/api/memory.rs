@@ -384,7 +384,7 @@ macro_rules! memsets {
         }
 
         pub(crate) unsafe fn $stream(dstDevice: CUdeviceptr, value: $type, N: usize, hStream: CUstream) -> Result {
-            let element = size_of::<$type>() as u32;
+            let element = u32::try_from(size_of::<$type>()).expect("elements are small");
             Fill { address: dstDevice, pitch: 0, value: value.into(), element, width: N, height: 1 }.send(hStream)
         }
 
@@ -407,7 +407,7 @@ macro_rules! memsets {
             Height: usize,
             hStream: CUstream,
         ) -> Result {
-            let element = size_of::<$type>() as u32;
+            let element = u32::try_from(size_of::<$type>()).expect("elements are small");
             Fill { address: dstDevice, pitch: dstPitch, value: value.into(), element, width: Width, height: Height }
                 .send(hStream)
         }

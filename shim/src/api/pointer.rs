@@ -56,7 +56,7 @@ unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range
     let managed = range.kind == Kind::Managed;
     let host = range.is_host();
     let offset_in_host = if host { address } else { 0 };
-    // SAFETY (all): by this function's contract; `put` refuses null.
+    // SAFETY: by this function's contract; `put` refuses null.
     unsafe {
         match attribute {
             CONTEXT => put(data.cast(), range.context),
@@ -138,7 +138,7 @@ pub(crate) unsafe fn cuPointerGetAttributes(
                     to.cast::<u32>().write(0);
                 }
                 IS_MANAGED | IS_LEGACY_CUDA_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => {
-                    to.cast::<u8>().write(0)
+                    to.cast::<u8>().write(0);
                 }
                 _ => return Err(CUresult::ERROR_INVALID_VALUE),
             }

@@ -3,7 +3,7 @@
 
 use super::Answer;
 use pxos_protocol::types::{
-    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn, CUlinkState,
+    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUuserObject, CUgreenCtx, CUhostFn, CUlinkState,
     CUkernel, CUlibrary, CUmemLocation, CUmemoryPool, CUmipmappedArray, CUmodule, CUoccupancyB2DSize,
     CUresult, CUstream, CUstreamCallback,
 };
@@ -236,6 +236,6 @@ macro_rules! by_value {
 
 by_value! {
     u8 u16 u32 i32 u64 usize f32 CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUlinkState CUgraph
-    CUgraphExec CUgraphNode CUmemLocation
+    CUgraphExec CUgraphNode CUuserObject CUmemLocation
     CUmemoryPool CUarray CUmipmappedArray CUgreenCtx CUhostFn CUstreamCallback CUoccupancyB2DSize
 }

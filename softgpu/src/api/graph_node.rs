@@ -5,7 +5,6 @@ use super::capture::nodes;
 use super::execution::Given;
 use super::graph::{CUgraphEdgeData, find, graph_memory, live, live_exec};
 use super::{Answer, In, Out, copy as api_copy, driver_fns};
-use crate::api::pool::{CUmemAccessDesc, CUmemPoolProps};
 use crate::device::allocation;
 use crate::device::context;
 use crate::device::event::EVENTS;

@@ -5,6 +5,7 @@
 //! H200 with driver 580: initialisation, current context, sticky fault, arguments.
 mod argument;
 pub mod array;
+pub mod batch;
 pub mod capture;
 pub mod context;
 pub mod copy;
@@ -14,6 +15,7 @@ pub mod event;
 pub mod execution;
 pub mod graph;
 pub mod graph_node;
+pub mod graph_object;
 pub mod initialise;
 pub mod legacy;
 mod jit;

@@ -6,8 +6,11 @@ use crate::device::context::stream_anywhere;
 use crate::device::graph::Body;
 use crate::device::platform;
 use crate::device::pool::{POOLS, Pool};
-use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUmemoryPool, CUresult, CUstream};
-use std::ffi::{c_int, c_uint, c_void};
+use pxos_protocol::types::{
+    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemLocation, CUmemPoolProps, CUmemoryPool,
+    CUresult, CUstream,
+};
+use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
 
 driver_fns! {
@@ -139,7 +142,7 @@ driver_fns! {
     /// Makes a pool on a device.
     ready fn cuMemPoolCreate(pool: *mut CUmemoryPool, properties: *const CUmemPoolProps) {
         let (pool, wish) = (pool.required()?, properties.read()?);
-        if wish.alloc_type != ALLOCATION_PINNED || wish.location.kind != LOCATION_DEVICE {
+        if wish.alloc_type != CU_MEM_ALLOCATION_TYPE_PINNED || wish.location.kind != LOCATION_DEVICE {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         if wish.handle_types != 0 {
@@ -170,52 +173,15 @@ const USED: c_uint = 7;
 const USED_HIGH: c_uint = 8;
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 pub(crate) const LOCATION_DEVICE: c_uint = 1;
-/// `CU_MEM_ALLOCATION_TYPE_PINNED`.
-const ALLOCATION_PINNED: c_int = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
 const READ_WRITE: c_uint = 3;
-
-/// Who may access memory, and how (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUmemAccessDesc {
-    /// Who.
-    pub location: CUmemLocation,
-    /// `CUmemAccess_flags`.
-    pub flags: c_uint,
-}
-
-/// What a new pool should be (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUmemPoolProps {
-    /// `CUmemAllocationType`.
-    pub alloc_type: c_int,
-    /// `CUmemAllocationHandleType`, for sharing.
-    pub handle_types: c_int,
-    /// Where its memory is.
-    pub location: CUmemLocation,
-    /// For Windows.
-    pub security: *mut c_void,
-    /// The most it may hold; 0 for a default.
-    pub max_size: usize,
-    /// Intended usage.
-    pub usage: u16,
-    /// Zero.
-    pub reserved: [u8; 54],
-}
-
-const _: () = {
-    assert!(size_of::<CUmemPoolProps>() == 88);
-    assert!(size_of::<CUmemAccessDesc>() == 12);
-};
 
 fn live(pool: CUmemoryPool) -> Answer<Arc<Pool>> {
     POOLS.get(pool).map_err(|_| CUresult::ERROR_INVALID_VALUE)
 }
 
 fn located(location: CUmemLocation, kind: c_uint) -> Answer<&'static Arc<crate::device::Device>> {
-    if location.kind != LOCATION_DEVICE || kind != ALLOCATION_PINNED.cast_unsigned() {
+    if location.kind != LOCATION_DEVICE || kind != CU_MEM_ALLOCATION_TYPE_PINNED {
         return Err(CUresult::ERROR_NOT_SUPPORTED);
     }
     platform()?.device(location.id)

@@ -24,8 +24,10 @@ driver_fns! {
         let (resource, how) = (resource.read()?, texture.read()?);
         let view = if view.is_null() { None } else { Some(view.read()?) };
         let (source, layers) = source(&resource, view.as_ref())?;
-        check(&how, &source)?;
-        object.put(texture::insert(Object { life: active.life, source, texture: Some(how), resource, view, layers }))
+        let seen_as = seen_as(view.as_ref(), &source)?;
+        check(&how, &source, seen_as)?;
+        let texture = Some(how);
+        object.put(texture::insert(Object { life: active.life, source, texture, resource, view, layers, seen_as }))
     }
 
     /// Destroys a texture object.
@@ -65,7 +67,8 @@ driver_fns! {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         let source = Source::Array(array);
-        object.put(texture::insert(Object { life: active.life, source, texture: None, resource, view: None, layers: None }))
+        let (life, texture, view, layers, seen_as) = (active.life, None, None, None, None);
+        object.put(texture::insert(Object { life, source, texture, resource, view, layers, seen_as }))
     }
 
     /// Destroys a surface object.
@@ -165,8 +168,38 @@ fn element(format: u32, channels: u32) -> Answer<u32> {
     Ok(channel.ok_or(CUresult::ERROR_INVALID_VALUE)? * channels)
 }
 
+/// The format and channels under which a view reads, where that is another than the array's own; elements must be of the
+/// same size.
+fn seen_as(view: Option<&CUDA_RESOURCE_VIEW_DESC>, source: &Source) -> Answer<Option<(u32, u32)>> {
+    let Some(view) = view.filter(|view| view.format != 0) else { return Ok(None) };
+    // CUresourceViewFormat: 1X8, 2X8, 4X8 of each of these in turn, then block-compressed ones.
+    const FORMATS: [u32; 8] = [
+        array_format::UNSIGNED_INT8,
+        array_format::SIGNED_INT8,
+        array_format::UNSIGNED_INT16,
+        array_format::SIGNED_INT16,
+        array_format::UNSIGNED_INT32,
+        array_format::SIGNED_INT32,
+        array_format::HALF,
+        array_format::FLOAT,
+    ];
+    let place = view.format as usize - 1;
+    let Some(format) = FORMATS.get(place / 3) else {
+        super::error::report("texture views under a block-compressed format are not supported");
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    };
+    let channels = 1 << (place % 3);
+    let image = match source {
+        Source::Array(array) => array.image,
+        Source::Mipmap(mipmap, first, _) => mipmap.levels[*first].image,
+        Source::Linear(_) => return Err(CUresult::ERROR_INVALID_VALUE),
+    };
+    let same_size = element(*format, channels)? == image.element_bytes();
+    if same_size { Ok(Some((*format, channels))) } else { Err(CUresult::ERROR_INVALID_VALUE) }
+}
+
 /// Refuses filters and modes that there are not, and filtering of integers.
-fn check(how: &CUDA_TEXTURE_DESC, source: &Source) -> Answer {
+fn check(how: &CUDA_TEXTURE_DESC, source: &Source, seen_as: Option<(u32, u32)>) -> Answer {
     let modes =
         how.address_mode.iter().all(|mode| *mode <= 3) && how.filter_mode <= 1 && how.mipmap_filter_mode <= 1;
     let format = match source {
@@ -174,7 +207,7 @@ fn check(how: &CUDA_TEXTURE_DESC, source: &Source) -> Answer {
         Source::Mipmap(mipmap, first, _) => mipmap.levels[*first].image.format,
         Source::Linear(image) => image.format,
     };
-    let as_float = match format {
+    let as_float = match seen_as.map_or(format, |(format, _)| format) {
         array_format::FLOAT | array_format::HALF => true,
         array_format::UNSIGNED_INT32 | array_format::SIGNED_INT32 => false,
         _ => how.flags & texture_flag::READ_AS_INTEGER == 0,

@@ -1,10 +1,12 @@
 //! Virtual memory management (CUDA driver API, section of that name). Memory is shared with other processes by file descriptors.
 
 use super::{Answer, driver_fns};
-use crate::api::pool::{CUmemAccessDesc, LOCATION_DEVICE as DEVICE};
+use crate::api::pool::LOCATION_DEVICE as DEVICE;
 use crate::device::{context, physical, platform};
-use pxos_protocol::types::{CUdevice, CUdeviceptr, CUmemLocation, CUresult};
-use std::ffi::{c_int, c_uint, c_void};
+use pxos_protocol::types::{
+    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemAllocationProp, CUmemLocation, CUresult,
+};
+use std::ffi::{c_uint, c_void};
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
 driver_fns! {
@@ -81,7 +83,7 @@ driver_fns! {
     /// What sizes and addresses must be multiples of.
     ready fn cuMemGetAllocationGranularity(granularity: *mut usize, properties: *const CUmemAllocationProp, option: c_uint) {
         granularity.required()?;
-        properties.read()?.device()?;
+        wanted(&properties.read()?)?;
         if option > 1 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
@@ -93,37 +95,15 @@ driver_fns! {
         properties.required()?;
         let physical = physical::find(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         properties.put(CUmemAllocationProp {
-            kind: PINNED,
-            handle_types: if physical.shareable { FILE_DESCRIPTOR } else { 0 },
-            location: CUmemLocation { kind: DEVICE, id: physical.device },
-            windows: std::ptr::null_mut(),
-            flags: [0; 8],
+            kind: CU_MEM_ALLOCATION_TYPE_PINNED,
+            requested_handle_types: 0,
+            location: CUmemLocation { kind: DEVICE, id: device },
+            win32_handle_meta_data: std::ptr::null_mut(),
+            compression_type: 0,
+            gpu_direct_rdma_capable: 0,
+            usage: 0,
+            reserved: [0; 4],
         })
-    }
-
-    /// A file descriptor by which another process can have physical memory.
-    ready fn cuMemExportToShareableHandle(shareable: *mut c_void, handle: u64, kind: c_uint, flags: u64) {
-        let shareable = shareable.required()?.cast::<c_int>();
-        if kind != FILE_DESCRIPTOR.cast_unsigned() || flags != 0 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        shareable.put(physical::export(handle)?.into_raw_fd())
-    }
-
-    /// Another process's physical memory, on the current device. The descriptor stays the caller's.
-    ready fn cuMemImportFromShareableHandle(handle: *mut u64, shareable: *mut c_void, kind: c_uint) {
-        handle.required()?;
-        if kind != FILE_DESCRIPTOR.cast_unsigned() {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        let number = c_int::try_from(shareable.address() & 0xffff_ffff).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
-        if number < 0 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        // SAFETY: borrowed for this statement; one that is closed is refused by the system.
-        let file = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
-        let device = context::current().map_or(0, |active| active.device.ordinal);
-        handle.put(physical::import(file.map_err(|_| CUresult::ERROR_INVALID_VALUE)?, device)?)
     }
 
     /// A handle of what is mapped at an address.
@@ -139,40 +119,18 @@ const NONE: c_uint = 0;
 const READ: c_uint = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
 const READ_WRITE: c_uint = 3;
-/// `CU_MEM_ALLOCATION_TYPE_PINNED`.
-const PINNED: c_int = 1;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const FILE_DESCRIPTOR: c_int = 1;
 
-/// What physical memory should be (cuda.h 13.0).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUmemAllocationProp {
-    /// `CUmemAllocationType`.
-    pub kind: c_int,
-    /// `CUmemAllocationHandleType`, for sharing.
-    pub handle_types: c_int,
-    /// Where it is.
-    pub location: CUmemLocation,
-    /// For Windows.
-    pub windows: *mut c_void,
-    /// Hints about compression, other PCI devices and usage.
-    pub flags: [u8; 8],
-}
-
-const _: () = assert!(size_of::<CUmemAllocationProp>() == 32);
-
-impl CUmemAllocationProp {
-    /// The device that the memory should be on.
-    fn device(&self) -> Answer<CUdevice> {
-        if self.kind != PINNED {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        if !matches!(self.handle_types, 0 | FILE_DESCRIPTOR) {
-            return Err(CUresult::ERROR_NOT_SUPPORTED);
-        }
-        located(self.location)
+/// The device that memory should be on.
+fn wanted(properties: &CUmemAllocationProp) -> Answer<CUdevice> {
+    if properties.kind != CU_MEM_ALLOCATION_TYPE_PINNED {
+        return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    if properties.requested_handle_types != 0 {
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    located(properties.location)
 }
 
 fn located(location: CUmemLocation) -> Answer<CUdevice> {

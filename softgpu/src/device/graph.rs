@@ -9,8 +9,9 @@ use super::event::Event;
 use super::marker::Marker;
 use super::operation::{Copy, Fill, HostCall, Launch, Operation};
 use super::table::Table;
-use pxos_protocol::types::{CUDA_MEMCPY3D, CUgraph, CUgraphExec, CUgraphNode, CUkernel, CUresult};
-use std::collections::HashMap;
+use super::user_object::{Reference, UserObject};
+use pxos_protocol::types::{CUDA_MEMCPY3D, CUattributeValue, CUgraph, CUgraphExec, CUgraphNode, CUkernel, CUresult};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What a node does.
@@ -49,6 +50,8 @@ pub(crate) struct KernelNode {
     pub(crate) kernel: CUkernel,
     /// One pointer per parameter into the launch's buffer, for the application to look at.
     pub(crate) pointers: Vec<usize>,
+    /// What was set of it, by launch attribute.
+    pub(crate) attributes: BTreeMap<u32, CUattributeValue>,
 }
 
 impl KernelNode {
@@ -57,7 +60,13 @@ impl KernelNode {
         let base = launch.parameters.as_ptr().expose_provenance();
         let parameters = &launch.target.kernel().params;
         let pointers = parameters.iter().map(|parameter| base + parameter.offset as usize).collect();
-        Self { launch, function, kernel, pointers }
+        Self { launch, function, kernel, pointers, attributes: BTreeMap::new() }
+    }
+
+    /// A node of the same launch, with parameters of its own.
+    pub(crate) fn duplicate(&self) -> Self {
+        let attributes = self.attributes.clone();
+        Self { attributes, ..Self::new(self.launch.clone(), self.function, self.kernel) }
     }
 }
 
@@ -106,6 +115,8 @@ pub(crate) struct Graph {
     /// Its handle.
     pub(crate) handle: CUgraph,
     nodes: Mutex<Vec<Node>>,
+    /// User objects that it keeps alive.
+    objects: Mutex<Vec<Reference>>,
     this: Weak<Self>,
 }
 
@@ -115,6 +126,8 @@ pub(crate) struct GraphExec {
     /// The flags that it was made with.
     pub(crate) flags: u64,
     state: Mutex<ExecState>,
+    /// User objects that it keeps alive.
+    objects: Vec<Reference>,
 }
 
 #[derive(Debug)]
@@ -154,9 +167,36 @@ impl Graph {
     /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
     pub(crate) fn create() -> Result<Arc<Self>, CUresult> {
         let make = |handle| {
-            Arc::new_cyclic(|this| Self { handle, nodes: Mutex::default(), this: Weak::clone(this) })
+            Arc::new_cyclic(|this| Self {
+                handle,
+                nodes: Mutex::default(),
+                objects: Mutex::default(),
+                this: Weak::clone(this),
+            })
         };
         Ok(GRAPHS.insert_shared_with(make)?.1)
+    }
+
+    /// Takes references to a user object.
+    pub(crate) fn refer(&self, references: impl Iterator<Item = Reference>) {
+        lock(&self.objects).extend(references);
+    }
+
+    /// Gives references to a user object back.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for more than it has.
+    pub(crate) fn release(&self, object: &Arc<UserObject>, count: usize) -> Result<(), CUresult> {
+        let mut objects = lock(&self.objects);
+        let mine: Vec<_> = (0..objects.len()).filter(|index| objects[*index].is_to(object)).take(count).collect();
+        if mine.len() < count {
+            return Err(INVALID);
+        }
+        let gone: Vec<_> = mine.into_iter().rev().map(|index| objects.remove(index)).collect();
+        // The object's end is the application's code: not under the lock.
+        drop(objects);
+        drop(gone);
+        Ok(())
     }
 
     /// Its nodes in the order that they were added.
@@ -265,12 +305,15 @@ impl Graph {
             node.after = original.after.iter().filter_map(|before| names.get(before).copied()).collect();
         }
         *lock(&copy.nodes) = nodes;
+        *lock(&copy.objects) = lock(&self.objects).clone();
         Ok(copy)
     }
 
     /// Ends a graph, its nodes and the graphs inside it.
     pub(crate) fn destroy(&self) {
         GRAPHS.remove(self.handle);
+        let objects = std::mem::take(&mut *lock(&self.objects));
+        drop(objects);
         for node in std::mem::take(&mut *lock(&self.nodes)) {
             NODES.remove(node.handle);
             if let Body::Child(child) = node.body {
@@ -324,7 +367,8 @@ impl GraphExec {
     pub(crate) fn create(graph: &Graph, flags: u64) -> Result<CUgraphExec, CUresult> {
         let nodes = in_order(freeze(graph.nodes())?);
         let state = Mutex::new(ExecState { nodes, last: None });
-        let (handle, _) = EXECS.insert_with(|_| Self { flags, state })?;
+        let objects = lock(&graph.objects).clone();
+        let (handle, _) = EXECS.insert_with(|_| Self { flags, state, objects })?;
         Ok(handle)
     }
 
@@ -401,7 +445,7 @@ impl GraphExec {
         let state = lock(&self.state);
         let steps = steps(&state.nodes);
         let marker = Marker::new();
-        Run { steps, after: state.last.clone(), marker }
+        Run { steps, after: state.last.clone(), marker, _objects: self.objects.clone() }
     }
 
     /// Notes a launch, for the next one to wait for.
@@ -450,6 +494,8 @@ pub(crate) struct Run {
     pub(crate) after: Option<Arc<Marker>>,
     /// Reached at its end.
     pub(crate) marker: Arc<Marker>,
+    /// User objects that live until then.
+    _objects: Vec<Reference>,
 }
 
 #[derive(Debug)]

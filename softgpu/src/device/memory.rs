@@ -7,6 +7,8 @@
 //! Invariants: pages of the range are readable and writable once they have been live and stay so until the whole
 //! range goes, hence an access that races with a free reads stale bytes or zeros but never faults the process.
 
+#![expect(clippy::cast_possible_truncation, reason = "the engine runs on 64-bit machines only")]
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::ptr::NonNull;
@@ -626,7 +628,7 @@ mod tests {
     #[test]
     fn host_ranges_come_and_go() {
         let memory = Memory::new(1 << 20).unwrap();
-        let host = vec![1u8; 100];
+        let host = [1u8; 100];
         let addr = host.as_ptr().expose_provenance() as u64;
         let mut view = HostView::default();
         assert!(memory.check(&mut view, addr, 4).is_err());

@@ -22,6 +22,7 @@ mod sampling;
 pub(crate) mod stream;
 pub(crate) mod table;
 pub mod texture;
+pub(crate) mod user_object;
 
 use context::Context;
 use memory::Memory;

@@ -121,6 +121,8 @@ pub(crate) struct Object {
     pub(crate) view: Option<CUDA_RESOURCE_VIEW_DESC>,
     /// The layers that count: the first, and how many.
     pub(crate) layers: Option<(u32, u32)>,
+    /// Format and channels under which a view reads elements, instead of their own.
+    pub(crate) seen_as: Option<(u32, u32)>,
 }
 
 // SAFETY: the description holds numbers only; whatever pointers it was made from are not followed.
@@ -278,13 +280,13 @@ impl Object {
     }
 
     fn image(&self, level: usize) -> Option<Image> {
-        match &self.source {
-            Source::Array(array) => Some(array.image),
-            Source::Linear(image) => Some(*image),
-            Source::Mipmap(mipmap, first, last) => {
-                mipmap.levels.get((first + level).min(*last)).map(|array| array.image)
-            }
-        }
+        let image = match &self.source {
+            Source::Array(array) => array.image,
+            Source::Linear(image) => *image,
+            Source::Mipmap(mipmap, first, last) => mipmap.levels.get((first + level).min(*last))?.image,
+        };
+        let (format, channels) = self.seen_as.unwrap_or((image.format, image.channels));
+        Some(Image { format, channels, ..image })
     }
 
     /// Reads at a place of a level.
@@ -387,6 +389,7 @@ mod tests {
             resource: CUDA_RESOURCE_DESC { kind: 2, words: [0; 16], flags: 0 },
             view: None,
             layers: None,
+            seen_as: None,
         };
         let value = insert(object);
         let at = Coordinate::Float([x, 0.0, 0.0]);
@@ -442,6 +445,7 @@ mod tests {
             resource: CUDA_RESOURCE_DESC { kind: 2, words: [0; 16], flags: 0 },
             view: None,
             layers: None,
+            seen_as: None,
         };
         let level = |flags: u32, dx: f32, dy: f32| {
             object(flags).gradient_level(Geometry::D1, [0.0; 3], [[dx, 0.0, 0.0], [dy, 0.0, 0.0]])

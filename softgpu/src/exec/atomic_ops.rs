@@ -3,6 +3,8 @@
 //! Global memory is shared with other threads of the pool and with the host, so it takes the CPU's atomics;
 //! shared and local memory belong to the one thread that runs the block.
 
+#![expect(clippy::cast_possible_truncation, reason = "registers are wider than the values that they hold")]
+
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -68,7 +70,7 @@ unsafe fn update(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, 
                     (Some(AtomOp::Xor), _) => u64::from(cell.fetch_xor(b32, order)),
                     (Some(AtomOp::Exch), _) => u64::from(cell.swap(b32, order)),
                     (Some(op), _) => {
-                        let next = |old: u32| Some(apply(op, ty, u64::from(old), b).unwrap_or(u64::from(old)) as u32);
+                        let next = |old: u32| Some(apply(op, ty, u64::from(old), b).map_or(old, |new| new as u32));
                         u64::from(cell.fetch_update(order, order, next).unwrap_or_else(|old| old))
                     }
                 }

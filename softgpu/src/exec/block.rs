@@ -1,5 +1,7 @@
 //! A thread block: its warps, shared memory and barriers.
 
+#![expect(clippy::cast_possible_truncation, reason = "warps and lanes are few")]
+
 use super::launch::Job;
 use super::op::{BarrierWait, Cx, FULL, Mask, Phase};
 use super::warp::{Warp, WarpState};

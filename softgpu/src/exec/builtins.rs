@@ -1,5 +1,7 @@
 //! Functions of the device runtime: printf, assertions and the device heap.
 
+#![expect(clippy::cast_possible_truncation, reason = "addresses within a window are checked against its size")]
+
 use super::aux::{Builtin, CallSite, Piece};
 use super::fault::FaultKind;
 use super::launch::Job;

@@ -1,5 +1,7 @@
 //! Launches: one kernel over a grid, on the calling thread and the pool's.
 
+#![expect(clippy::cast_possible_truncation, reason = "lanes, threads and parameters are few")]
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -329,6 +331,7 @@ impl<'a> Job<'a> {
         let mut spare: Vec<Block> = Vec::new();
         let limit = if self.cooperative { usize::MAX } else { MAX_RESIDENT };
         let mut wants_more = true;
+        let mut idle_passes = 0u32;
         loop {
             if wants_more
                 && running.len() < limit
@@ -349,10 +352,12 @@ impl<'a> Job<'a> {
                 break;
             }
             wants_more = true;
+            let mut idle = true;
             let mut at = 0;
             while at < running.len() {
                 let state = running[at].run(self, &mut cx, BLOCK_SLICE);
                 self.instructions.fetch_add(running[at].take_executed(), Ordering::Relaxed);
+                idle &= state == BlockState::Polling;
                 match state {
                     BlockState::Done => {
                         spare.push(running.swap_remove(at));
@@ -372,6 +377,13 @@ impl<'a> Job<'a> {
                         return;
                     }
                 }
+            }
+            // Whoever all blocks here wait for may need this CPU.
+            idle_passes = if idle { idle_passes + 1 } else { 0 };
+            if idle_passes > 1000 {
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            } else if idle {
+                std::thread::yield_now();
             }
         }
     }

@@ -3,6 +3,12 @@
 //! Data races between device threads are the device program's: accesses are plain loads and stores through raw
 //! pointers into memory to which no Rust reference exists. A fault names the first lane that caused it.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "accesses cut registers to the size of the element"
+)]
+
 use std::marker::PhantomData;
 
 use super::fault::FaultKind;

@@ -5,6 +5,13 @@
 //! parameters and most special registers live in slots too, so that every operand is a slot.
 //! Invariant: a function writes only the lanes of its mask.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "registers are wider than some of the values that they hold"
+)]
+
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 

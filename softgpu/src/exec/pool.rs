@@ -43,7 +43,8 @@ impl Pool {
     fn start(self: &Arc<Self>, queue: &mut Queue) {
         queue.started = true;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        for index in 0..queue.helpers.unwrap_or(cpus.saturating_sub(1)) {
+        let helpers = queue.helpers.unwrap_or_else(|| cpus.saturating_sub(1));
+        for index in 0..helpers {
             let pool = Arc::clone(self);
             // A thread that cannot be started is one helper fewer, nothing worse.
             let _ = std::thread::Builder::new()

@@ -4,6 +4,12 @@
 //! and groups at the same place merge, so that lanes reconverge where paths join. A group that runs long while
 //! others wait, or that polls memory, gives way, so that lanes which wait for each other (spin locks) progress.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "program counters and slots are 32-bit numbers held in wider ones"
+)]
+
 use std::rc::Rc;
 
 use super::aux::{Callee, Data, Piece, Reduce};

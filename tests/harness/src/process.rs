@@ -126,8 +126,22 @@ pub fn stacks(pid: u32) -> String {
         .output();
     if let Ok(output) = gdb {
         let lines = String::from_utf8_lossy(&output.stdout);
-        for line in lines.lines().filter(|line| line.starts_with('#') || line.starts_with("Thread")) {
-            let _ = writeln!(text, "    {line}");
+        // Frames of the system's calls and of this repository's folders; what libraries have between them says little.
+        let ours = [
+            " at ../sysdeps",
+            " at softgpu/",
+            " at server/",
+            " at shim/",
+            " at protocol/",
+            " at cudart/",
+            " in cu",
+        ];
+        for line in lines.lines() {
+            if line.starts_with("Thread")
+                || line.starts_with('#') && ours.iter().any(|part| line.contains(part))
+            {
+                let _ = writeln!(text, "    {}", line.chars().take(150).collect::<String>());
+            }
         }
     }
     text

@@ -1,6 +1,6 @@
 //! A guest that speaks the wire format by hand, well or badly.
 
-use pxos_protocol::codec::Writer;
+use pxos_protocol::codec::{Reader, Writer};
 use pxos_protocol::control::{self, Hello, Purpose, Refusal, SharedLayout, Welcome};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{self, FLAG_REPLY, Header};
@@ -170,12 +170,18 @@ impl Guest {
     pub fn answer(&mut self, request: u64) -> Result<(u32, Vec<u8>), Incoming> {
         loop {
             match self.receive() {
-                Incoming::Frame(header, payload) => {
-                    if header.op == frame::control::REPLY && header.request == request {
+                Incoming::Frame(header, payload) if header.op == frame::control::REPLY => {
+                    if header.request == request {
                         let result = header.context & u64::from(u32::MAX);
                         return Ok((u32::try_from(result).expect("masked"), payload));
                     }
                 }
+                // A host function is due, which this guest has none of: it has returned at once.
+                Incoming::Frame(header, payload) if header.op == frame::control::CALLBACK => {
+                    let number: u64 = Reader::new(&payload).get().unwrap_or(0);
+                    self.post(frame::control::CALLBACK_DONE, 0, |writer| writer.put(number));
+                }
+                Incoming::Frame(..) => {}
                 end => return Err(end),
             }
         }

@@ -62,6 +62,29 @@ fn a_guest_that_is_killed_leaves_nothing() {
 }
 
 #[test]
+fn a_guest_that_is_killed_while_its_worker_waits_inside_the_driver_leaves_nothing() {
+    let server = fixture();
+    let before = server.settled();
+    for way in Way::REMOTED {
+        // Freeing memory waits for the kernel that never ends; nobody awaits the free, so it is done in the worker's own turn.
+        let guest = server
+            .program(probe(), way)
+            .args(["init", "alloc", "4096", "endless", "free", "say", "waiting", "meminfo"])
+            .start();
+        guest.wait_for("say waiting");
+        std::thread::sleep(Duration::from_millis(100));
+        let worker = server.session_of(guest.pid()).worker;
+        guest.signal(libc::SIGKILL);
+        assert!(
+            process::is_gone_within(worker, PROMPT),
+            "{way:?}: its worker stays\n{}",
+            process::stacks(worker)
+        );
+    }
+    server.assert_settles_as(&before);
+}
+
+#[test]
 fn a_guest_that_is_killed_while_it_launches_leaves_nothing() {
     let server = fixture();
     let before = server.settled();

@@ -2,6 +2,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
 use pxos_harness::{Fixture, Way, probe, sample};
+use std::time::Duration;
 
 #[test]
 fn a_fork_is_as_native() {
@@ -40,6 +41,16 @@ fn a_program_that_becomes_another_gets_a_session_of_its_own() {
     }
     server.assert_settles_as(&before);
     assert_eq!(server.status().totals.sessions, 4);
+}
+
+#[test]
+fn calls_that_wait_for_a_host_function_do_not_keep_it_from_ending() {
+    let server = Fixture::new().tcp().start();
+    for way in [Way::Direct, Way::SharedMemory, Way::Socket, Way::Tcp] {
+        let finished =
+            server.program(probe(), way).args(["init", "behind"]).limit(Duration::from_secs(20)).passes();
+        assert!(finished.stdout.contains("behind CUDA_SUCCESS"), "{way:?}: {finished}");
+    }
 }
 
 #[test]

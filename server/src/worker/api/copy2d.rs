@@ -164,7 +164,7 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     match (copy.to, copy.from) {
         (Place::Pinned { .. } | Place::Staged { .. }, _) => add(&stats.copy_bytes_to_host, bytes),
         (_, Place::Payload | Place::Pinned { .. } | Place::Staged { .. }) => {
-            add(&stats.copy_bytes_to_device, bytes)
+            add(&stats.copy_bytes_to_device, bytes);
         }
         _ => {}
     }

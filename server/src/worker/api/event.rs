@@ -33,9 +33,9 @@ pub(in super::super) fn record(call: &mut Call<'_>) -> Answer {
     // SAFETY: handles of this session's.
     unsafe {
         if flags == 0 {
-            driver.cuEventRecord(event, stream)?
+            driver.cuEventRecord(event, stream)?;
         } else {
-            driver.cuEventRecordWithFlags(event, stream, flags)?
+            driver.cuEventRecordWithFlags(event, stream, flags)?;
         }
     }
     done()

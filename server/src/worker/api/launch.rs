@@ -166,7 +166,7 @@ pub(in super::super) fn available_shared(call: &mut Call<'_>) -> Answer {
     let mut bytes = 0;
     // SAFETY: a function of this session's; a pointer to a local.
     unsafe {
-        call.driver().cuOccupancyAvailableDynamicSMemPerBlock(&raw mut bytes, native, blocks, threads)?
+        call.driver().cuOccupancyAvailableDynamicSMemPerBlock(&raw mut bytes, native, blocks, threads)?;
     };
     call.reply().put(bytes as u64);
     done()

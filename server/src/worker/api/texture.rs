@@ -38,7 +38,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
             &raw const resource,
             &raw const texture,
             view_pointer,
-        )?
+        )?;
     };
     call.state.arrays.textures.insert(object, call.header.context);
     call.reply().put(object);

@@ -30,8 +30,8 @@ pub(crate) unsafe fn cuGraphDestroy(hGraph: CUgraph) -> Result {
     session.graphs.graph(hGraph)?;
     let reply = call(op::cuGraphDestroy, |writer| writer.put(hGraph.0));
     if let Some(graph) = session.graphs.forget(hGraph.0) {
-        for address in std::mem::take(&mut *lock(&graph.allocations)) {
-            session.allocations.remove(address, |_| true);
+        for allocated in std::mem::take(&mut *lock(&graph.allocations)) {
+            session.allocations.remove(allocated.address, |_| true);
         }
     }
     reply.map(|_| ())
@@ -267,8 +267,8 @@ impl Graphs {
     /// Ends every graph that the worker forgot with a capture that failed.
     pub(crate) fn lost(&self, session: &Session, id: u64) {
         if let Some(graph) = self.forget(id) {
-            for address in std::mem::take(&mut *lock(&graph.allocations)) {
-                session.allocations.remove(address, |_| true);
+            for allocated in std::mem::take(&mut *lock(&graph.allocations)) {
+                session.allocations.remove(allocated.address, |_| true);
             }
         }
     }

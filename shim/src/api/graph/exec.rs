@@ -33,7 +33,7 @@ fn instantiate(session: &Session, graph: CUgraph, flags: u64, stream: u64) -> Re
     let details = fields.get().map_err(garbled)?;
     let (exec, error_node) = (number(&mut fields)?, number(&mut fields)?);
     if result.is_success() {
-        session.graphs.add_exec(exec, session.graphs.collect(&graph));
+        session.graphs.add_exec(exec, &graph);
     }
     Ok(Instantiated { exec, error_node, details, result })
 }
@@ -140,6 +140,7 @@ pub(crate) unsafe fn cuGraphLaunch(hGraphExec: CUgraphExec, hStream: CUstream) -
         return Ok(());
     }
     exec.prepare(session, stream)?;
+    exec.allocations.iter().for_each(|allocated| allocated.appear(session));
     session.post(op::cuGraphLaunch, |writer| {
         writer.put(exec.id);
         writer.put(stream);

@@ -64,6 +64,25 @@ impl Held {
     }
 }
 
+/// Memory of an allocation node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allocated {
+    address: u64,
+    bytes: u64,
+    context: u64,
+    device: i32,
+}
+
+impl Allocated {
+    /// Makes it memory that the guest knows, unless it is.
+    fn appear(&self, session: &Session) {
+        if session.allocations.find(self.address).is_none() {
+            let Self { address, bytes, context, device } = *self;
+            session.allocations.insert(crate::allocations::Kind::Pool, address, bytes, context, device, 0);
+        }
+    }
+}
+
 /// A graph.
 #[derive(Debug)]
 pub(crate) struct Graph {
@@ -75,8 +94,8 @@ pub(crate) struct Graph {
     parts: Mutex<Vec<u64>>,
     /// Memory that `…GetParams` handed out, by node.
     kept: Mutex<HashMap<u64, Kept>>,
-    /// First addresses of its allocation nodes.
-    allocations: Mutex<Vec<u64>>,
+    /// What its allocation nodes allocate.
+    allocations: Mutex<Vec<Allocated>>,
 }
 
 impl Graph {
@@ -109,6 +128,8 @@ pub(crate) struct Exec {
     holds: AtomicBool,
     /// Whether the worker has had the contents of the memory that the graph writes.
     primed: AtomicBool,
+    /// What each launch allocates.
+    allocations: Vec<Allocated>,
 }
 
 impl Exec {
@@ -181,9 +202,20 @@ impl Graphs {
         flat
     }
 
-    fn add_exec(&self, id: u64, held: BTreeMap<u64, Held>) {
-        let holds = AtomicBool::new(!held.is_empty());
-        let exec = Exec { id, held: Mutex::new(held), holds, primed: AtomicBool::new(false) };
+    /// All that a graph allocates, its parts included.
+    fn allocations(&self, graph: &Graph) -> Vec<Allocated> {
+        let mut all = lock(&graph.allocations).clone();
+        let parts = lock(&graph.parts).clone();
+        for part in parts.into_iter().filter_map(|part| self.graph(CUgraph(part)).ok()) {
+            all.extend(self.allocations(&part));
+        }
+        all
+    }
+
+    fn add_exec(&self, id: u64, graph: &Graph) {
+        let held = self.collect(graph);
+        let (holds, primed) = (AtomicBool::new(!held.is_empty()), AtomicBool::new(false));
+        let exec = Exec { id, held: Mutex::new(held), holds, primed, allocations: self.allocations(graph) };
         self.execs.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(exec));
     }
 

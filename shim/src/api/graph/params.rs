@@ -1,7 +1,7 @@
 //! Parameters of nodes: from the application's structures to the wire and back.
 
 use super::mirror::write_copy;
-use super::{Graph, Graphs, Held, lock};
+use super::{Allocated, Graph, Graphs, Held, lock};
 use crate::api::execution::{self, Shape};
 use crate::api::{Result, current};
 use crate::call::{call, garbled};
@@ -334,7 +334,8 @@ fn read_kernel(session: &Session, fields: &mut Reader<'_>) -> Result<(CUDA_KERNE
         shared_mem_bytes,
         kernel_params: if pointers.is_empty() { std::ptr::null_mut() } else { pointers.as_mut_ptr() },
         extra: std::ptr::null_mut(),
-        kern: if by_kernel { CUkernel(raw) } else { CUkernel::NULL },
+        // The runtime names a kernel both ways, and finds it again by this one.
+        kern: if function.is_kernel { CUkernel(raw) } else { CUkernel::NULL },
         ctx: CUcontext(if by_kernel { context } else { 0 }),
     };
     Ok((params, Kept::Kernel(block, Pointers(pointers))))
@@ -410,15 +411,10 @@ impl Graphs {
                 let alloc = unsafe { &mut params.body.alloc };
                 alloc.dptr = address;
                 let device = alloc.pool_props.location.id;
-                session.allocations.insert(
-                    crate::allocations::Kind::Pool,
-                    address,
-                    alloc.bytesize as u64,
-                    context.handle,
-                    device,
-                    0,
-                );
-                lock(&graph.allocations).push(address);
+                let allocated =
+                    Allocated { address, bytes: alloc.bytesize as u64, context: context.handle, device };
+                allocated.appear(session);
+                lock(&graph.allocations).push(allocated);
             }
             node_type::CONDITIONAL => {
                 // SAFETY: the member of the kind.

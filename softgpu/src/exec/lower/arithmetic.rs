@@ -301,8 +301,8 @@ impl<'a> Lower<'_, 'a> {
         let carries = i.opcode == "madc";
         if cc || carries {
             let run = match mode {
-                Some("hi") => words!(ty, |T| carry::<T, _>(|a, b, c, f| int::madc_hi(a, b, c, f))),
-                _ => words!(ty, |T| carry::<T, _>(|a, b, c, f| int::madc_lo(a, b, c, f))),
+                Some("hi") => words!(ty, |T| carry::<T, _>(int::madc_hi)),
+                _ => words!(ty, |T| carry::<T, _>(int::madc_lo)),
             };
             return self.carrying(i, m, run, ty, carries, cc);
         }
@@ -311,8 +311,8 @@ impl<'a> Lower<'_, 'a> {
             let run = match (ty, mul) {
                 (Ty::U16, true) => slow2(|a: u16, b: u16| int::mul_wide(a, b)),
                 (Ty::S16, true) => slow2(|a: i16, b: i16| int::mul_wide(a, b)),
-                (Ty::U32, true) => op2(|a: u32, b: u32| int::mul_wide(a, b)),
-                (Ty::S32, true) => op2(|a: i32, b: i32| int::mul_wide(a, b)),
+                (Ty::U32, true) => op2(int::mul_wide::<u32>),
+                (Ty::S32, true) => op2(int::mul_wide::<i32>),
                 (Ty::U16, false) => slow3(|a: u16, b: u16, c: u32| int::mad_wide(a, b, c)),
                 (Ty::S16, false) => slow3(|a: i16, b: i16, c: i32| int::mad_wide(a, b, c)),
                 (Ty::U32, false) => op3(|a: u32, b: u32, c: u64| int::mad_wide(a, b, c)),

@@ -3,6 +3,8 @@
 //! Copies are done at once, so waiting for them is nothing; an mbarrier is a word in shared memory that the block's one
 //! thread updates. Clusters have one block, hence `shared::cluster` addresses are `shared::cta` addresses.
 
+#![expect(clippy::cast_possible_truncation, reason = "fields of a packed word")]
+
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::fault::FaultKind;

@@ -1,5 +1,11 @@
 //! `cvt` and `cvt.pack` (PTX ISA section "Data Movement and Conversion Instructions: cvt").
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "fields of a packed word, and conversions that drop bits"
+)]
+
 use std::marker::PhantomData;
 
 use super::modifiers::Modifiers;

@@ -3,6 +3,12 @@
 //! Round-to-nearest without `.ftz` and `.sat`, what nvcc emits by default, has instances of its own so that the loops over
 //! lanes vectorise; other modes travel packed in `Inst::imm`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "fields of a packed word"
+)]
+
 use std::marker::PhantomData;
 
 use super::modifiers::Modifiers;

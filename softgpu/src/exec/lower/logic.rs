@@ -1,5 +1,11 @@
 //! Logic, shifts, moves, comparisons and selections.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "fields of a packed word, and moves that drop bits"
+)]
+
 use std::marker::PhantomData;
 
 use super::arithmetic::{identity, shift, widths};

@@ -1,6 +1,8 @@
 //! Matrix instructions: wmma, mma.sync, ldmatrix, stmatrix, movmatrix (PTX ISA section "Warp-Level Matrix
 //! Instructions"). All lanes of the warp must come to the same one.
 
+#![expect(clippy::cast_possible_truncation, reason = "registers and lanes are few, and stores drop bits")]
+
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::aux::Data;

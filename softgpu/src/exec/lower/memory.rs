@@ -1,6 +1,12 @@
 //! Loads, stores, atomics, address conversions and fences (PTX ISA section "Data Movement", "Parallel
 //! Synchronization": atom, red, fence).
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "address arithmetic drops bits"
+)]
+
 use std::marker::PhantomData;
 
 use super::modifiers::Modifiers;

@@ -5,6 +5,12 @@
 //! ([`Flow::Converge`]). The warp runs it again when they are: at once if all came to the same place, else in the two
 //! phases of [`Phase`].
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "lanes are few, and exchanges keep 32 bits in 64"
+)]
+
 use std::marker::PhantomData;
 
 use super::modifiers::Modifiers;

@@ -3,6 +3,8 @@
 mod basic;
 mod control;
 mod instructions;
+mod matrices;
+mod scheduling;
 
 use std::sync::Mutex;
 
@@ -31,8 +33,6 @@ impl Host for TestHost<'_> {
 pub(super) enum Arg<'b> {
     U32(u32),
     U64(u64),
-    F32(f32),
-    F64(f64),
     /// A buffer copied in before and out after.
     Buffer(&'b mut Vec<u8>),
 }
@@ -83,8 +83,6 @@ pub(super) fn launch_program(
         let bytes = match arg {
             Arg::U32(value) => value.to_le_bytes().to_vec(),
             Arg::U64(value) => value.to_le_bytes().to_vec(),
-            Arg::F32(value) => value.to_le_bytes().to_vec(),
-            Arg::F64(value) => value.to_le_bytes().to_vec(),
             Arg::Buffer(data) => {
                 let address = memory.alloc(data.len() as u64).unwrap();
                 memory.write(address, data).unwrap();

@@ -134,10 +134,15 @@ pub(in crate::worker) fn add(call: &mut Call<'_>) -> Answer {
     let held = call.state.graphs.graph_mut(id)?;
     held.reserved += decoded.allocates;
     replace(&mut held.uses, node, std::mem::take(&mut decoded.uses));
+    call.state.graphs.note_kernel(node, &decoded.native);
     let mut answer = vec![node];
     match decoded.native.kind {
-        // SAFETY: the member of the kind, which the driver has filled.
-        node_type::MEM_ALLOC => answer.push(unsafe { decoded.native.body.alloc.dptr }),
+        node_type::MEM_ALLOC => {
+            // SAFETY: the member of the kind, which the driver has filled.
+            let address = unsafe { decoded.native.body.alloc.dptr };
+            call.state.graphs.graph_mut(id)?.allocations.push(address);
+            answer.push(address);
+        }
         node_type::CONDITIONAL => {
             // SAFETY: as above.
             let conditional = unsafe { decoded.native.body.conditional };
@@ -172,6 +177,7 @@ pub(in crate::worker) fn set(call: &mut Call<'_>) -> Answer {
     // SAFETY: a node of the session's; parameters whose pointers lead to memory of `decoded`.
     unsafe { call.driver().cuGraphNodeSetParams(node.native, &raw mut decoded.native)? };
     replace(&mut call.state.graphs.graph_mut(node.graph)?.uses, id, decoded.uses);
+    call.state.graphs.note_kernel(id, &decoded.native);
     call.reply().put(node.graph);
     done()
 }

@@ -31,7 +31,8 @@ pub(in crate::worker) fn instantiate(call: &mut Call<'_>) -> Answer {
         let uses = graphs.collect(id);
         let writes = writes(&uses);
         exec = graphs.number(super::EXEC);
-        graphs.execs.insert(exec, Exec { native, graph: id, uses, writes, done: None });
+        let allocations = graphs.allocations(id);
+        graphs.execs.insert(exec, Exec { native, graph: id, allocations, uses, writes, done: None });
     }
     let failed = graphs.node_id(asked.err_node_out.0, id);
     let mut reply = call.reply();
@@ -65,6 +66,10 @@ pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
     let session = call.session;
     let exec = call.state.graphs.execs.get_mut(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     count(&session.stats.launches);
+    for address in &exec.allocations {
+        // Counted with the graph.
+        call.state.allocations.entry(*address).or_insert((0, call.header.context));
+    }
     if exec.writes.is_empty() {
         // SAFETY: of this session, as the stream is.
         unsafe { session.driver.cuGraphLaunch(exec.native, stream)? };

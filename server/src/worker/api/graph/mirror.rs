@@ -170,6 +170,26 @@ impl Use {
     }
 }
 
+/// How rows lie in a mirror, as the guest says.
+#[derive(Clone, Copy)]
+struct Shape {
+    offset: usize,
+    pitch: usize,
+    rows: usize,
+}
+
+impl Shape {
+    /// Bytes from plane to plane, where a copy of `extent` lies within a mirror of `bytes`; `None` where it does not.
+    fn slice(self, [width, height, depth]: [usize; 3], bytes: usize) -> Option<usize> {
+        let Self { offset, pitch, rows } = self;
+        let slice = pitch.checked_mul(rows)?;
+        let last = depth.checked_sub(1)?.checked_mul(slice)?;
+        let span = last.checked_add(height.checked_sub(1)?.checked_mul(pitch)?)?.checked_add(width)?;
+        let fits = offset.checked_add(span)? <= bytes && width <= pitch && height <= rows;
+        (fits && span > 0).then_some(slice)
+    }
+}
+
 impl Graphs {
     /// A use of a mirror as the guest describes it (mirror, its address and length, offset, pitch, rows of a slice), checked
     /// against the mirror's length.
@@ -182,14 +202,7 @@ impl Graphs {
         let (bytes, offset) = (call.get_usize()?, call.get_usize()?);
         let (pitch, rows) = (call.get_usize()?, call.get_usize()?);
         let [width, height, depth] = extent;
-        let span = || {
-            let slice = pitch.checked_mul(rows)?;
-            let last = depth.checked_sub(1)?.checked_mul(slice)?;
-            let span = last.checked_add(height.checked_sub(1)?.checked_mul(pitch)?)?.checked_add(width)?;
-            let fits = offset.checked_add(span)? <= bytes && width <= pitch && height <= rows;
-            fits.then_some(slice)
-        };
-        let slice = span().ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let slice = Shape { offset, pitch, rows }.slice(extent, bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         let mirror = Self::mirror(call, id, guest, bytes)?;
         Ok((Use { mirror, offset, width, pitch, height, slice, depth, writes }, pitch, rows))
     }
@@ -357,5 +370,32 @@ impl Pending {
     /// Lets the guest's own writes through again.
     fn release(&self) {
         self.writes.iter().for_each(|one| one.mirror.let_through());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_must_lie_within_its_mirror() {
+        let row = Shape { offset: 0, pitch: 100, rows: 1 };
+        assert_eq!(row.slice([100, 1, 1], 100), Some(100));
+        assert_eq!(row.slice([101, 1, 1], 200), None, "wider than its pitch");
+        assert_eq!(row.slice([100, 1, 1], 99), None, "beyond the end");
+        assert_eq!(Shape { offset: 1, ..row }.slice([100, 1, 1], 100), None);
+        // Two planes of three rows; the last row ends with its width, not with its pitch.
+        let planes = Shape { offset: 8, pitch: 64, rows: 4 };
+        assert_eq!(planes.slice([10, 3, 2], 8 + 256 + 128 + 10), Some(256));
+        assert_eq!(planes.slice([10, 3, 2], 8 + 256 + 128 + 9), None);
+        assert_eq!(planes.slice([10, 5, 2], 1 << 20), None, "more rows than a plane has");
+    }
+
+    #[test]
+    fn nonsense_does_not_overflow() {
+        let huge = Shape { offset: usize::MAX, pitch: usize::MAX, rows: usize::MAX };
+        assert_eq!(huge.slice([usize::MAX; 3], usize::MAX), None);
+        assert_eq!(Shape { offset: 0, pitch: 1, rows: 1 }.slice([0, 0, 0], usize::MAX), None);
+        assert_eq!(Shape { offset: usize::MAX, pitch: 1, rows: 1 }.slice([1, 1, 1], usize::MAX), None);
     }
 }

@@ -16,7 +16,7 @@ pub(in crate::worker) use mirror::{Use, bury, write};
 
 use crate::driver::Result;
 use mirror::{Done, Mirror};
-use pxos_protocol::types::CUresult;
+use pxos_protocol::types::{CUgraphNodeParams, CUresult, node_type};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
@@ -45,6 +45,8 @@ struct Graph {
     uses: BTreeMap<u64, Vec<Use>>,
     /// Bytes of its allocation nodes, out of the session's limit.
     reserved: u64,
+    /// Addresses of its allocation nodes.
+    allocations: Vec<u64>,
     /// References to user objects that the guest gave it.
     objects: HashMap<u64, u64>,
 }
@@ -64,6 +66,8 @@ struct Object {
 struct Node {
     native: u64,
     graph: u64,
+    /// Whether the guest named its kernel as a kernel, not as a function.
+    by_kernel: bool,
 }
 
 /// An instantiated graph.
@@ -72,6 +76,8 @@ struct Exec {
     native: u64,
     /// The graph that it was made of.
     graph: u64,
+    /// What its allocation nodes allocate: each launch makes it memory that the guest may free.
+    allocations: Vec<u64>,
     uses: BTreeMap<u64, Vec<Use>>,
     /// Those that it writes.
     writes: Arc<Vec<Use>>,
@@ -137,8 +143,19 @@ impl Graphs {
         }
         let id = self.number(GRAPH);
         let (nodes, parts, uses) = (HashSet::new(), Vec::new(), BTreeMap::new());
-        self.graphs
-            .insert(id, Graph { native, nodes, parts, inside, uses, reserved: 0, objects: HashMap::new() });
+        self.graphs.insert(
+            id,
+            Graph {
+                native,
+                nodes,
+                parts,
+                inside,
+                uses,
+                reserved: 0,
+                allocations: Vec::new(),
+                objects: HashMap::new(),
+            },
+        );
         self.graph_ids.insert(native, id);
         if let Some(outer) =
             self.nodes.get(&inside).map(|node| node.graph).and_then(|graph| self.graphs.get_mut(&graph))
@@ -157,7 +174,7 @@ impl Graphs {
             return *id;
         }
         let id = self.number(NODE);
-        self.nodes.insert(id, Node { native, graph });
+        self.nodes.insert(id, Node { native, graph, by_kernel: false });
         self.node_ids.insert(native, id);
         if let Some(graph) = self.graphs.get_mut(&graph) {
             graph.nodes.insert(id);
@@ -224,6 +241,23 @@ impl Graphs {
             }
         }
         all
+    }
+
+    /// The addresses that a graph allocates, those of graphs inside it included.
+    fn allocations(&self, id: u64) -> Vec<u64> {
+        let Some(graph) = self.graphs.get(&id) else { return Vec::new() };
+        let inside = graph.parts.iter().flat_map(|part| self.allocations(*part));
+        graph.allocations.iter().copied().chain(inside).collect()
+    }
+
+    /// Notes how the guest named a node's kernel.
+    fn note_kernel(&mut self, node: u64, params: &CUgraphNodeParams) {
+        if params.kind == node_type::KERNEL
+            && let Some(node) = self.nodes.get_mut(&node)
+        {
+            // SAFETY: the member of the kind.
+            node.by_kernel = unsafe { params.body.kernel }.func.is_null();
+        }
     }
 
     fn collect_flat(&self, id: u64) -> Vec<Use> {

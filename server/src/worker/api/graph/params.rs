@@ -144,9 +144,14 @@ fn kernel(call: &mut Call<'_>, decoded: &mut Decoded) -> Read<()> {
     let packed = call.get::<u32>()? != 0;
     let block = call.fields.get_bytes()?.to_vec();
     let function = call.state.function(raw)?;
-    let native = function.native;
+    let mut native = function.native;
     if by_kernel && !function.is_kernel {
         return Err(CUresult::ERROR_INVALID_HANDLE.into());
+    }
+    if function.is_kernel && !by_kernel {
+        // The guest's handles of a kernel and of the function made of it are one.
+        // SAFETY: a kernel of the session's; a pointer to a local.
+        unsafe { call.driver().cuKernelGetFunction(&raw mut native, function.native)? };
     }
     let start: *mut u8 = block.as_ptr().cast_mut();
     let (mut kernel_params, mut extra) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -341,30 +346,30 @@ pub(in crate::worker) fn get(call: &mut Call<'_>) -> Answer {
         let body = &raw mut params.body;
         match kind {
             node_type::KERNEL => {
-                driver.cuGraphKernelNodeGetParams_v2(node.native, &raw mut (*body).kernel)?
+                driver.cuGraphKernelNodeGetParams_v2(node.native, &raw mut (*body).kernel)?;
             }
             node_type::MEMCPY => {
-                driver.cuGraphMemcpyNodeGetParams(node.native, &raw mut (*body).memcpy.copy_params)?
+                driver.cuGraphMemcpyNodeGetParams(node.native, &raw mut (*body).memcpy.copy_params)?;
             }
             node_type::MEMSET => {
-                driver.cuGraphMemsetNodeGetParams(node.native, &raw mut (*body).memset.memset)?
+                driver.cuGraphMemsetNodeGetParams(node.native, &raw mut (*body).memset.memset)?;
             }
             node_type::HOST => driver.cuGraphHostNodeGetParams(node.native, &raw mut (*body).host)?,
             node_type::GRAPH => {
-                driver.cuGraphChildGraphNodeGetGraph(node.native, &raw mut (*body).graph.graph)?
+                driver.cuGraphChildGraphNodeGetGraph(node.native, &raw mut (*body).graph.graph)?;
             }
             node_type::EVENT_RECORD => {
-                driver.cuGraphEventRecordNodeGetEvent(node.native, &raw mut (*body).event)?
+                driver.cuGraphEventRecordNodeGetEvent(node.native, &raw mut (*body).event)?;
             }
             node_type::WAIT_EVENT => {
-                driver.cuGraphEventWaitNodeGetEvent(node.native, &raw mut (*body).event)?
+                driver.cuGraphEventWaitNodeGetEvent(node.native, &raw mut (*body).event)?;
             }
             node_type::MEM_ALLOC => {
-                driver.cuGraphMemAllocNodeGetParams(node.native, &raw mut (*body).alloc)?
+                driver.cuGraphMemAllocNodeGetParams(node.native, &raw mut (*body).alloc)?;
             }
             node_type::MEM_FREE => driver.cuGraphMemFreeNodeGetParams(node.native, &raw mut (*body).free)?,
             node_type::BATCH_MEM_OP => {
-                driver.cuGraphBatchMemOpNodeGetParams(node.native, &raw mut (*body).mem_op)?
+                driver.cuGraphBatchMemOpNodeGetParams(node.native, &raw mut (*body).mem_op)?;
             }
             _ => return Err(CUresult::ERROR_INVALID_VALUE.into()),
         }
@@ -372,7 +377,9 @@ pub(in crate::worker) fn get(call: &mut Call<'_>) -> Answer {
     // SAFETY: the member that the driver has written.
     unsafe {
         match kind {
-            node_type::KERNEL => put_kernel(call.state, driver, &params.body.kernel, &mut writer)?,
+            node_type::KERNEL => {
+                put_kernel(call.state, driver, node.by_kernel, &params.body.kernel, &mut writer)?;
+            }
             node_type::MEMCPY => put_copy(call.state, &params.body.memcpy.copy_params, &mut writer),
             node_type::MEMSET => {
                 let memset = params.body.memset.memset;
@@ -424,6 +431,7 @@ fn function(state: &mut State, driver: &Driver, native: u64) -> Option<u64> {
 unsafe fn put_kernel(
     state: &mut State,
     driver: &Driver,
+    by_kernel: bool,
     params: &CUDA_KERNEL_NODE_PARAMS_v2,
     writer: &mut Writer<'_>,
 ) -> Read<()> {
@@ -432,7 +440,7 @@ unsafe fn put_kernel(
     let context = state.contexts.find_raw(|context| context.native == params.ctx.0).unwrap_or(0);
     let function = state.function(raw)?;
     writer.put(raw);
-    writer.put(u32::from(params.func.is_null()));
+    writer.put(u32::from(by_kernel));
     writer.put(context);
     writer.put(params.grid_dim);
     writer.put(params.block_dim);

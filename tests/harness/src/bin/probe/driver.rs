@@ -51,6 +51,8 @@ driver! {
     cuStreamCreate(stream: *mut u64, flags: c_uint);
     cuStreamDestroy_v2(stream: u64);
     cuStreamSynchronize(stream: u64);
+    cuLaunchHostFunc(stream: u64, function: extern "C" fn(*mut c_void), user_data: *mut c_void);
+    cuModuleUnload(module: u64);
     cuGetErrorName(error: Status, name: *mut *const c_char);
 }
 

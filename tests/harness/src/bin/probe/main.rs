@@ -10,6 +10,7 @@
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
+//! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
 //! | `call NAME` | calls a function with zeros |
 //! | `say TEXT`, `read`, `sleep MILLISECONDS` | prints; waits for a line of standard input; waits |
@@ -161,6 +162,7 @@ impl Probe {
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
             "stuff" => self.stuff(number(args)?),
+            "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
             "call" => {
                 let name = text(args)?;
@@ -329,6 +331,36 @@ impl Probe {
             status = unsafe { (self.driver.cuCtxSynchronize)() };
         }
         self.name(status)
+    }
+
+    /// Puts a host function before each of the calls that wait for the device by themselves.
+    fn behind(&self) -> String {
+        extern "C" fn pause(_: *mut c_void) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let driver = &self.driver;
+        let image = CString::new(KERNELS).expect("a text without NUL");
+        let (mut address, mut module) = (0_u64, 0_u64);
+        let mut steps: Vec<(&str, Status)> = Vec::new();
+        // SAFETY: pointers to locals, C strings, handles that the calls before gave; the function ignores its data.
+        unsafe {
+            let later = || (driver.cuLaunchHostFunc)(0, pause, std::ptr::null_mut());
+            steps.push(("alloc", (driver.cuMemAlloc_v2)(&raw mut address, 1 << 20)));
+            steps.push(("load", (driver.cuModuleLoadData)(&raw mut module, image.as_ptr().cast())));
+            steps.push(("function", later()));
+            steps.push(("free", (driver.cuMemFree_v2)(address)));
+            steps.push(("function", later()));
+            steps.push(("unload", (driver.cuModuleUnload)(module)));
+            steps.push(("function", later()));
+            steps.push(("alloc", (driver.cuMemAlloc_v2)(&raw mut address, 1 << 20)));
+            steps.push(("set", (driver.cuMemsetD8_v2)(address, 1, 1 << 20)));
+            steps.push(("free", (driver.cuMemFree_v2)(address)));
+            steps.push(("synchronise", (driver.cuCtxSynchronize)()));
+        }
+        match steps.into_iter().find(|(_, status)| *status != 0) {
+            Some((step, status)) => format!("{} from {step}", self.name(status)),
+            None => self.name(0),
+        }
     }
 
     fn churn(&self, count: usize) -> String {
