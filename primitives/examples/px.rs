@@ -1,14 +1,14 @@
-//! Compiles a program file and prints its findings, or the PTX or CUDA C that it becomes: `px FILE [ptx|json]`.
+//! Compiles a program file and prints its findings, or the PTX or CUDA C that it becomes: `px FILE [ptx|cuda|json]`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 use std::process::ExitCode;
 
-use pxos_primitives::{Options, compile, to_json};
+use pxos_primitives::{Options, compile, emit_cuda, to_json};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (Some(file), form) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: px FILE [ptx|json]");
+        eprintln!("usage: px FILE [ptx|cuda|json]");
         return ExitCode::from(2);
     };
     let text = match std::fs::read_to_string(&file) {
@@ -32,6 +32,9 @@ fn main() -> ExitCode {
                 for kernel in program.kernels() {
                     println!("{}", kernel.ptx().ptx);
                 }
+            }
+            if form.as_deref() == Some("cuda") {
+                println!("{}", emit_cuda(&program));
             }
             ExitCode::SUCCESS
         }

@@ -50,7 +50,7 @@ fn agree(kernel: &Kernel, values: &[Value], elements: Option<u64>) -> Result<(),
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_programs_agree(seed: u64) {

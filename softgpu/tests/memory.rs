@@ -292,9 +292,14 @@ fn arrays_hold_what_is_copied_in() {
 fn physical_memory_is_mapped_where_wanted() {
     primary();
     let properties = CUmemAllocationProp {
-        kind: 1,
-        location: CUmemLocation { kind: 1, id: 0 },
-        ..CUmemAllocationProp::default()
+        kind: CU_MEM_ALLOCATION_TYPE_PINNED,
+        requested_handle_types: 0,
+        location: CUmemLocation { kind: location_type::DEVICE, id: 0 },
+        win32_handle_meta_data: std::ptr::null_mut(),
+        compression_type: 0,
+        gpu_direct_rdma_capable: 0,
+        usage: 0,
+        reserved: [0; 4],
     };
     let (mut granularity, mut base, mut handle) = (0, 0, 0);
     ok!(virtual_memory::cuMemGetAllocationGranularity(&raw mut granularity, &raw const properties, 0));

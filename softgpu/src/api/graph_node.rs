@@ -12,7 +12,7 @@ use crate::device::graph::{Body, CopyGiven, KernelNode};
 use crate::device::kernel::{self, Shape};
 use crate::device::operation::{Fill, HostCall, Launch};
 use pxos_protocol::types::{
-    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn,
+    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn, CUmemAccessDesc, CUmemPoolProps,
     CUkernel, CUresult,
 };
 use std::ffi::{c_int, c_uint, c_void};

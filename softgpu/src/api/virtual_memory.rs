@@ -4,9 +4,10 @@ use super::{Answer, driver_fns};
 use crate::api::pool::LOCATION_DEVICE as DEVICE;
 use crate::device::{context, physical, platform};
 use pxos_protocol::types::{
-    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemAllocationProp, CUmemLocation, CUresult,
+    CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemAllocationHandleType,
+    CUmemAllocationProp, CUmemLocation, CUresult,
 };
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
 driver_fns! {
@@ -28,11 +29,12 @@ driver_fns! {
     ready fn cuMemCreate(handle: *mut u64, bytes: usize, properties: *const CUmemAllocationProp, flags: u64) {
         handle.required()?;
         let properties = properties.read()?;
-        let device = properties.device()?;
+        let device = wanted(&properties)?;
         if flags != 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        handle.put(physical::create(device, bytes as u64, properties.handle_types == FILE_DESCRIPTOR)?)
+        let shareable = properties.requested_handle_types == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        handle.put(physical::create(device, bytes as u64, shareable)?)
     }
 
     /// Gives a handle back; the memory lives as long as it is mapped.
@@ -96,8 +98,8 @@ driver_fns! {
         let physical = physical::find(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         properties.put(CUmemAllocationProp {
             kind: CU_MEM_ALLOCATION_TYPE_PINNED,
-            requested_handle_types: 0,
-            location: CUmemLocation { kind: DEVICE, id: device },
+            requested_handle_types: if physical.shareable { CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR } else { 0 },
+            location: CUmemLocation { kind: DEVICE, id: physical.device },
             win32_handle_meta_data: std::ptr::null_mut(),
             compression_type: 0,
             gpu_direct_rdma_capable: 0,
@@ -111,6 +113,31 @@ driver_fns! {
         handle.required()?;
         handle.put(physical::retain(address.address())?)
     }
+
+    /// A descriptor by which another process can have physical memory; it is the caller's to close.
+    ready fn cuMemExportToShareableHandle(shareable: *mut c_void, handle: u64, kind: CUmemAllocationHandleType, flags: u64) {
+        let shareable = shareable.required()?;
+        if kind != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || flags != 0 {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let file = physical::export(handle)?;
+        shareable.cast::<c_int>().put(file.into_raw_fd())
+    }
+
+    /// A handle of physical memory that another process has made; the descriptor stays the caller's.
+    ready fn cuMemImportFromShareableHandle(handle: *mut u64, shareable: *mut c_void, kind: CUmemAllocationHandleType) {
+        handle.required()?;
+        if kind != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
+        let number = c_int::try_from(shareable.address()).ok().filter(|number| *number >= 0);
+        let number = number.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        // SAFETY: only asked to be copied, which fails for a number that is no descriptor.
+        let file = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
+        let file = file.map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+        let ordinal = context::top().map_or(0, |context| context.device.ordinal);
+        handle.put(physical::import(file, ordinal)?)
+    }
 }
 
 /// `CU_MEM_ACCESS_FLAGS_PROT_NONE`.
@@ -119,15 +146,13 @@ const NONE: c_uint = 0;
 const READ: c_uint = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
 const READ_WRITE: c_uint = 3;
-/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
-const FILE_DESCRIPTOR: c_int = 1;
 
 /// The device that memory should be on.
 fn wanted(properties: &CUmemAllocationProp) -> Answer<CUdevice> {
     if properties.kind != CU_MEM_ALLOCATION_TYPE_PINNED {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    if properties.requested_handle_types != 0 {
+    if !matches!(properties.requested_handle_types, 0 | CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
         return Err(CUresult::ERROR_NOT_SUPPORTED);
     }
     located(properties.location)

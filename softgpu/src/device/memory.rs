@@ -166,7 +166,9 @@ impl Memory {
             .free
             .range(..=hint)
             .next_back()
-            .filter(|(base, bytes)| hint != 0 && hint.is_multiple_of(align) && hint + taken <= **base + **bytes)
+            .filter(|(base, bytes)| {
+                hint != 0 && hint.is_multiple_of(align) && hint + taken <= **base + **bytes
+            })
             .map(|(base, bytes)| (*base, *bytes, hint));
         let (base, bytes, at) = hinted.or_else(|| state.free.iter().find_map(fits))?;
         state.free.remove(&base);
@@ -414,7 +416,8 @@ impl Memory {
     }
 
     fn publish(&self, state: &mut State) {
-        state.view = state.host.iter().map(|(base, bytes)| HostRange { base: *base, bytes: *bytes }).collect();
+        state.view =
+            state.host.iter().map(|(base, bytes)| HostRange { base: *base, bytes: *bytes }).collect();
         self.generation.fetch_add(1, Ordering::Release);
     }
 

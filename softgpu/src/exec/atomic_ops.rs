@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use super::aux::Data;
 use super::fault::FaultKind;
 use super::memory_ops::{
-    Addr, AddrName, Frame, GenericPlace, GlobalPlace, LocalPlace, ParamPlace, Place, Reg32, Reg64, SharedPlace,
-    SpaceName, aligned, deposit, instance, refuse, withdraw,
+    Addr, AddrName, Frame, GenericPlace, GlobalPlace, LocalPlace, ParamPlace, Place, Reg32, Reg64, Shape,
+    SharedPlace, SpaceName, aligned, deposit, fetch, instance, put, refuse, withdraw,
 };
-use super::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, lane, common, set_lane};
+use super::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, common, lane, set_lane};
 use crate::isa::atomic::{AtomOp, AtomType, apply, cas};
 
 /// `d = [a]; [a] = op(d, b[, c])`; without a result register `d` is scratch.
@@ -37,12 +37,40 @@ impl<P: Place, A: Addr> Exec for Atomic<P, A> {
                 };
                 let b = withdraw(cx, inst.b, at, width);
                 let c = if op.is_none() { withdraw(cx, inst.c, at, width) } else { 0 };
-                let old = update(to, op, ty, b, c, bytes);
+                let old = if P::PRIVATE {
+                    update_alone(to, op, ty, b, c, bytes)
+                } else {
+                    update(to, op, ty, b, c, bytes)
+                };
                 let old = if bytes == 2 { old & 0xffff } else { old };
                 deposit(cx, inst.d, at, width, old);
             }
         }
         Flow::Next
+    }
+}
+
+/// One update of memory that no other thread reaches; the value before it.
+#[inline(always)]
+unsafe fn update_alone(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, bytes: u32) -> u64 {
+    // SAFETY: the caller has located an aligned value of `bytes` bytes.
+    unsafe {
+        if bytes == 4 && op == Some(AtomOp::Add) && matches!(ty, AtomType::U32 | AtomType::S32) {
+            let cell = to.cast::<u32>();
+            let old = cell.read();
+            cell.write(old.wrapping_add(b as u32));
+            return u64::from(old);
+        }
+        let old = fetch(to, Shape { bytes, signed: false, width: 64 });
+        let new = match op {
+            None => {
+                let mask = if bytes == 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
+                cas(old, b & mask, c)
+            }
+            Some(op) => apply(op, ty, old, b).unwrap_or(old),
+        };
+        put(to, bytes, new);
+        old
     }
 }
 
@@ -70,7 +98,8 @@ unsafe fn update(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, 
                     (Some(AtomOp::Xor), _) => u64::from(cell.fetch_xor(b32, order)),
                     (Some(AtomOp::Exch), _) => u64::from(cell.swap(b32, order)),
                     (Some(op), _) => {
-                        let next = |old: u32| Some(apply(op, ty, u64::from(old), b).map_or(old, |new| new as u32));
+                        let next =
+                            |old: u32| Some(apply(op, ty, u64::from(old), b).map_or(old, |new| new as u32));
                         u64::from(cell.fetch_update(order, order, next).unwrap_or_else(|old| old))
                     }
                 }
@@ -79,7 +108,9 @@ unsafe fn update(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, 
                 let cell = AtomicU64::from_ptr(to.cast());
                 match (op, ty) {
                     (None, _) => cell.compare_exchange(b, c, order, order).unwrap_or_else(|old| old),
-                    (Some(AtomOp::Add), AtomType::U64 | AtomType::S64 | AtomType::B64) => cell.fetch_add(b, order),
+                    (Some(AtomOp::Add), AtomType::U64 | AtomType::S64 | AtomType::B64) => {
+                        cell.fetch_add(b, order)
+                    }
                     (Some(AtomOp::And), _) => cell.fetch_and(b, order),
                     (Some(AtomOp::Or), _) => cell.fetch_or(b, order),
                     (Some(AtomOp::Xor), _) => cell.fetch_xor(b, order),
@@ -138,13 +169,12 @@ impl<P: Place, A: Addr> Exec for AtomicVector<P, A> {
     }
 }
 
-/// 128-bit exchange and compare-and-swap: low halves in `uses[0]`, `uses[2]`, high halves after them; results in `defs`.
-/// The CPU's 16-byte compare-exchange is not reachable from safe features everywhere, so these take a lock that all of them share.
+/// 128-bit exchange and compare-and-swap: low halves in `uses[0]`, `uses[2]`, high halves after them; results in
+/// `defs`.
 struct AtomicWide<P, A>(PhantomData<(P, A)>);
 impl<P: Place, A: Addr> Exec for AtomicWide<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
-        static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let aux = &cx.aux[inst.aux as usize];
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
@@ -155,20 +185,72 @@ impl<P: Place, A: Addr> Exec for AtomicWide<P, A> {
                     Err(bad) => return refuse(cx, bad, "atomic", P::NAME, at, 16),
                 };
                 let value = |index: usize| lane::<u64>(cx, aux.uses[index], at);
-                let guard = LOCK.lock();
-                let old = to.read();
-                if aux.uses.len() == 2 {
-                    to.write([value(0), value(1)]);
-                } else if old == [value(0), value(1)] {
-                    to.write([value(2), value(3)]);
-                }
-                drop(guard);
+                let old = if aux.uses.len() == 2 {
+                    update16(to, |_| Some([value(0), value(1)]))
+                } else {
+                    update16(to, |old| (old == [value(0), value(1)]).then(|| [value(2), value(3)]))
+                };
                 set_lane(cx, aux.defs[0], at, old[0]);
                 set_lane(cx, aux.defs[1], at, old[1]);
             }
         }
         Flow::Next
     }
+}
+
+/// Replaces 16 aligned bytes by what `next` makes of them, until that has happened in one step or `next` has nothing
+/// to put there; the value before.
+unsafe fn update16(to: *mut [u64; 2], next: impl Fn([u64; 2]) -> Option<[u64; 2]>) -> [u64; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("cmpxchg16b") {
+        // SAFETY: the caller has located 16 aligned bytes. A torn first guess only costs a round.
+        let mut old = unsafe { to.read() };
+        loop {
+            // Without a new value the old one is written back, which proves that it was there as a whole.
+            let new = next(old).unwrap_or(old);
+            // SAFETY: as above; the CPU has the instruction.
+            let found = unsafe { exchange16(to, old, new) };
+            if found == old {
+                return old;
+            }
+            old = found;
+        }
+    }
+    // Without such an instruction all of these take one lock.
+    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let guard = LOCK.lock();
+    // SAFETY: the caller has located 16 aligned bytes.
+    unsafe {
+        let old = to.read();
+        if let Some(new) = next(old) {
+            to.write(new);
+        }
+        drop(guard);
+        old
+    }
+}
+
+/// `lock cmpxchg16b`: the value found, which is `old` if `new` has been written. In assembly, since the intrinsic becomes
+/// a call into a library where the feature is not part of the whole build.
+#[cfg(target_arch = "x86_64")]
+unsafe fn exchange16(to: *mut [u64; 2], old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
+    let (mut low, mut high) = (old[0], old[1]);
+    // SAFETY: the caller has located 16 aligned bytes and asked the CPU for the instruction; `rbx`, which the
+    // instruction takes and the compiler keeps for itself, is restored.
+    unsafe {
+        std::arch::asm!(
+            "xchg {new_low}, rbx",
+            "lock cmpxchg16b xmmword ptr [rdi]",
+            "mov rbx, {new_low}",
+            new_low = inout(reg) new[0] => _,
+            in("rdi") to,
+            in("rcx") new[1],
+            inout("rax") low,
+            inout("rdx") high,
+            options(nostack),
+        );
+    }
+    [low, high]
 }
 
 /// The instance for a space and a way to write the address.

@@ -2,10 +2,10 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "warps and lanes are few")]
 
+use super::WARP;
 use super::launch::Job;
 use super::op::{BarrierWait, Cx, FULL, Mask, Phase};
 use super::warp::{Warp, WarpState};
-use super::WARP;
 
 /// The barrier id that stands for `barrier.cluster`, beside the block's own 16.
 pub(super) const CLUSTER_BARRIER: u32 = 16;

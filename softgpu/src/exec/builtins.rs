@@ -1,13 +1,16 @@
 //! Functions of the device runtime: printf, assertions and the device heap.
 
-#![expect(clippy::cast_possible_truncation, reason = "addresses within a window are checked against its size")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "addresses within a window are checked against its size"
+)]
 
+use super::LOCAL_WINDOW;
 use super::aux::{Builtin, CallSite, Piece};
 use super::fault::FaultKind;
 use super::launch::Job;
 use super::memory_ops::read_bytes;
 use super::op::{Cx, Lanes, Mask};
-use super::LOCAL_WINDOW;
 use crate::printf;
 
 /// Strings longer than this are taken to be no strings.
@@ -18,7 +21,8 @@ const MAX_ARGUMENTS: usize = 4096;
 /// Calls a function for each lane; false after a fault.
 pub(super) fn call(job: &Job<'_>, cx: &mut Cx<'_>, site: &CallSite, builtin: Builtin, lanes: Mask) -> bool {
     for lane in Lanes(lanes) {
-        let arg = |cx: &Cx<'_>, index: usize| site.args.get(index).map_or(0, |piece| read_piece(cx, lane, *piece));
+        let arg =
+            |cx: &Cx<'_>, index: usize| site.args.get(index).map_or(0, |piece| read_piece(cx, lane, *piece));
         let result = match builtin {
             Builtin::Vprintf => match vprintf(job, cx, lane, arg(cx, 0), arg(cx, 1)) {
                 Some(count) => count,

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use super::WARP;
 use super::block::{Block, BlockState};
 use super::fault::{Fault, FaultKind};
 use super::host::Host;
@@ -12,7 +13,6 @@ use super::op::{BarrierWait, Cx, Phase, RawFault};
 use super::pool;
 use super::program::{Constant, Kernel, Program};
 use super::special::{Special, Value};
-use super::WARP;
 use crate::device::memory::{HostView, Memory};
 
 /// Warp-instructions that a block runs before its thread looks at other blocks.
@@ -110,21 +110,21 @@ pub fn run(launch: &Launch<'_>, memory: &Memory, host: &dyn Host) -> Result<Laun
             launch.params.len()
         )));
     }
-    let threads = launch.block.iter().try_fold(1u32, |product, n| product.checked_mul(*n)).unwrap_or(u32::MAX);
+    let threads =
+        launch.block.iter().try_fold(1u32, |product, n| product.checked_mul(*n)).unwrap_or(u32::MAX);
     let blocks = launch.grid.iter().try_fold(1u64, |product, n| product.checked_mul(u64::from(*n)));
     let (Some(blocks), 1..=1024) = (blocks.filter(|blocks| *blocks > 0), threads) else {
         return Err(invalid(format!("grid {:?} of blocks {:?}", launch.grid, launch.block)));
     };
-    let Some(shared_bytes) = kernel.dynamic_offset.checked_add(launch.dynamic_shared).filter(|b| *b < 1 << 30) else {
+    let Some(shared_bytes) =
+        kernel.dynamic_offset.checked_add(launch.dynamic_shared).filter(|b| *b < 1 << 30)
+    else {
         return Err(invalid(format!("{} bytes of dynamic shared memory", launch.dynamic_shared)));
     };
     let workspace = if kernel.uses_envreg { workspace(memory, threads, blocks)? } else { 0 };
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let changes = |constant: &&Constant| {
-        matches!(
-            constant.value,
-            Value::Special(Special::Ctaid(_) | Special::ClusterId(_) | Special::SmId)
-        )
+        matches!(constant.value, Value::Special(Special::Ctaid(_) | Special::ClusterId(_) | Special::SmId))
     };
     let job = Job {
         program: launch.program,
@@ -170,8 +170,10 @@ pub fn run(launch: &Launch<'_>, memory: &Memory, host: &dyn Host) -> Result<Laun
 /// (cooperative_groups.h of the toolkit), all zero but the size.
 fn workspace(memory: &Memory, _threads: u32, _blocks: u64) -> Result<u64, Fault> {
     const BYTES: u64 = 256;
-    let out_of_memory =
-        || Fault { kind: FaultKind::InvalidLaunch, message: "no device memory for the grid's barrier".to_owned() };
+    let out_of_memory = || Fault {
+        kind: FaultKind::InvalidLaunch,
+        message: "no device memory for the grid's barrier".to_owned(),
+    };
     let address = memory.alloc(BYTES).ok_or_else(out_of_memory)?;
     let mut bytes = [0u8; BYTES as usize];
     bytes[..4].copy_from_slice(&256u32.to_le_bytes());
@@ -204,7 +206,9 @@ impl<'a> Job<'a> {
             Value::Shared { index, offset } => {
                 u64::from(self.kernel.shared_offsets[index]).wrapping_add_signed(offset)
             }
-            Value::DynamicShared { offset } => u64::from(self.kernel.dynamic_offset).wrapping_add_signed(offset),
+            Value::DynamicShared { offset } => {
+                u64::from(self.kernel.dynamic_offset).wrapping_add_signed(offset)
+            }
             Value::Special(special) => self.special(special, warp, lane as u32, block),
         }
     }

@@ -112,7 +112,10 @@ impl<'a> Unit<'a> {
         let place = (variable.line, variable.column);
         let fail = |text: String| Err(PtxError::new(place.0, place.1, text));
         if matches!(variable.ty, Ty::Texref | Ty::Samplerref | Ty::Surfref) || variable.space == Space::Tex {
-            return fail(format!("{}: texture, sampler and surface references are not supported", variable.name));
+            return fail(format!(
+                "{}: texture, sampler and surface references are not supported",
+                variable.name
+            ));
         }
         let symbol = match variable.space {
             Space::Shared if variable.bytes().is_none() || variable.linkage == Linkage::Extern => {

@@ -31,6 +31,8 @@ pub(super) trait Place: 'static {
     const NAME: &'static str;
     /// Whether accesses are worth an instance for each set of CPU features.
     const HOT: bool = false;
+    /// Whether only the thread that runs the block can reach it.
+    const PRIVATE: bool = false;
     /// Where `bytes` bytes at an address are for a lane. Alignment has been checked.
     fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad>;
     /// Where a stretch is that all lanes share, if it is accessible as a whole.
@@ -58,6 +60,7 @@ impl Place for GlobalPlace {
 pub(super) struct SharedPlace;
 impl Place for SharedPlace {
     const NAME: &'static str = "shared";
+    const PRIVATE: bool = true;
     const HOT: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, _: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
@@ -77,6 +80,7 @@ impl Place for SharedPlace {
 pub(super) struct LocalPlace;
 impl Place for LocalPlace {
     const NAME: &'static str = "local";
+    const PRIVATE: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
         let limit = cx.local_stride as u64;
@@ -112,7 +116,11 @@ impl Place for GenericPlace {
     const HOT: bool = true;
     #[inline(always)]
     fn locate(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
-        if address < WINDOWS { GlobalPlace::locate(cx, lane, address, bytes) } else { window(cx, lane, address, bytes) }
+        if address < WINDOWS {
+            GlobalPlace::locate(cx, lane, address, bytes)
+        } else {
+            window(cx, lane, address, bytes)
+        }
     }
     #[inline(always)]
     fn span(cx: &mut Cx<'_>, address: u64, bytes: u32) -> Option<*mut u8> {
@@ -213,7 +221,12 @@ pub(super) fn refuse(cx: &mut Cx<'_>, bad: Bad, what: &str, space: &str, lane: u
 
 /// Locates a naturally aligned access.
 #[inline(always)]
-pub(super) fn aligned<P: Place>(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: u32) -> Result<*mut u8, Bad> {
+pub(super) fn aligned<P: Place>(
+    cx: &mut Cx<'_>,
+    lane: usize,
+    address: u64,
+    bytes: u32,
+) -> Result<*mut u8, Bad> {
     if address & u64::from(bytes - 1) != 0 {
         return Err(Bad { kind: FaultKind::MisalignedAddress, address });
     }
@@ -291,7 +304,7 @@ impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Load<P, A, T> {
 
 /// Reads one element, extended to 64 bits.
 #[inline(always)]
-unsafe fn fetch(from: *const u8, shape: Shape) -> u64 {
+pub(super) unsafe fn fetch(from: *const u8, shape: Shape) -> u64 {
     // SAFETY: the caller has located `shape.bytes` aligned bytes.
     unsafe {
         match (shape.bytes, shape.signed) {
@@ -426,7 +439,8 @@ impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
                     }
                 } else {
                     for (index, slot) in aux.defs.iter().enumerate() {
-                        let value = fetch(data.as_ptr().cast::<u8>().add(index * shape.bytes as usize), shape);
+                        let value =
+                            fetch(data.as_ptr().cast::<u8>().add(index * shape.bytes as usize), shape);
                         deposit(cx, *slot, at, shape.width, value);
                     }
                 }
@@ -472,7 +486,7 @@ impl<P: Place, A: Addr, T: Lane<Repr = T>> Exec for Store<P, A, T> {
 }
 
 #[inline(always)]
-unsafe fn put(to: *mut u8, bytes: u32, value: u64) {
+pub(super) unsafe fn put(to: *mut u8, bytes: u32, value: u64) {
     // SAFETY: the caller has located `bytes` aligned bytes.
     unsafe {
         match bytes {

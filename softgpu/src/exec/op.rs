@@ -314,8 +314,7 @@ unsafe fn lanes<A: Lane, B: Lane, C: Lane, R: Lane>(
             let mut out = [R::default(); 8];
             for (lane, out) in out.iter_mut().enumerate() {
                 // SAFETY: slots have 32 lanes (`OpFn`).
-                let (a, b, c) =
-                    unsafe { (*a.add(chunk + lane), *b.add(chunk + lane), *c.add(chunk + lane)) };
+                let (a, b, c) = unsafe { (*a.add(chunk + lane), *b.add(chunk + lane), *c.add(chunk + lane)) };
                 *out = f(A::read(a), B::read(b), C::read(c));
             }
             for (lane, out) in out.iter().enumerate() {
@@ -326,7 +325,9 @@ unsafe fn lanes<A: Lane, B: Lane, C: Lane, R: Lane>(
     } else {
         for lane in Lanes(mask) {
             // SAFETY: as above.
-            unsafe { *d.add(lane) = f(A::read(*a.add(lane)), B::read(*b.add(lane)), C::read(*c.add(lane))).write() };
+            unsafe {
+                *d.add(lane) = f(A::read(*a.add(lane)), B::read(*b.add(lane)), C::read(*c.add(lane))).write()
+            };
         }
     }
     Flow::Next
@@ -340,7 +341,15 @@ impl<A: Lane, R: Lane, F: Fn(i64, A) -> R + Copy> Exec for Op1<A, R, F> {
         let imm = inst.imm;
         let inst = Inst { b: inst.a, c: inst.a, ..*inst };
         // SAFETY: the caller's promise is passed on.
-        unsafe { lanes(cx, &inst, mask, #[inline(always)] |a: A, _: A, _: A| f(imm, a)) }
+        unsafe {
+            lanes(
+                cx,
+                &inst,
+                mask,
+                #[inline(always)]
+                |a: A, _: A, _: A| f(imm, a),
+            )
+        }
     }
 }
 
@@ -352,7 +361,15 @@ impl<A: Lane, B: Lane, R: Lane, F: Fn(i64, A, B) -> R + Copy> Exec for Op2<A, B,
         let imm = inst.imm;
         let inst = Inst { c: inst.a, ..*inst };
         // SAFETY: the caller's promise is passed on.
-        unsafe { lanes(cx, &inst, mask, #[inline(always)] |a: A, b: B, _: A| f(imm, a, b)) }
+        unsafe {
+            lanes(
+                cx,
+                &inst,
+                mask,
+                #[inline(always)]
+                |a: A, b: B, _: A| f(imm, a, b),
+            )
+        }
     }
 }
 
@@ -363,13 +380,24 @@ impl<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy> Exec f
         let f = conjure::<F>();
         let imm = inst.imm;
         // SAFETY: the caller's promise is passed on.
-        unsafe { lanes(cx, inst, mask, #[inline(always)] |a: A, b: B, c: C| f(imm, a, b, c)) }
+        unsafe {
+            lanes(
+                cx,
+                inst,
+                mask,
+                #[inline(always)]
+                |a: A, b: B, c: C| f(imm, a, b, c),
+            )
+        }
     }
 }
 
 /// `d = f(a)`.
 pub(super) fn op1<A: Lane, R: Lane, F: Fn(A) -> R + Copy + 'static>(_: F) -> OpFn {
-    op1i(#[inline(always)] |_, a: A| conjure::<F>()(a))
+    op1i(
+        #[inline(always)]
+        |_, a: A| conjure::<F>()(a),
+    )
 }
 
 /// `d = f(imm, a)`.
@@ -379,7 +407,10 @@ pub(super) fn op1i<A: Lane, R: Lane, F: Fn(i64, A) -> R + Copy + 'static>(_: F) 
 
 /// `d = f(a, b)`.
 pub(super) fn op2<A: Lane, B: Lane, R: Lane, F: Fn(A, B) -> R + Copy + 'static>(_: F) -> OpFn {
-    op2i(#[inline(always)] |_, a: A, b: B| conjure::<F>()(a, b))
+    op2i(
+        #[inline(always)]
+        |_, a: A, b: B| conjure::<F>()(a, b),
+    )
 }
 
 /// `d = f(imm, a, b)`.
@@ -389,27 +420,41 @@ pub(super) fn op2i<A: Lane, B: Lane, R: Lane, F: Fn(i64, A, B) -> R + Copy + 'st
 
 /// `d = f(a, b, c)`.
 pub(super) fn op3<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
-    op3i(#[inline(always)] |_, a: A, b: B, c: C| conjure::<F>()(a, b, c))
+    op3i(
+        #[inline(always)]
+        |_, a: A, b: B, c: C| conjure::<F>()(a, b, c),
+    )
 }
 
 /// `d = f(imm, a, b, c)`.
-pub(super) fn op3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
+pub(super) fn op3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(
+    _: F,
+) -> OpFn {
     pick::<Op3<A, B, C, R, F>>()
 }
 
 /// As [`op1`], with one instance for all CPUs.
 pub(super) fn slow1<A: Lane, R: Lane, F: Fn(A) -> R + Copy + 'static>(_: F) -> OpFn {
-    slow1i(#[inline(always)] |_, a: A| conjure::<F>()(a))
+    slow1i(
+        #[inline(always)]
+        |_, a: A| conjure::<F>()(a),
+    )
 }
 
 /// As [`op2`], with one instance for all CPUs.
 pub(super) fn slow2<A: Lane, B: Lane, R: Lane, F: Fn(A, B) -> R + Copy + 'static>(_: F) -> OpFn {
-    slow2i(#[inline(always)] |_, a: A, b: B| conjure::<F>()(a, b))
+    slow2i(
+        #[inline(always)]
+        |_, a: A, b: B| conjure::<F>()(a, b),
+    )
 }
 
 /// As [`op3`], with one instance for all CPUs.
 pub(super) fn slow3<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
-    slow3i(#[inline(always)] |_, a: A, b: B, c: C| conjure::<F>()(a, b, c))
+    slow3i(
+        #[inline(always)]
+        |_, a: A, b: B, c: C| conjure::<F>()(a, b, c),
+    )
 }
 
 /// As [`op1i`], with one instance for all CPUs.
@@ -423,7 +468,9 @@ pub(super) fn slow2i<A: Lane, B: Lane, R: Lane, F: Fn(i64, A, B) -> R + Copy + '
 }
 
 /// As [`op3i`], with one instance for all CPUs.
-pub(super) fn slow3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(_: F) -> OpFn {
+pub(super) fn slow3i<A: Lane, B: Lane, C: Lane, R: Lane, F: Fn(i64, A, B, C) -> R + Copy + 'static>(
+    _: F,
+) -> OpFn {
     common::<Op3<A, B, C, R, F>>()
 }
 

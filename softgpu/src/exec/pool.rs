@@ -47,9 +47,7 @@ impl Pool {
         for index in 0..helpers {
             let pool = Arc::clone(self);
             // A thread that cannot be started is one helper fewer, nothing worse.
-            let _ = std::thread::Builder::new()
-                .name(format!("pxsoft-{index}"))
-                .spawn(move || pool.help());
+            let _ = std::thread::Builder::new().name(format!("pxsoft-{index}")).spawn(move || pool.help());
         }
     }
 

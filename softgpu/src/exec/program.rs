@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::CODE_WINDOW;
 use super::aux::{Aux, Data, Piece};
 use super::link::{GlobalDef, Unit};
 use super::lower::{self, Class, Successors, Symbol};
 use super::op::Inst;
 use super::registers::{self, Sizes};
 use super::special::Value;
-use super::CODE_WINDOW;
 use crate::ptx::ast::{self, Init, Linkage, Number, Space, Variable};
 use crate::ptx::{self, PtxError, Ty};
 
@@ -152,7 +152,8 @@ pub(super) struct Code {
 
 /// Offset and size of a kernel parameter that follows `end` bytes.
 pub(super) fn place_param(param: &Variable<'_>, end: u32) -> Result<(u32, u32), PtxError> {
-    let fail = || PtxError::new(param.line, param.column, format!("parameter {} has no usable size", param.name));
+    let fail =
+        || PtxError::new(param.line, param.column, format!("parameter {} has no usable size", param.name));
     let bytes = param.bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(fail)?;
     let offset = end.checked_next_multiple_of(param.align.max(1)).ok_or_else(fail)?;
     if offset.checked_add(bytes).is_none_or(|end| end > 32764) {
@@ -186,7 +187,12 @@ impl Program {
             kernels: Vec::new(),
             globals: Vec::new(),
             version: modules.first().map_or((0, 0), |module| module.version),
-            target: modules.first().and_then(|module| module.target.first()).copied().unwrap_or("").to_owned(),
+            target: modules
+                .first()
+                .and_then(|module| module.target.first())
+                .copied()
+                .unwrap_or("")
+                .to_owned(),
             code: Vec::new(),
             aux: Vec::new(),
             functions: Vec::new(),
@@ -319,16 +325,22 @@ impl Program {
         let reached: Vec<&lower::Function<'_>> =
             lowered.iter().zip(reached).filter_map(|(function, yes)| yes.then_some(function)).collect();
         let mut offsets = vec![u32::MAX; unit.shared.len()];
-        let mut shared: Vec<usize> = reached.iter().flat_map(|function| function.shared.iter().copied()).collect();
+        let mut shared: Vec<usize> =
+            reached.iter().flat_map(|function| function.shared.iter().copied()).collect();
         shared.sort_unstable();
         shared.dedup();
         let mut bytes = 0u32;
         for variable in shared {
             let definition = unit.shared[variable];
             let offset = bytes.checked_next_multiple_of(definition.align.max(1));
-            let end = offset.and_then(|offset| offset.checked_add(definition.bytes)).filter(|end| *end < 1 << 30);
+            let end =
+                offset.and_then(|offset| offset.checked_add(definition.bytes)).filter(|end| *end < 1 << 30);
             let (Some(offset), Some(end)) = (offset, end) else {
-                return Err(PtxError::new(ast.line, ast.column, format!("{}: too much shared memory", ast.name)));
+                return Err(PtxError::new(
+                    ast.line,
+                    ast.column,
+                    format!("{}: too much shared memory", ast.name),
+                ));
             };
             offsets[variable] = offset;
             bytes = end;
@@ -406,7 +418,11 @@ fn initialise(
     let each = u64::from(ty.bytes());
     let room = |at: u64, global: &mut Global| {
         if at + each > definition.bytes {
-            return Err(fail(variable.line, variable.column, format!("{} has too many initial values", variable.name)));
+            return Err(fail(
+                variable.line,
+                variable.column,
+                format!("{} has too many initial values", variable.name),
+            ));
         }
         let end = usize::try_from(at + each).unwrap_or(usize::MAX);
         if global.init.len() < end {
@@ -448,20 +464,22 @@ fn initialise(
             let bytes = if mask.is_some() { 1 } else { ty.bytes() };
             let end = room(*at, global)?;
             match unit.symbol(definition.module, name) {
-                Some(Symbol::Global(target)) => global.relocations.push(Relocation {
-                    offset: *at,
-                    bytes,
-                    shift,
-                    target,
-                    addend: *offset,
-                }),
+                Some(Symbol::Global(target)) => {
+                    global.relocations.push(Relocation { offset: *at, bytes, shift, target, addend: *offset })
+                }
                 Some(Symbol::Function(index)) => {
                     let address = (CODE_WINDOW + 16 * index as u64) >> shift;
                     let start = end - usize::try_from(each).unwrap_or(8);
                     let bytes = bytes as usize;
                     global.init[start..start + bytes].copy_from_slice(&address.to_le_bytes()[..bytes]);
                 }
-                Some(_) => return Err(fail(*line, *column, format!("{name} has no address that is fixed when loading"))),
+                Some(_) => {
+                    return Err(fail(
+                        *line,
+                        *column,
+                        format!("{name} has no address that is fixed when loading"),
+                    ));
+                }
                 None => return Err(fail(*line, *column, format!("{name} is not defined"))),
             }
             *at += each;

@@ -165,7 +165,8 @@ pub(super) fn allocate(function: &Function<'_>) -> Allocation {
         changed = false;
         for index in (0..count).rev() {
             for word in 0..words {
-                let out = blocks.successors[index].iter().fold(0, |sum, next| sum | live_in[next * words + word]);
+                let out =
+                    blocks.successors[index].iter().fold(0, |sum, next| sum | live_in[next * words + word]);
                 let at = index * words + word;
                 live_out[at] = out;
                 let live = live_in[at] | (out & !defined[at]);

@@ -63,9 +63,14 @@ struct Frame {
 enum State {
     Ready,
     /// Waits for a phase of a block barrier.
-    Barrier { id: u32, generation: u32 },
+    Barrier {
+        id: u32,
+        generation: u32,
+    },
     /// Waits until the lanes of a mask execute the same kind of instruction.
-    Converge { need: Mask },
+    Converge {
+        need: Mask,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -187,7 +192,10 @@ impl Warp {
 
     /// Line of an instruction that a lane waits at.
     pub(super) fn waiting_line(&self, job: &Job<'_>) -> u32 {
-        self.groups.first().and_then(|group| job.program.code.get(group.pc as usize)).map_or(0, |inst| inst.line)
+        self.groups
+            .first()
+            .and_then(|group| job.program.code.get(group.pc as usize))
+            .map_or(0, |inst| inst.line)
     }
 
     /// Sets a function's constant slots for the masked lanes.
@@ -544,7 +552,8 @@ impl Warp {
             // SAFETY: the context points at the group's frame.
             let member = |at: usize| unsafe { lane::<u32>(cx, inst.c, at) };
             let wanted = member(left.trailing_zeros() as usize);
-            let same = Lanes(left).filter(|at| member(*at) == wanted).fold(0, |mask: Mask, at| mask | 1 << at);
+            let same =
+                Lanes(left).filter(|at| member(*at) == wanted).fold(0, |mask: Mask, at| mask | 1 << at);
             left &= !same;
             // SAFETY: as above.
             match unsafe { (inst.run)(cx, inst, same) } {
@@ -563,7 +572,8 @@ impl Warp {
     fn stack(&mut self, job: &Job<'_>, cx: &mut Cx<'_>, mut group: Group, inst: &Inst, lanes: Mask) -> bool {
         let end = group.bases.local + job.program.functions[group.function as usize].frame_bytes;
         // SAFETY: the context points at the group's frame.
-        let most = |cx: &Cx<'_>| Lanes(lanes).map(|at| unsafe { lane::<u64>(cx, inst.a, at) }).max().unwrap_or(0);
+        let most =
+            |cx: &Cx<'_>| Lanes(lanes).map(|at| unsafe { lane::<u64>(cx, inst.a, at) }).max().unwrap_or(0);
         let address = match inst.code {
             0 => {
                 let align = inst.imm.cast_unsigned();
@@ -613,7 +623,11 @@ impl Warp {
             let index = target.wrapping_sub(CODE_WINDOW) / 16;
             let known = usize::try_from(index).ok().filter(|at| *at < job.program.functions.len());
             let Some(callee) = known.filter(|_| target >= CODE_WINDOW && target.is_multiple_of(16)) else {
-                cx.fail(FaultKind::InvalidPc, lane, format!("call of address {target:#x}, which is no function"));
+                cx.fail(
+                    FaultKind::InvalidPc,
+                    lane,
+                    format!("call of address {target:#x}, which is no function"),
+                );
                 return false;
             };
             if !self.push_frame(job, cx, group, inst, (&site.args, callee), same) {
@@ -689,7 +703,12 @@ impl Warp {
         let Data::Call(site) = &cx.aux[frame.call as usize].data else { return };
         for (result, place) in code.returns.iter().zip(&site.returns) {
             let bytes = result.bytes.min(place.bytes) as usize;
-            self.copy_local(lanes, group.bases.local + result.offset, frame.bases.local + place.offset, bytes);
+            self.copy_local(
+                lanes,
+                group.bases.local + result.offset,
+                frame.bases.local + place.offset,
+                bytes,
+            );
         }
     }
 
@@ -750,7 +769,8 @@ impl Warp {
             for phase in phases {
                 cx.phase = *phase;
                 for at in &matching {
-                    let (bases, pc, mask) = (self.groups[*at].bases, self.groups[*at].pc, self.groups[*at].mask);
+                    let (bases, pc, mask) =
+                        (self.groups[*at].bases, self.groups[*at].pc, self.groups[*at].mask);
                     self.enter(cx, bases);
                     let inst = &code[pc as usize];
                     // SAFETY: the context points at the group's frame.

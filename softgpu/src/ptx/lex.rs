@@ -151,7 +151,12 @@ pub(super) fn lex(text: &str) -> Result<Vec<Token<'_>>, PtxError> {
         };
         tokens.push(Token { kind, text, line, column });
     }
-    tokens.push(Token { kind: Kind::End, text: "", line, column: column_of(at.min(bytes.len()), line_start) });
+    tokens.push(Token {
+        kind: Kind::End,
+        text: "",
+        line,
+        column: column_of(at.min(bytes.len()), line_start),
+    });
     Ok(tokens)
 }
 
@@ -190,23 +195,8 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "@",
-                "!",
-                "%p1",
-                "ld",
-                "global",
-                "L2::128B",
-                "f32",
-                "%f1",
-                ",",
-                "[",
-                "%rd1",
-                "+",
-                "-",
-                "4",
-                "]",
-                ";",
-                ""
+                "@", "!", "%p1", "ld", "global", "L2::128B", "f32", "%f1", ",", "[", "%rd1", "+", "-", "4",
+                "]", ";", ""
             ]
         );
         assert_eq!(tokens[4].kind, Kind::Dot);

@@ -7,9 +7,9 @@
 pub mod ast;
 mod lex;
 mod parse;
-mod types;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use parse::parse;
 pub use types::Ty;

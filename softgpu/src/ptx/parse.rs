@@ -126,7 +126,8 @@ impl<'a> Parser<'a> {
             "version" => {
                 self.at += 1;
                 let number = self.next();
-                let parts = number.text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+                let parts =
+                    number.text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
                 match parts {
                     Some(version) if number.kind == Kind::Number => module.version = version,
                     _ => return self.error(number, "a version such as 9.0"),
@@ -645,7 +646,14 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
-        Ok(Instruction { guard, opcode: token.text, modifiers, operands, line: token.line, column: token.column })
+        Ok(Instruction {
+            guard,
+            opcode: token.text,
+            modifiers,
+            operands,
+            line: token.line,
+            column: token.column,
+        })
     }
 
     fn operand(&mut self) -> Result<Operand<'a>> {
@@ -699,7 +707,9 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 Ok(Operand::Group(self.operand_list(b')')?))
             }
-            Kind::Number | Kind::Punct(b'-' | b'+' | b'~' | b'!' | b'(') => Ok(Operand::Number(self.expression()?)),
+            Kind::Number | Kind::Punct(b'-' | b'+' | b'~' | b'!' | b'(') => {
+                Ok(Operand::Number(self.expression()?))
+            }
             _ => self.error(token, "an operand"),
         }
     }

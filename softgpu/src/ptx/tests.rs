@@ -56,20 +56,24 @@ fn variables_with_initialisers() {
 
 #[test]
 fn operand_shapes() {
-    assert_eq!(operands("ld.global.u32 %r1, [%rd1+-8];")[1], Operand::Address {
-        base: Base::Name("%rd1"),
-        offset: -8
-    });
+    assert_eq!(
+        operands("ld.global.u32 %r1, [%rd1+-8];")[1],
+        Operand::Address { base: Base::Name("%rd1"), offset: -8 }
+    );
     assert_eq!(operands("mov.u32 %r1, %tid.x;")[1], Operand::Member("%tid", "x"));
     assert_eq!(operands("mov.f32 %f1, 0f3F800000;")[1], Operand::Number(Number::F32(0x3f80_0000)));
     assert_eq!(operands("mov.u32 %r1, (1+2)*3-1;")[1], Operand::Number(Number::Int(8)));
     assert_eq!(operands("mov.u64 %r1, sym+16;")[1], Operand::Offset("sym", 16));
     assert_eq!(operands("mov.s32 %r1, -1;")[1], Operand::Number(Number::Int(u64::MAX)));
     assert!(matches!(&operands("setp.lt.s32 %p1|%p2, %r1, 3;")[0], Operand::Pair(..)));
-    assert!(matches!(&operands("ld.global.v2.u32 {%r1,_}, [a];")[0], Operand::Vector(v) if v[1] == Operand::Sink));
+    assert!(
+        matches!(&operands("ld.global.v2.u32 {%r1,_}, [a];")[0], Operand::Vector(v) if v[1] == Operand::Sink)
+    );
     assert!(matches!(&operands("call.uni (r), f, (a, 5);")[2], Operand::Group(v) if v.len() == 2));
     assert!(matches!(&operands("call.uni (r), f, (5, a);")[2], Operand::Group(v) if v.len() == 2));
-    assert!(matches!(&operands("tex.2d.v4.f32.f32 {a,b,c,d}, [t, {x,y}];")[1], Operand::Handle(v) if v.len() == 2));
+    assert!(
+        matches!(&operands("tex.2d.v4.f32.f32 {a,b,c,d}, [t, {x,y}];")[1], Operand::Handle(v) if v.len() == 2)
+    );
     assert_eq!(operands("selp.u32 a, b, c, !%p1;")[3], Operand::Not("%p1"));
 }
 
@@ -80,7 +84,9 @@ fn statements_of_every_kind() {
          L1: bra.uni L1;\n ts: .branchtargets L1, L2; proto: .callprototype (.param .b32 _) _ (.param .b64 _);\n\
          .loc 1 2 3\n .pragma \"nounroll\"; @!%p1 bra L1;",
     );
-    assert!(matches!(&list[0], Statement::Registers { ty: Ty::Pred, names, .. } if names[0] == ("%p", Some(3))));
+    assert!(
+        matches!(&list[0], Statement::Registers { ty: Ty::Pred, names, .. } if names[0] == ("%p", Some(3)))
+    );
     assert!(matches!(&list[1], Statement::Registers { names, .. } if names.len() == 2));
     assert!(matches!(&list[3], Statement::Block(inner) if inner.len() == 1));
     assert!(matches!(&list[4], Statement::Label { name: "L1", .. }));
@@ -105,6 +111,8 @@ fn errors_name_the_place() {
 
 #[test]
 fn debug_sections_are_skipped() {
-    let text = format!("{HEAD}.file 1 \"a.cu\"\n.section .debug_str\n{{\ninfo:\n.b8 1,2\n{{ }}\n}}\n.entry k() {{ ret; }}");
+    let text = format!(
+        "{HEAD}.file 1 \"a.cu\"\n.section .debug_str\n{{\ninfo:\n.b8 1,2\n{{ }}\n}}\n.entry k() {{ ret; }}"
+    );
     assert_eq!(parse(&text).unwrap().functions.len(), 1);
 }

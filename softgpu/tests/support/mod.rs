@@ -1,5 +1,12 @@
 //! What the API's tests share: calls that must succeed, a context, and bodies that need a process of their own.
-#![allow(dead_code, unused_macros, unused_imports, clippy::allow_attributes, reason = "no test file uses all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    unused_macros,
+    clippy::allow_attributes,
+    reason = "no test file uses all of it, and each has its own copy"
+)]
 
 pub use pxos_protocol::types::*;
 use pxsoft::api::{context, device, initialise, module};

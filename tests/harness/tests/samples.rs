@@ -7,8 +7,12 @@ use pxos_harness::{
 use std::path::Path;
 use std::process::Command;
 
-/// Runs `pxos-samples` over all samples, remoted with these variables.
-fn compare(remote_env: &[&str]) {
+/// What a program sees otherwise without shared memory, by design: managed and mapped memory need memory at one address on both
+/// sides.
+const SHARED_MEMORY_ONLY: [&str; 3] = ["managedMemory", "zeroCopy", "deviceQuery"];
+
+/// Runs `pxos-samples` over all samples but these, remoted with these variables.
+fn compare(without: &[&str], remote_env: &[&str]) {
     let driver = driver_under_test().argument();
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cuda-samples/samples.toml");
     let mut runner = Command::new(tool("pxos-samples"));
@@ -24,6 +28,9 @@ fn compare(remote_env: &[&str]) {
         _ => {
             runner.arg("--direct-preload").arg(tool("libpxsoft.so"));
         }
+    }
+    for name in without {
+        runner.arg("--skip").arg(name);
     }
     for variable in remote_env {
         runner.arg("--remote-env").arg(variable);
@@ -44,12 +51,28 @@ fn compare(remote_env: &[&str]) {
 
 #[test]
 fn every_sample_is_the_same_over_shared_memory() {
-    compare(&[]);
+    compare(&[], &[]);
 }
 
 #[test]
 fn every_sample_is_the_same_over_a_socket() {
-    compare(&["PXOS_SHARED_MEMORY=0"]);
+    compare(&SHARED_MEMORY_ONLY, &["PXOS_SHARED_MEMORY=0"]);
+}
+
+#[test]
+fn what_a_socket_cannot_carry_is_said_beforehand() {
+    let server = Fixture::new().start();
+    for name in ["managedMemory", "zeroCopy"] {
+        let finished = server.program(sample(name), Way::Socket).run();
+        assert_eq!(finished.code(), Some(2), "the program does not see that the device cannot: {finished}");
+    }
+    let lines = |way| -> Vec<String> {
+        let finished = server.program(sample("deviceQuery"), way).passes();
+        let told =
+            finished.stdout.lines().filter(|line| !line.contains("managed") && !line.contains("host:"));
+        told.map(str::to_owned).collect()
+    };
+    assert_eq!(lines(Way::Socket), lines(Way::Direct));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use crate::driver::{Driver, Result};
 use crate::stats::add;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::DecodeError;
+use pxos_protocol::frame::BULK_CHUNK;
 use pxos_protocol::types::{
     BoxCopy, CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CUDA_MEMCPY3D, CUarray,
-    CUcontext, CUresult, Place,
+    CUcontext, CUresult, Place, capture_status,
 };
 use std::ffi::c_void;
 
@@ -129,6 +130,32 @@ fn contexts(call: &mut Call<'_>) -> std::result::Result<Option<[u64; 2]>, Failed
     Ok(Some(natives))
 }
 
+/// Refuses bytes of a frame where they would become part of a graph, which reads them when the frame is long gone. Captures
+/// begin in the leader's turn, as this runs in it. The legacy stream is never captured.
+fn refuse_capture(driver: &Driver, stream: u64) -> Result {
+    let mut status = 0;
+    use std::ptr::null_mut;
+    // SAFETY: a stream of the session's; a pointer to a local, and optional ones that are null.
+    let told = (stream != 0).then(|| unsafe {
+        driver.cuStreamGetCaptureInfo_v3(
+            stream,
+            &raw mut status,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+        )
+    });
+    match told {
+        // A driver that cannot say cannot be used for capture: the guest's every question about one is answered by it.
+        None | Some(Err(CUresult::ERROR_NOT_SUPPORTED)) => Ok(()),
+        Some(Ok(())) if status == capture_status::NONE => Ok(()),
+        Some(Ok(())) => Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED),
+        Some(error) => error,
+    }
+}
+
 /// Every copy with rows: stream, for a copy between contexts these (to, from), [`BoxCopy`], and the bytes where they come
 /// with the frame. Bytes for the guest are the answer.
 pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
@@ -145,16 +172,24 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         let from = end(call, &copy, copy.from, std::ptr::null_mut())?;
         let to = end(call, &copy, Place::Payload, std::ptr::null_mut())?;
         let (parameters, length) = (Sendable(parameters(&copy, &to, &from)?), size(bytes)?);
+        if length > BULK_CHUNK {
+            return Err(DecodeError::TooLong { claimed: bytes, limit: BULK_CHUNK as u64 }.into());
+        }
         add(&stats.copy_bytes_to_host, bytes);
         return Ok(Outcome::Later(Box::new(move |session, reply| {
             let Sendable(mut parameters) = { parameters };
-            reply.resize(length, 0);
-            parameters.dst_host = reply.as_mut_ptr().cast();
-            // SAFETY: the answer has room for all rows and planes; it is not touched before the stream is done.
+            let buffer = session.staging.take(session)?;
+            parameters.dst_host = buffer.address();
+            // Where this fails, the driver may still write to the buffer: after a fault, or in a graph, where the guest has
+            // begun to capture the stream. Then the buffer is left alone, and ends with the worker.
+            // SAFETY: a buffer of `BULK_CHUNK` bytes has room for all rows and planes; it is not read before the stream is done.
             unsafe {
                 start(&session.driver, &parameters, contexts, stream)?;
-                session.driver.cuStreamSynchronize(stream)
+                session.driver.cuStreamSynchronize(stream)?;
+                reply.extend_from_slice(buffer.bytes(length));
             }
+            session.staging.give_back(session, buffer);
+            Ok(())
         })));
     }
     let data = if copy.from == Place::Payload { call.fields.get_bytes()? } else { &[] };
@@ -167,6 +202,9 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
             add(&stats.copy_bytes_to_device, bytes);
         }
         _ => {}
+    }
+    if copy.from == Place::Payload {
+        refuse_capture(call.driver(), stream)?;
     }
     let to = end(call, &copy, copy.to, std::ptr::null_mut())?;
     let from = end(call, &copy, copy.from, data.as_ptr().cast_mut().cast())?;

@@ -4,7 +4,10 @@
 use std::marker::PhantomData;
 
 use super::{Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, op2, op3, set_lane, slow1, slow2, slow3, slow3i};
+use crate::exec::op::{
+    Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, op2, op3, set_lane, slow1, slow2,
+    slow3, slow3i,
+};
 use crate::isa::int;
 use crate::ptx::Ty;
 use crate::ptx::ast::Instruction;
@@ -207,9 +210,12 @@ impl<'a> Lower<'_, 'a> {
             "dp4a" | "dp2a" => {
                 let half = m.one_of(&["lo", "hi"]);
                 let (x, y) = (m.ty()?, m.ty()?);
-                let imm = i64::from(x.signed()) | i64::from(y.signed()) << 1 | i64::from(half == Some("hi")) << 2;
+                let imm =
+                    i64::from(x.signed()) | i64::from(y.signed()) << 1 | i64::from(half == Some("hi")) << 2;
                 let run = match i.opcode {
-                    "dp4a" => slow3i(|imm, a: u32, b: u32, c: u32| int::dp4a(a, imm & 1 != 0, b, imm & 2 != 0, c)),
+                    "dp4a" => {
+                        slow3i(|imm, a: u32, b: u32, c: u32| int::dp4a(a, imm & 1 != 0, b, imm & 2 != 0, c))
+                    }
                     _ => slow3i(|imm, a: u32, b: u32, c: u32| {
                         int::dp2a(a, imm & 1 != 0, b, imm & 2 != 0, c, imm & 4 != 0)
                     }),
@@ -263,8 +269,12 @@ impl<'a> Lower<'_, 'a> {
             (false, true, Ty::S32) => Some(slow2(int::sub_sat_s32)),
             (_, true, _) => None,
             (true, false, Ty::U16x2 | Ty::S16x2) => Some(slow2(int::add_x2)),
-            (true, false, _) => widths!(ty, |T| op2(|a: T, b: T| int::add(a, b)), slow2(|a: T, b: T| int::add(a, b))),
-            (false, false, _) => widths!(ty, |T| op2(|a: T, b: T| int::sub(a, b)), slow2(|a: T, b: T| int::sub(a, b))),
+            (true, false, _) => {
+                widths!(ty, |T| op2(|a: T, b: T| int::add(a, b)), slow2(|a: T, b: T| int::add(a, b)))
+            }
+            (false, false, _) => {
+                widths!(ty, |T| op2(|a: T, b: T| int::sub(a, b)), slow2(|a: T, b: T| int::sub(a, b)))
+            }
         };
         self.simple(i, m, run, ty, &[ty, ty])
     }
@@ -342,7 +352,11 @@ impl<'a> Lower<'_, 'a> {
         let run = match (hi, sat) {
             (true, true) if ty == Ty::S32 => Some(slow3(int::mad_hi_sat_s32)),
             (true, false) => ints!(ty, |T| slow3(|a: T, b: T, c: T| int::mad_hi(a, b, c))),
-            (false, false) => widths!(ty, |T| op3(|a: T, b: T, c: T| int::mad_lo(a, b, c)), slow3(|a: T, b: T, c: T| int::mad_lo(a, b, c))),
+            (false, false) => widths!(
+                ty,
+                |T| op3(|a: T, b: T, c: T| int::mad_lo(a, b, c)),
+                slow3(|a: T, b: T, c: T| int::mad_lo(a, b, c))
+            ),
             _ => None,
         };
         self.simple(i, m, run, ty, &[ty, ty, ty])
@@ -361,8 +375,10 @@ impl<'a> Lower<'_, 'a> {
             ("max", _, Ty::U16x2) => Some(slow2(int::max_u16x2)),
             ("min", _, Ty::S16x2) => Some(slow2(int::min_s16x2)),
             ("max", _, Ty::S16x2) => Some(slow2(int::max_s16x2)),
-            ("min", ..) => words!(ty, |T| op2(|a: T, b: T| int::min(a, b))).or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::min(a, b)))),
-            ("max", ..) => words!(ty, |T| op2(|a: T, b: T| int::max(a, b))).or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::max(a, b)))),
+            ("min", ..) => words!(ty, |T| op2(|a: T, b: T| int::min(a, b)))
+                .or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::min(a, b)))),
+            ("max", ..) => words!(ty, |T| op2(|a: T, b: T| int::max(a, b)))
+                .or_else(|| shorts!(ty, |T| slow2(|a: T, b: T| int::max(a, b)))),
             ("div", ..) => ints!(ty, |T| slow2(|a: T, b: T| int::div(a, b))),
             _ => ints!(ty, |T| slow2(|a: T, b: T| int::rem(a, b))),
         };
@@ -481,6 +497,7 @@ pub(super) fn shift(left: bool, ty: Ty) -> Option<OpFn> {
     if left {
         widths!(ty, |T| op2(|a: T, n: u32| int::shl(a, n)), slow2(|a: T, n: u32| int::shl(a, n)))
     } else {
-        words!(ty, |T| op2(|a: T, n: u32| int::shr(a, n))).or_else(|| shorts!(ty, |T| slow2(|a: T, n: u32| int::shr(a, n))))
+        words!(ty, |T| op2(|a: T, n: u32| int::shr(a, n)))
+            .or_else(|| shorts!(ty, |T| slow2(|a: T, n: u32| int::shr(a, n))))
     }
 }

@@ -9,7 +9,9 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::fault::FaultKind;
 use crate::exec::memory_ops::{GlobalPlace, Place, SharedPlace, SpaceName, aligned, refuse};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, op1, common, read_pred, set_lane, write_pred};
+use crate::exec::op::{
+    Cx, Exec, Flow, Inst, Lanes, Mask, common, lane, op1, read_pred, set_lane, write_pred,
+};
 use crate::exec::special::Value;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
@@ -94,7 +96,8 @@ impl Exec for Mbarrier {
                             state.bytes += count.cast_signed();
                         }
                         if arrivals > state.pending {
-                            let text = format!("mbarrier: {arrivals} arrivals where {} are pending", state.pending);
+                            let text =
+                                format!("mbarrier: {arrivals} arrivals where {} are pending", state.pending);
                             return cx.fail(FaultKind::IllegalInstruction, at, text);
                         }
                         state.pending -= arrivals;
@@ -142,7 +145,11 @@ impl Exec for PendingCount {
 /// Shared addresses may come as offsets or as generic addresses in the window.
 fn shared_offset(address: u64) -> u64 {
     use crate::exec::{SHARED_WINDOW, WINDOW_BYTES};
-    if (SHARED_WINDOW..SHARED_WINDOW + WINDOW_BYTES).contains(&address) { address - SHARED_WINDOW } else { address }
+    if (SHARED_WINDOW..SHARED_WINDOW + WINDOW_BYTES).contains(&address) {
+        address - SHARED_WINDOW
+    } else {
+        address
+    }
 }
 
 /// Copies between spaces: to `a`, from `b`, `uses[0]` bytes of which the first `uses[1]` are read and the rest is zero;
@@ -262,7 +269,8 @@ impl<'a> Lower<'_, 'a> {
         }
         let aux = AuxLow { uses, ..AuxLow::default() };
         let imm = i64::try_from(size).unwrap_or(4);
-        self.emit_aux(common::<Copy<SharedPlace, GlobalPlace>>(), V::NONE, [to, from, V::NONE], imm, aux).code = code;
+        self.emit_aux(common::<Copy<SharedPlace, GlobalPlace>>(), V::NONE, [to, from, V::NONE], imm, aux)
+            .code = code;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::CODE_WINDOW;
 use crate::exec::aux::{Builtin, CallSite, Callee, Data, Piece};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, lane, common};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, common, lane};
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
 
@@ -14,7 +14,11 @@ impl Exec for Call {
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let aux = &cx.aux[inst.aux as usize];
         let Data::Call(site) = &aux.data else {
-            return cx.fail(super::super::fault::FaultKind::IllegalInstruction, 0, "call without a site".to_owned());
+            return cx.fail(
+                super::super::fault::FaultKind::IllegalInstruction,
+                0,
+                "call without a site".to_owned(),
+            );
         };
         match site.callee {
             Callee::Function(index) => {

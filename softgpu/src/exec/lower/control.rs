@@ -4,7 +4,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Successors, Symbol, V};
 use crate::exec::aux::{BarrierSite, Data, Reduce};
 use crate::exec::fault::FaultKind;
-use crate::exec::op::{BarrierWait, Cx, Exec, FULL, Flow, Inst, Lanes, Mask, lane, common, read_pred};
+use crate::exec::op::{BarrierWait, Cx, Exec, FULL, Flow, Inst, Lanes, Mask, common, lane, read_pred};
 use crate::exec::special::Value;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
@@ -70,7 +70,8 @@ impl Exec for Barrier {
             return cx.fail(FaultKind::IllegalInstruction, first, format!("barrier {id} does not exist"));
         }
         if site.counted && (threads == 0 || !threads.is_multiple_of(32)) {
-            let text = format!("barrier {id} for {threads} threads, which is not a multiple of the warp size");
+            let text =
+                format!("barrier {id} for {threads} threads, which is not a multiple of the warp size");
             return cx.fail(FaultKind::IllegalInstruction, first, text);
         }
         let votes = match aux.uses.first() {
@@ -277,8 +278,12 @@ impl<'a> Lower<'_, 'a> {
 struct ClusterBarrier;
 impl Exec for ClusterBarrier {
     unsafe fn exec(cx: &mut Cx<'_>, _: &Inst, _: Mask) -> Flow {
-        cx.wait =
-            BarrierWait { id: crate::exec::block::CLUSTER_BARRIER, threads: None, arrive_only: false, votes: 0 };
+        cx.wait = BarrierWait {
+            id: crate::exec::block::CLUSTER_BARRIER,
+            threads: None,
+            arrive_only: false,
+            votes: 0,
+        };
         Flow::Barrier
     }
 }

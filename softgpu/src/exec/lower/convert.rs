@@ -11,7 +11,9 @@ use std::marker::PhantomData;
 use super::modifiers::Modifiers;
 use super::operands::Truncate;
 use super::{Class, Lower, Result, V};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, set_lane, slow1, slow1i, slow2i, slow3i};
+use crate::exec::op::{
+    Cx, Exec, Flow, Inst, Lane, Lanes, Mask, OpFn, common, lane, op1, set_lane, slow1, slow1i, slow2i, slow3i,
+};
 use crate::isa::Round;
 use crate::isa::cvt::{self, CvtMode, Num};
 use crate::isa::half::{F16, Half};
@@ -102,7 +104,9 @@ fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
             (Ty::U16 | Ty::S16, Ty::U32 | Ty::S32) => slow1(|a: u32| a as u16),
             (Ty::U32 | Ty::S32, Ty::U8) => slow1(|a: u8| u32::from(a)),
             (Ty::U32 | Ty::S32, Ty::S8) => slow1(|a: i8| i32::from(a)),
-            (Ty::F64, Ty::F32) => slow1(|a: f32| f64::from_bits(cvt::convert(Num::F64, Num::F32, PLAIN, u64::from(a.to_bits())))),
+            (Ty::F64, Ty::F32) => slow1(|a: f32| {
+                f64::from_bits(cvt::convert(Num::F64, Num::F32, PLAIN, u64::from(a.to_bits())))
+            }),
             (Ty::F32, Ty::F16) if !rounded => slow1(|a: u16| F16::to_f32(a)),
             (Ty::F32, Ty::S32) => op1(|a: i32| cvt::int_to_f32(a, Round::Rn)),
             (Ty::F32, Ty::U32) => op1(|a: u32| cvt::int_to_f32(a, Round::Rn)),
@@ -175,7 +179,8 @@ impl<'a> Lower<'_, 'a> {
         let (s_class, d_class) = (Self::class_of(source_ty), Self::class_of(target_ty));
         let a = self.value(source, if s_class == Class::R64 { widest(from) } else { from })?;
         let d = self.target(target, d_class)?;
-        let exact = target_ty.bytes() == to.bytes() || (d_class == Class::R32 && to.bytes() < 4 && !to.signed());
+        let exact =
+            target_ty.bytes() == to.bytes() || (d_class == Class::R32 && to.bytes() < 4 && !to.signed());
         if exact
             && s_class == Self::class_of(from)
             && let Some(run) = usual(to, from, mode, round.is_some() || integral.is_some())
@@ -286,7 +291,8 @@ impl<'a> Lower<'_, 'a> {
             self.constant(Class::R32, crate::exec::special::Value::Bits(0))
         };
         let d = self.dst(i, 0, Ty::B32)?;
-        let run = slow3i(|imm, a: i32, b: i32, c: u32| cvt::pack((imm & 0xff) as u32, imm & 0x100 != 0, a, b, c));
+        let run =
+            slow3i(|imm, a: i32, b: i32, c: u32| cvt::pack((imm & 0xff) as u32, imm & 0x100 != 0, a, b, c));
         self.emit(run, d, [a, b, c], width | i64::from(signed) << 8);
         Ok(())
     }

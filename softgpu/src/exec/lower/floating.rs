@@ -3,18 +3,15 @@
 //! Round-to-nearest without `.ftz` and `.sat`, what nvcc emits by default, has instances of its own so that the loops over
 //! lanes vectorise; other modes travel packed in `Inst::imm`.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "fields of a packed word"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "fields of a packed word")]
 
 use std::marker::PhantomData;
 
 use super::modifiers::Modifiers;
 use super::{Lower, Result, V};
 use crate::exec::op::{
-    Cx, Exec, Flow, Inst, Lane, Mask, OpFn, conjure, common, op1, op1i, op2, op2i, op3, slow1i, slow2i, slow3i, test_lanes, write_pred,
+    Cx, Exec, Flow, Inst, Lane, Mask, OpFn, common, conjure, op1, op1i, op2, op2i, op3, slow1i, slow2i,
+    slow3i, test_lanes, write_pred,
 };
 use crate::isa::float::{self, MinMax, Testp};
 use crate::isa::half::{self, Bf16, F16, Half};
@@ -49,7 +46,13 @@ impl<A: Lane, F: Fn(i64, A) -> bool + Copy> Exec for Test<A, F> {
         let inst = Inst { b: inst.a, ..*inst };
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
-            let bits = test_lanes::<A, A>(cx, &inst, mask, #[inline(always)] |a, _| f(imm, a));
+            let bits = test_lanes::<A, A>(
+                cx,
+                &inst,
+                mask,
+                #[inline(always)]
+                |a, _| f(imm, a),
+            );
             write_pred(cx, inst.d, mask, bits);
         }
         Flow::Next
@@ -102,7 +105,9 @@ fn half1<H: Half>(opcode: &str, packed: bool) -> Option<OpFn> {
 
 fn half_fma<H: Half>(packed: bool) -> OpFn {
     if packed {
-        slow3i(|imm, a, b, c| half::x2_3(a, b, c, |a, b, c| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0)))
+        slow3i(|imm, a, b, c| {
+            half::x2_3(a, b, c, |a, b, c| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0))
+        })
     } else {
         slow3i(|imm, a: u16, b: u16, c: u16| half::fma::<H>(a, b, c, unpack(imm), imm & 32 != 0))
     }
@@ -122,7 +127,9 @@ impl<'a> Lower<'_, 'a> {
         match i.opcode {
             "add" | "sub" | "mul" | "min" | "max" | "div" => self.float_two(i, m)?,
             "fma" | "mad" => self.fma(i, m)?,
-            "neg" | "abs" | "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" => self.float_one(i, m)?,
+            "neg" | "abs" | "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" => {
+                self.float_one(i, m)?
+            }
             "copysign" => {
                 let ty = m.ty()?;
                 let run = match ty {
@@ -178,13 +185,21 @@ impl<'a> Lower<'_, 'a> {
             (Ty::F32, "add") if plain => Some(op2(|a, b| float::add_f32(a, b, FloatMode::RN))),
             (Ty::F32, "sub") if plain => Some(op2(|a, b| float::sub_f32(a, b, FloatMode::RN))),
             (Ty::F32, "mul") if plain => Some(op2(|a, b| float::mul_f32(a, b, FloatMode::RN))),
-            (Ty::F32, "add") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::add_f32(a, b, FloatMode::RN_FTZ))),
-            (Ty::F32, "sub") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::sub_f32(a, b, FloatMode::RN_FTZ))),
-            (Ty::F32, "mul") if mode == FloatMode::RN_FTZ => Some(op2(|a, b| float::mul_f32(a, b, FloatMode::RN_FTZ))),
+            (Ty::F32, "add") if mode == FloatMode::RN_FTZ => {
+                Some(op2(|a, b| float::add_f32(a, b, FloatMode::RN_FTZ)))
+            }
+            (Ty::F32, "sub") if mode == FloatMode::RN_FTZ => {
+                Some(op2(|a, b| float::sub_f32(a, b, FloatMode::RN_FTZ)))
+            }
+            (Ty::F32, "mul") if mode == FloatMode::RN_FTZ => {
+                Some(op2(|a, b| float::mul_f32(a, b, FloatMode::RN_FTZ)))
+            }
             (Ty::F32, "add") => Some(slow2i(|imm, a, b| float::add_f32(a, b, unpack(imm)))),
             (Ty::F32, "sub") => Some(slow2i(|imm, a, b| float::sub_f32(a, b, unpack(imm)))),
             (Ty::F32, "mul") => Some(slow2i(|imm, a, b| float::mul_f32(a, b, unpack(imm)))),
-            (Ty::F32, "div") if approx_ => Some(slow2i(|imm, a, b| approx::div_approx_f32(a, b, imm & 8 != 0))),
+            (Ty::F32, "div") if approx_ => {
+                Some(slow2i(|imm, a, b| approx::div_approx_f32(a, b, imm & 8 != 0)))
+            }
             (Ty::F32, "div") if full => Some(slow2i(|imm, a, b| approx::div_full_f32(a, b, imm & 8 != 0))),
             (Ty::F32, "div") if plain => Some(op2(|a, b| float::div_f32(a, b, FloatMode::RN))),
             (Ty::F32, "div") => Some(slow2i(|imm, a, b| float::div_f32(a, b, unpack(imm)))),
@@ -204,9 +219,15 @@ impl<'a> Lower<'_, 'a> {
             (Ty::F16x2, opcode) => half2::<F16>(opcode, true),
             (Ty::Bf16, opcode) => half2::<Bf16>(opcode, false),
             (Ty::Bf16x2, opcode) => half2::<Bf16>(opcode, true),
-            (Ty::F32x2, "add") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::add_f32(a, b, unpack(imm))))),
-            (Ty::F32x2, "sub") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::sub_f32(a, b, unpack(imm))))),
-            (Ty::F32x2, "mul") => Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::mul_f32(a, b, unpack(imm))))),
+            (Ty::F32x2, "add") => {
+                Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::add_f32(a, b, unpack(imm)))))
+            }
+            (Ty::F32x2, "sub") => {
+                Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::sub_f32(a, b, unpack(imm)))))
+            }
+            (Ty::F32x2, "mul") => {
+                Some(slow2i(|imm, a, b| pair(a, b, b, |a, b, _| float::mul_f32(a, b, unpack(imm)))))
+            }
             _ => None,
         };
         if xorsign != abs {
@@ -240,10 +261,18 @@ impl<'a> Lower<'_, 'a> {
         mode: FloatMode,
     ) -> Result<()> {
         let run = match (to, from, i.opcode) {
-            (Ty::F32, Ty::F16, "add") => slow2i(|imm, a: u16, b: f32| float::add_f32(F16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::Bf16, "add") => slow2i(|imm, a: u16, b: f32| float::add_f32(Bf16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::F16, "sub") => slow2i(|imm, a: u16, b: f32| float::sub_f32(F16::to_f32(a), b, unpack(imm))),
-            (Ty::F32, Ty::Bf16, "sub") => slow2i(|imm, a: u16, b: f32| float::sub_f32(Bf16::to_f32(a), b, unpack(imm))),
+            (Ty::F32, Ty::F16, "add") => {
+                slow2i(|imm, a: u16, b: f32| float::add_f32(F16::to_f32(a), b, unpack(imm)))
+            }
+            (Ty::F32, Ty::Bf16, "add") => {
+                slow2i(|imm, a: u16, b: f32| float::add_f32(Bf16::to_f32(a), b, unpack(imm)))
+            }
+            (Ty::F32, Ty::F16, "sub") => {
+                slow2i(|imm, a: u16, b: f32| float::sub_f32(F16::to_f32(a), b, unpack(imm)))
+            }
+            (Ty::F32, Ty::Bf16, "sub") => {
+                slow2i(|imm, a: u16, b: f32| float::sub_f32(Bf16::to_f32(a), b, unpack(imm)))
+            }
             (Ty::F32, Ty::F16, "fma") => slow3i(|imm, a: u16, b: u16, c: f32| {
                 float::fma_f32(F16::to_f32(a), F16::to_f32(b), c, unpack(imm))
             }),
@@ -273,9 +302,7 @@ impl<'a> Lower<'_, 'a> {
             Ty::F16x2 => half_fma::<F16>(true),
             Ty::Bf16 => half_fma::<Bf16>(false),
             Ty::Bf16x2 => half_fma::<Bf16>(true),
-            Ty::F32x2 => {
-                slow3i(|imm, a, b, c| pair(a, b, c, |a, b, c| float::fma_f32(a, b, c, unpack(imm))))
-            }
+            Ty::F32x2 => slow3i(|imm, a, b, c| pair(a, b, c, |a, b, c| float::fma_f32(a, b, c, unpack(imm)))),
             _ => return m.error("this type is not supported"),
         };
         if relu && !matches!(ty, Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) {

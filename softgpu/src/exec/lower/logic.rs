@@ -12,8 +12,8 @@ use super::arithmetic::{identity, shift, widths};
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::op::{
-    Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, common, conjure, lane, op1, op2, op3, op3i, pick, read_pred,
-    set_lane, slow1, slow2, slow3, slow3i, test_lanes, write_pred,
+    Cx, Exec, FULL, Flow, Inst, Lane, Lanes, Mask, OpFn, common, conjure, lane, op1, op2, op3, op3i, pick,
+    read_pred, set_lane, slow1, slow2, slow3, slow3i, test_lanes, write_pred,
 };
 use crate::isa::compare::{self, BoolOp, Cmp};
 use crate::isa::half::{Bf16, F16, Half};
@@ -72,7 +72,13 @@ impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy> Exec for Setp<A, F> {
         let imm = inst.imm;
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
-            let bits = test_lanes::<A, A>(cx, inst, mask, #[inline(always)] |a, b| f(imm, a, b));
+            let bits = test_lanes::<A, A>(
+                cx,
+                inst,
+                mask,
+                #[inline(always)]
+                |a, b| f(imm, a, b),
+            );
             if imm & 0xf00 == 0 {
                 write_pred(cx, inst.d, mask, bits);
                 return Flow::Next;
@@ -106,7 +112,13 @@ impl<A: Lane, F: Fn(i64, A, A) -> bool + Copy> Exec for Set<A, F> {
         let imm = inst.imm;
         // SAFETY: the caller's promise (`OpFn`).
         unsafe {
-            let bits = test_lanes::<A, A>(cx, inst, mask, #[inline(always)] |a, b| f(imm, a, b));
+            let bits = test_lanes::<A, A>(
+                cx,
+                inst,
+                mask,
+                #[inline(always)]
+                |a, b| f(imm, a, b),
+            );
             let other = if imm & 0x300 != 0 { read_pred(cx, inst.c) } else { 0 };
             let (bits, _) = combine(imm, bits, other);
             for at in Lanes(mask) {
@@ -319,8 +331,12 @@ impl<'a> Lower<'_, 'a> {
                 let run = match (Self::class_of(ty), test) {
                     (Class::R32, Ty::S32) => slow3(|a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
                     (Class::R64, Ty::S32) => slow3(|a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),
-                    (Class::R32, Ty::F32) => slow3i(|imm, a: u32, b: u32, c: f32| if slct(imm, c) { a } else { b }),
-                    (Class::R64, Ty::F32) => slow3i(|imm, a: u64, b: u64, c: f32| if slct(imm, c) { a } else { b }),
+                    (Class::R32, Ty::F32) => {
+                        slow3i(|imm, a: u32, b: u32, c: f32| if slct(imm, c) { a } else { b })
+                    }
+                    (Class::R64, Ty::F32) => {
+                        slow3i(|imm, a: u64, b: u64, c: f32| if slct(imm, c) { a } else { b })
+                    }
                     _ => return m.error("this type is not supported"),
                 };
                 self.simple(i, m, Some(run), ty, &[ty, ty, test])?;
@@ -501,7 +517,8 @@ impl<'a> Lower<'_, 'a> {
             Ty::U32 | Ty::S32 | Ty::B32 => 0xffff,
             _ => return m.error("the result's type is not supported"),
         };
-        let bits = |lower: &mut Self, value| lower.constant(Class::R32, crate::exec::special::Value::Bits(value));
+        let bits =
+            |lower: &mut Self, value| lower.constant(Class::R32, crate::exec::special::Value::Bits(value));
         let (zero, yes, yes_up) = (bits(self, 0), bits(self, one), bits(self, one << 16));
         let d = self.dst(i, 0, Ty::B32)?;
         let (x, y) = (self.fresh(Class::R32), self.fresh(Class::R32));
@@ -557,7 +574,13 @@ impl<'a> Lower<'_, 'a> {
                     _ => return m.error("a vector of this width is not supported"),
                 };
                 let defs = parts.iter().map(|part| self.target(part, Class::R32)).collect::<Result<_>>()?;
-                self.emit_aux(run, V::NONE, [from, V::NONE, V::NONE], 0, AuxLow { defs, ..AuxLow::default() });
+                self.emit_aux(
+                    run,
+                    V::NONE,
+                    [from, V::NONE, V::NONE],
+                    0,
+                    AuxLow { defs, ..AuxLow::default() },
+                );
             }
             (_, Operand::Vector(parts)) => {
                 let each = ty.bytes() * 8 / u32::try_from(parts.len().max(1)).unwrap_or(1);
@@ -567,7 +590,8 @@ impl<'a> Lower<'_, 'a> {
                     8 => Ty::B8,
                     _ => return m.error("a vector of this width is not supported"),
                 };
-                let uses: Vec<V> = parts.iter().map(|part| self.value(part, part_ty)).collect::<Result<_>>()?;
+                let uses: Vec<V> =
+                    parts.iter().map(|part| self.value(part, part_ty)).collect::<Result<_>>()?;
                 let to = self.target(&d, Self::class_of(ty))?;
                 if each == 32 && ty.bytes() == 8 {
                     let run = op2(|a: u32, b: u32| u64::from(a) | u64::from(b) << 32);

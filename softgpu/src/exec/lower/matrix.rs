@@ -10,7 +10,7 @@ use crate::exec::fault::FaultKind;
 use crate::exec::memory_ops::{
     GenericPlace, GlobalPlace, Place, SharedPlace, SpaceName, aligned, deposit, refuse, withdraw,
 };
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, common, set_lane};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, common, lane, set_lane};
 use crate::exec::special::Value;
 use crate::isa::matrix::{BitOp, Element, Fragment, Mma, Operand as Role, Shape, ldmatrix_coord};
 use crate::ptx::Ty;
@@ -56,7 +56,9 @@ impl Exec for Multiply {
         if let Some(flow) = whole_warp(cx, mask) {
             return flow;
         }
-        let (defs, uses, MatrixOp::Mma { mma, a, b, wide }) = description(cx, inst) else { return Flow::Next };
+        let (defs, uses, MatrixOp::Mma { mma, a, b, wide }) = description(cx, inst) else {
+            return Flow::Next;
+        };
         let width = if *wide { 64 } else { 32 };
         let cx = &*cx;
         let read = |slots: &[u32], register: u32, lane: u32| {
@@ -70,7 +72,9 @@ impl Exec for Multiply {
             |register, lane| read(b_slots, register, lane),
             |register, lane| read(c_slots, register, lane),
             // SAFETY: as above.
-            |register, lane, value| unsafe { deposit(cx, defs[register as usize], lane as usize, width, value) },
+            |register, lane, value| unsafe {
+                deposit(cx, defs[register as usize], lane as usize, width, value)
+            },
         );
         Flow::Next
     }
@@ -194,7 +198,9 @@ impl Exec for SmallMatrices {
                 let coords = ldmatrix_coord(at as u32, *trans);
                 // SAFETY: rows of 16 bytes have been located; coordinates are below 8.
                 unsafe {
-                    let place = |(row, col): (u32, u32)| rows[matrix * 8 + row as usize].cast::<u16>().add(col as usize);
+                    let place = |(row, col): (u32, u32)| {
+                        rows[matrix * 8 + row as usize].cast::<u16>().add(col as usize)
+                    };
                     if store {
                         let value = lane::<u32>(cx, *slot, at);
                         place(coords[0]).write(value as u16);
@@ -314,7 +320,8 @@ impl<'a> Lower<'_, 'a> {
         if list.len() != fragments[3].registers() as usize {
             return m.error("the number of registers does not fit the shape");
         }
-        let defs = list.iter().map(|operand| self.target(operand, Self::class_of(ty))).collect::<Result<_>>()?;
+        let defs =
+            list.iter().map(|operand| self.target(operand, Self::class_of(ty))).collect::<Result<_>>()?;
         let op = MatrixOp::Mma {
             mma,
             a: fragments[0].registers() as usize,
@@ -405,8 +412,7 @@ impl<'a> Lower<'_, 'a> {
         if list.len() != count {
             return m.error("the number of registers does not fit");
         }
-        let mut aux =
-            AuxLow { data: Data::Matrix(Box::new(MatrixOp::Small { trans })), ..AuxLow::default() };
+        let mut aux = AuxLow { data: Data::Matrix(Box::new(MatrixOp::Small { trans })), ..AuxLow::default() };
         for operand in &list {
             if store {
                 aux.uses.push(self.value(operand, Ty::B32)?);

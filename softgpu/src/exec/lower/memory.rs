@@ -1,11 +1,7 @@
 //! Loads, stores, atomics, address conversions and fences (PTX ISA section "Data Movement", "Parallel
 //! Synchronization": atom, red, fence).
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "address arithmetic drops bits"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "address arithmetic drops bits")]
 
 use std::marker::PhantomData;
 
@@ -13,9 +9,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, Symbol, V};
 use crate::exec::aux::Data;
 use crate::exec::memory_ops::{self, AddrName, Shape, SpaceName};
-use crate::exec::op::{
-    Cx, Exec, Flow, Inst, Lane, Mask, op1, op1i, op2, common, test_lanes, write_pred,
-};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Mask, common, op1, op1i, op2, test_lanes, write_pred};
 use crate::exec::special::Value;
 use crate::exec::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES, WINDOWS, atomic_ops};
 use crate::isa::atomic::{AtomOp, AtomType, apply};
@@ -116,7 +110,7 @@ impl<'a> Lower<'_, 'a> {
         let (run, class) = match address.name {
             AddrName::Reg32 => (op1i(|imm, a: u32| u64::from(a.wrapping_add(imm as u32))), Class::R64),
             // An offset beyond 32 bits stays out of bounds.
-            _ => (op1i(|imm, a: u64| u32::try_from(a.wrapping_add_signed(imm)).unwrap_or(u32::MAX & !15)), Class::R32),
+            _ => (op1i(|imm, a: u64| u32::try_from(a.wrapping_add_signed(imm)).unwrap_or(!15)), Class::R32),
         };
         let d = self.fresh(class);
         self.emit(run, d, [address.register, V::NONE, V::NONE], address.offset);
@@ -175,7 +169,12 @@ impl<'a> Lower<'_, 'a> {
             Some(Symbol::FrameParam { offset: at, .. })
                 if matches!(space, SpaceName::Local | SpaceName::Param) =>
             {
-                Ok(Address { name: AddrName::Frame, register: V::NONE, offset: i64::from(at) + offset, in_params: true })
+                Ok(Address {
+                    name: AddrName::Frame,
+                    register: V::NONE,
+                    offset: i64::from(at) + offset,
+                    in_params: true,
+                })
             }
             Some(Symbol::KernelParam { offset: at }) if space == SpaceName::Param => {
                 let v = self.constant(Class::R64, Value::Bits(u64::from(at)));
@@ -221,7 +220,10 @@ impl<'a> Lower<'_, 'a> {
                 // `fence.proxy.*`, `.mbarrier_init`, `.acquire` …: all are no stronger than what is done here.
                 m.drop_if(|name| {
                     scope(name)
-                        || matches!(name, "gl" | "sc" | "acq_rel" | "acquire" | "release" | "proxy" | "alias" | "async")
+                        || matches!(
+                            name,
+                            "gl" | "sc" | "acq_rel" | "acquire" | "release" | "proxy" | "alias" | "async"
+                        )
                         || name.starts_with("async")
                         || name.starts_with("mbarrier_init")
                         || name.starts_with("sync_restrict")
@@ -238,7 +240,9 @@ impl<'a> Lower<'_, 'a> {
                     self.emit(op1(|a: u64| a), d, [zero, V::NONE, V::NONE], 0);
                     return Ok(true);
                 }
-                m.drop_if(|name| cache_hint(name) || matches!(name, "global" | "local" | "L1" | "L2" | "tensormap"));
+                m.drop_if(|name| {
+                    cache_hint(name) || matches!(name, "global" | "local" | "L1" | "L2" | "tensormap")
+                });
             }
             _ => return self.asynchronous(i, m),
         }
@@ -265,7 +269,9 @@ impl<'a> Lower<'_, 'a> {
         let polls = acquire || m.has("volatile") || m.has("relaxed");
         let space = self.space(m);
         let vector = m.one_of(&["v2", "v4", "v8"]);
-        m.drop_if(|name| cache_hint(name) || scope(name) || matches!(name, "weak" | "volatile" | "relaxed" | "mmio"));
+        m.drop_if(|name| {
+            cache_hint(name) || scope(name) || matches!(name, "weak" | "volatile" | "relaxed" | "mmio")
+        });
         let ty = m.ty()?;
         // A trailing operand is a cache policy.
         self.operand_count(i, 2, 3)?;
@@ -274,7 +280,11 @@ impl<'a> Lower<'_, 'a> {
         let elements = self.elements(target);
         let wanted = vector.map_or(1, |name| usize::from(name.as_bytes()[1] - b'0'));
         if ty == Ty::B128 {
-            let to = if wanted == 1 { self.wide(target, true)? } else { return m.error("vectors of .b128 are not supported") };
+            let to = if wanted == 1 {
+                self.wide(target, true)?
+            } else {
+                return m.error("vectors of .b128 are not supported");
+            };
             let aux = AuxLow { defs: to.to_vec(), ..AuxLow::default() };
             let shape = Shape { bytes: 8, signed: false, width: 64 };
             self.emit_load(space, address, shape, aux);
@@ -291,11 +301,12 @@ impl<'a> Lower<'_, 'a> {
         }
         let space = if address.name == AddrName::Frame { SpaceName::Local } else { space };
         if let [target] = targets[..] {
-            let low = self.emit(memory_ops::load(space, address.name, shape), target, [
-                address.register,
-                V::NONE,
-                V::NONE,
-            ], address.offset);
+            let low = self.emit(
+                memory_ops::load(space, address.name, shape),
+                target,
+                [address.register, V::NONE, V::NONE],
+                address.offset,
+            );
             low.code = shape.pack();
             low.in_params = address.in_params;
         } else {
@@ -320,7 +331,9 @@ impl<'a> Lower<'_, 'a> {
 
     /// `ld.param` of a kernel at a known place: the value is a constant of the launch.
     fn load_params(&mut self, i: &Instruction<'a>, targets: &[V], shape: Shape) -> Result<bool> {
-        let Operand::Address { base: Base::Name(name), offset } = *self.operand(i, 1)? else { return Ok(false) };
+        let Operand::Address { base: Base::Name(name), offset } = *self.operand(i, 1)? else {
+            return Ok(false);
+        };
         let Some(Symbol::KernelParam { offset: at }) = self.lookup(name) else { return Ok(false) };
         if shape.width < 32 && shape.signed {
             return Ok(false);
@@ -365,7 +378,8 @@ impl<'a> Lower<'_, 'a> {
 
     /// Writes a register (or constant) into a place of the parameter zone.
     pub(super) fn store_formal(&mut self, v: V, ty: Ty, offset: u32) {
-        let shape = Shape { bytes: ty.bytes(), signed: false, width: if v.class() == Class::R64 { 64 } else { 32 } };
+        let shape =
+            Shape { bytes: ty.bytes(), signed: false, width: if v.class() == Class::R64 { 64 } else { 32 } };
         let run = memory_ops::store(SpaceName::Local, AddrName::Frame, shape);
         let low = self.emit(run, V::NONE, [V::NONE, v, V::NONE], i64::from(offset));
         low.code = shape.pack();
@@ -379,7 +393,9 @@ impl<'a> Lower<'_, 'a> {
         let release = m.flag("release");
         let space = self.space(m);
         let vector = m.one_of(&["v2", "v4", "v8"]);
-        m.drop_if(|name| cache_hint(name) || scope(name) || matches!(name, "weak" | "volatile" | "relaxed" | "mmio"));
+        m.drop_if(|name| {
+            cache_hint(name) || scope(name) || matches!(name, "weak" | "volatile" | "relaxed" | "mmio")
+        });
         let ty = m.ty()?;
         self.operand_count(i, 2, 3)?;
         let address = self.address(self.operand(i, 0)?, space)?;
@@ -464,7 +480,13 @@ impl<'a> Lower<'_, 'a> {
                 Some(_) => return m.error("this operation does not exist for .b128"),
             }
             let aux = AuxLow { defs: to.to_vec(), uses, ..AuxLow::default() };
-            self.emit_aux(atomic_ops::atomic_wide(space, address.name), V::NONE, operands, address.offset, aux);
+            self.emit_aux(
+                atomic_ops::atomic_wide(space, address.name),
+                V::NONE,
+                operands,
+                address.offset,
+                aux,
+            );
             return Ok(());
         }
         let Some(atom_ty) = atom_type(ty) else { return m.error("this type is not supported") };
@@ -482,7 +504,13 @@ impl<'a> Lower<'_, 'a> {
                 elements.iter().map(|e| self.target(e, Self::class_of(ty))).collect::<Result<Vec<_>>>()?
             };
             let aux = AuxLow { defs, uses, data };
-            self.emit_aux(atomic_ops::atomic_vector(space, address.name), V::NONE, operands, address.offset, aux);
+            self.emit_aux(
+                atomic_ops::atomic_vector(space, address.name),
+                V::NONE,
+                operands,
+                address.offset,
+                aux,
+            );
             return Ok(());
         }
         let b = self.src(i, at + 1, ty)?;
@@ -520,7 +548,11 @@ impl<'a> Lower<'_, 'a> {
             return Ok(());
         }
         let window = self.constant(Class::R64, Value::Bits(window));
-        let run = if to { op2(|a: u64, w: u64| a.wrapping_sub(w)) } else { op2(|a: u64, w: u64| a.wrapping_add(w)) };
+        let run = if to {
+            op2(|a: u64, w: u64| a.wrapping_sub(w))
+        } else {
+            op2(|a: u64, w: u64| a.wrapping_add(w))
+        };
         self.emit(run, d, [a, window, V::NONE], 0);
         Ok(())
     }
@@ -540,7 +572,8 @@ impl<'a> Lower<'_, 'a> {
         let Some((window, code)) = window else { return m.error("the state space is missing") };
         let a = self.src(i, 1, Ty::U64)?;
         let d = self.dst(i, 0, Ty::Pred)?;
-        let low = self.emit(common::<IsSpace<u64>>(), d, [a, V::NONE, V::NONE], i64::try_from(window).unwrap_or(0));
+        let low =
+            self.emit(common::<IsSpace<u64>>(), d, [a, V::NONE, V::NONE], i64::try_from(window).unwrap_or(0));
         low.code = code;
         Ok(())
     }

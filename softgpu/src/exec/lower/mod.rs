@@ -140,16 +140,25 @@ pub(super) enum Symbol<'a> {
     /// `.reg .v4 .f32 v`: elements.
     Elements(Vec<V>),
     /// Registers `prefix0` to `prefix<count-1>`; the first has this index in its class.
-    Range { first: V, ty: Ty, count: u32 },
+    Range {
+        first: V,
+        ty: Ty,
+        count: u32,
+    },
     Label(u32),
     Targets(Vec<&'a str>),
     Prototype,
     /// Offset in the frame's local variables.
     Local(u32),
     /// Offset in the frame's parameter zone, and size.
-    FrameParam { offset: u32, bytes: u32 },
+    FrameParam {
+        offset: u32,
+        bytes: u32,
+    },
     /// Offset in the kernel's parameter buffer.
-    KernelParam { offset: u32 },
+    KernelParam {
+        offset: u32,
+    },
     Shared(usize),
     DynamicShared,
     Global(usize),
@@ -263,7 +272,8 @@ impl<'a> Lower<'_, 'a> {
 
     /// Gives a parameter a place in the parameter zone.
     fn frame_param(&mut self, param: &Variable<'a>) -> Result<super::aux::Piece> {
-        let bytes = param.bytes().and_then(|bytes| u32::try_from(bytes).ok()).filter(|bytes| *bytes < 1 << 24);
+        let bytes =
+            param.bytes().and_then(|bytes| u32::try_from(bytes).ok()).filter(|bytes| *bytes < 1 << 24);
         let Some(bytes) = bytes else {
             return self.error(format!("parameter {} has no usable size", param.name));
         };
@@ -295,7 +305,10 @@ impl<'a> Lower<'_, 'a> {
                 {
                     if *ty == Ty::B128 {
                         let low = V::new(first.class(), first.index() + 2 * number);
-                        return Some(Symbol::Wide(low, V::new(first.class(), first.index() + 2 * number + 1)));
+                        return Some(Symbol::Wide(
+                            low,
+                            V::new(first.class(), first.index() + 2 * number + 1),
+                        ));
                     }
                     return Some(Symbol::Register(V::new(first.class(), first.index() + number), *ty));
                 }
@@ -371,7 +384,8 @@ impl<'a> Lower<'_, 'a> {
         match statement {
             Statement::Label { name, line, column } => {
                 (self.line, self.column) = (*line, *column);
-                let Some(Symbol::Label(label)) = self.scopes.last().and_then(|scope| scope.get(name)).cloned()
+                let Some(Symbol::Label(label)) =
+                    self.scopes.last().and_then(|scope| scope.get(name)).cloned()
                 else {
                     return self.error(format!("label {name} clashes with another name"));
                 };

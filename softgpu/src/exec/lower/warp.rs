@@ -17,7 +17,7 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::WARP;
 use crate::exec::op::{
-    Cx, Exec, FULL, Flow, Inst, Lanes, Mask, OpFn, Phase, lane, common, read_pred, set_lane, write_pred,
+    Cx, Exec, FULL, Flow, Inst, Lanes, Mask, OpFn, Phase, common, lane, read_pred, set_lane, write_pred,
 };
 use crate::exec::special::Value;
 use crate::ptx::Ty;
@@ -192,7 +192,9 @@ impl<T: crate::exec::op::Lane + Into<u64>> Exec for Match<T> {
             }
             let everyone = cx.participants;
             let exchange = cx.exchange;
-            let same = |value: u64| Lanes(everyone).filter(|at| exchange[*at] == value).fold(0u32, |m, at| m | 1 << at);
+            let same = |value: u64| {
+                Lanes(everyone).filter(|at| exchange[*at] == value).fold(0u32, |m, at| m | 1 << at)
+            };
             if inst.imm == 0 {
                 for at in Lanes(mask) {
                     set_lane(cx, inst.d, at, same(exchange[at]));
@@ -320,7 +322,14 @@ impl<'a> Lower<'_, 'a> {
                 };
                 let a = self.src(i, 1, ty)?;
                 let member = self.src(i, 2, Ty::B32)?;
-                self.paired(i, run, [a, V::NONE, member], i64::from(all), AuxLow::default(), self.members(i, 2)?)?;
+                self.paired(
+                    i,
+                    run,
+                    [a, V::NONE, member],
+                    i64::from(all),
+                    AuxLow::default(),
+                    self.members(i, 2)?,
+                )?;
             }
             "redux" => {
                 m.flag("sync");
@@ -425,8 +434,11 @@ impl<'a> Lower<'_, 'a> {
         let ty = m.ty()?;
         self.operand_count(i, 2 + usize::from(sync), 2 + usize::from(sync))?;
         let (p, negated) = self.predicate(self.operand(i, 1)?)?;
-        let member =
-            if sync { self.src(i, 2, Ty::B32)? } else { self.constant(Class::R32, Value::Bits(u64::from(FULL))) };
+        let member = if sync {
+            self.src(i, 2, Ty::B32)?
+        } else {
+            self.constant(Class::R32, Value::Bits(u64::from(FULL)))
+        };
         let mut aux = AuxLow { uses: vec![p], ..AuxLow::default() };
         let mut d = V::NONE;
         match (mode, ty) {

@@ -1,10 +1,6 @@
 //! Divergence, barriers, calls, tables, atomics, printf and faults, compiled by nvcc from `tests/ptx/control.cu`.
 
-#![expect(
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "small numbers"
-)]
+#![expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "small numbers")]
 
 use std::sync::OnceLock;
 
@@ -208,5 +204,8 @@ fn faults_name_kind_and_place() {
     assert!(fault.message.contains("thread (7,0,0)"), "{fault}");
     let fault = launch("asserts", &grid(2, 32), &mut [Arg::U32(5)]).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Assert);
-    assert!(fault.message.contains("thread: [5,0,0] Assertion `threadIdx.x != n && \"must differ\"` failed."), "{fault}");
+    assert!(
+        fault.message.contains("thread: [5,0,0] Assertion `threadIdx.x != n && \"must differ\"` failed."),
+        "{fault}"
+    );
 }

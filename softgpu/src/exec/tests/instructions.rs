@@ -140,15 +140,19 @@ fn integer_arithmetic() {
 #[test]
 fn carry_chains() {
     check(&[
-        (
-            "add.cc.u32 d, a, b; addc.u32 e, 0, 0; mov.b64 D, {d, e};",
-            [0xffff_ffff, 0x10, 0],
-            0x1_0000_000f,
-        ),
+        ("add.cc.u32 d, a, b; addc.u32 e, 0, 0; mov.b64 D, {d, e};", [0xffff_ffff, 0x10, 0], 0x1_0000_000f),
         ("add.cc.u64 D, A, B; addc.u64 D, 0, 5;", [NEG, 1, 0], 6),
         ("sub.cc.u32 d, a, b; subc.u32 e, 7, 0; mov.b64 D, {d, e};", [1, 2, 0], 0x6_ffff_ffff),
-        ("add.cc.u32 d, a, b; addc.cc.u32 d, a, b; addc.u32 e, 0, 0; mov.b64 D, {d, e};", [0xffff_ffff, 1, 0], 0x1_0000_0001),
-        ("mad.lo.cc.u32 d, a, b, c; madc.hi.u32 e, a, b, 0; mov.b64 D, {d, e};", [0xffff_ffff, 0xffff_ffff, 0xffff_ffff], 0xffff_ffff_0000_0000),
+        (
+            "add.cc.u32 d, a, b; addc.cc.u32 d, a, b; addc.u32 e, 0, 0; mov.b64 D, {d, e};",
+            [0xffff_ffff, 1, 0],
+            0x1_0000_0001,
+        ),
+        (
+            "mad.lo.cc.u32 d, a, b, c; madc.hi.u32 e, a, b, 0; mov.b64 D, {d, e};",
+            [0xffff_ffff, 0xffff_ffff, 0xffff_ffff],
+            0xffff_ffff_0000_0000,
+        ),
     ]);
 }
 
@@ -259,7 +263,12 @@ fn floating_point() {
         ("add.sat.f32 d, a, b", [f(1.5), f(2.0), 0], 1f32.to_bits()),
         ("sub.f32 d, a, b", [f(1.5), f(2.0), 0], (-0.5f32).to_bits()),
         ("mul.f32 d, a, b", [f(1.5), f(-2.0), 0], (-3f32).to_bits()),
-        ("mul.rm.f32 d, a, b", [f(third), f(third), 0], (third * third).to_bits() - u32::from(f64::from(third * third) > f64::from(third) * f64::from(third))),
+        (
+            "mul.rm.f32 d, a, b",
+            [f(third), f(third), 0],
+            (third * third).to_bits()
+                - u32::from(f64::from(third * third) > f64::from(third) * f64::from(third)),
+        ),
         ("fma.rn.f32 d, a, b, c", [f(third), f(3.0), f(-1.0)], third.mul_add(3.0, -1.0).to_bits()),
         ("mad.f32 d, a, b, c", [f(2.0), f(3.0), f(-1.0)], 5f32.to_bits()),
         ("fma.rz.ftz.sat.f32 d, a, b, c", [f(2.0), f(3.0), f(-1.0)], 1f32.to_bits()),
@@ -372,7 +381,11 @@ fn moves_and_packing() {
         ("mov.u32 d, WARP_SZ; cvt.u64.u32 D, d;", [0; 3], 32),
         ("mov.u32 d, %ntid.y; cvt.u64.u32 D, d;", [0; 3], 1),
         (".reg .b128 w; mov.b128 w, {A, B}; mov.b128 {C, D}, w;", [1, 2, 0], 2),
-        (".reg .v2 .b32 v; mov.u32 v.x, 3; mov.u32 v.y, 4; add.u32 d, v.x, v.y; cvt.u64.u32 D, d;", [0; 3], 7),
+        (
+            ".reg .v2 .b32 v; mov.u32 v.x, 3; mov.u32 v.y, 4; add.u32 d, v.x, v.y; cvt.u64.u32 D, d;",
+            [0; 3],
+            7,
+        ),
         ("{ .reg .b32 a; mov.u32 a, 9; cvt.u64.u32 D, a; } add.u64 D, D, A;", [1, 0, 0], 10),
     ]);
 }
@@ -380,10 +393,26 @@ fn moves_and_packing() {
 #[test]
 fn memory_of_every_space() {
     check(&[
-        (".local .align 8 .b8 l[32]; st.local.u64 [l+8], A; ld.local.u8 d, [l+9]; cvt.u64.u32 D, d;", [0x1234, 0, 0], 0x12),
-        (".local .align 8 .b8 l[32]; .reg .b64 p0; mov.u64 p0, l; cvta.local.u64 p0, p0; st.u32 [p0+4], a; ld.local.u64 D, [l]; and.b64 D, D, 0xffffffff00000000;", [7, 0, 0], 7 << 32),
-        (".shared .align 8 .b8 s[32]; st.shared.v2.u32 [s+8], {a, b}; bar.sync 0; ld.shared.u64 D, [s+8];", [1, 2, 0], 0x2_0000_0001),
-        (".shared .align 8 .b8 s[32]; .reg .b64 p0; mov.u64 p0, s; cvta.shared.u64 p0, p0; st.u32 [p0], a; ld.shared.s16 D, [s];", [0xfff0, 0, 0], NEG - 15),
+        (
+            ".local .align 8 .b8 l[32]; st.local.u64 [l+8], A; ld.local.u8 d, [l+9]; cvt.u64.u32 D, d;",
+            [0x1234, 0, 0],
+            0x12,
+        ),
+        (
+            ".local .align 8 .b8 l[32]; .reg .b64 p0; mov.u64 p0, l; cvta.local.u64 p0, p0; st.u32 [p0+4], a; ld.local.u64 D, [l]; and.b64 D, D, 0xffffffff00000000;",
+            [7, 0, 0],
+            7 << 32,
+        ),
+        (
+            ".shared .align 8 .b8 s[32]; st.shared.v2.u32 [s+8], {a, b}; bar.sync 0; ld.shared.u64 D, [s+8];",
+            [1, 2, 0],
+            0x2_0000_0001,
+        ),
+        (
+            ".shared .align 8 .b8 s[32]; .reg .b64 p0; mov.u64 p0, s; cvta.shared.u64 p0, p0; st.u32 [p0], a; ld.shared.s16 D, [s];",
+            [0xfff0, 0, 0],
+            NEG - 15,
+        ),
         ("st.global.u32 [pin+8], a; ld.volatile.global.u32 d, [pin+8]; cvt.u64.u32 D, d;", [5, 0, 0], 5),
         ("ld.global.nc.L1::no_allocate.L2::128B.v2.u64 {D, C}, [pin];", [5, 6, 7], 5),
         ("ld.global.s8 d, [pin]; cvt.s64.s32 D, d;", [0x80, 0, 0], NEG - 127),
@@ -393,7 +422,11 @@ fn memory_of_every_space() {
         ("isspacep.global p, pin; selp.u64 D, 1, 0, p;", [0; 3], 1),
         ("isspacep.shared p, pin; selp.u64 D, 1, 0, p;", [0; 3], 0),
         (".reg .b64 p0; mov.b64 p0, in; ld.param.u64 D, [p0]; sub.u64 D, D, pin;", [0; 3], 0),
-        (".reg .b64 p0; mov.b64 p0, in; cvta.param.u64 p0, p0; ld.u64 D, [p0]; sub.u64 D, D, pin;", [0; 3], 0),
+        (
+            ".reg .b64 p0; mov.b64 p0, in; cvta.param.u64 p0, p0; ld.u64 D, [p0]; sub.u64 D, D, pin;",
+            [0; 3],
+            0,
+        ),
         (".reg .b128 w; ld.global.b128 w, [pin]; mov.b128 {C, D}, w;", [1, 2, 0], 2),
         (
             ".shared .align 16 .b8 s[32]; .reg .b64 p0; cvta.to.global.u64 p0, pin; cp.async.ca.shared.global [s], [p0], 8; cp.async.ca.shared.global [s+8], [p0+8], 8, 4; cp.async.commit_group; cp.async.wait_group 0; ld.shared.u64 D, [s+8];",
@@ -405,6 +438,21 @@ fn memory_of_every_space() {
             [0; 3],
             1,
         ),
+        (
+            ".reg .b128 w, x, y; mov.b128 w, {A, B}; st.global.b128 [pin], w; mov.b128 x, {C, A}; mov.u32 d, %tid.x; setp.eq.u32 p, d, 0; @p atom.cas.b128 y, [pin], w, x; bar.warp.sync -1; ld.global.b128 w, [pin]; mov.b128 {D, C}, w;",
+            [1, 2, 3],
+            3,
+        ),
+        (
+            ".shared .align 4 .b8 s[4]; st.shared.u32 [s], a; bar.warp.sync -1; mov.u32 d, %tid.x; setp.eq.u32 p, d, 0; @p atom.shared.max.u32 d, [s], b; bar.warp.sync -1; ld.shared.u32 e, [s]; cvt.u64.u32 D, e;",
+            [5, 9, 0],
+            9,
+        ),
+        (
+            ".shared .align 4 .b8 s[4]; st.shared.u32 [s], a; bar.warp.sync -1; red.shared.add.f32 [s], b; bar.warp.sync -1; ld.shared.u32 e, [s]; mov.u32 d, %ntid.x; cvt.rn.f32.u32 d, d; sub.f32 d, d, e; neg.f32 d, d; cvt.u64.u32 D, d;",
+            [f(0.5), f(1.0), 0],
+            f(0.5),
+        ),
         ("alloca.u64 D, 16; st.local.u64 [D], A; ld.local.u64 D, [D];", [77, 0, 0], 77),
     ]);
 }
@@ -412,10 +460,26 @@ fn memory_of_every_space() {
 #[test]
 fn special_registers() {
     check(&[
-        ("mov.u32 d, %laneid; mov.u32 e, %tid.x; and.b32 e, e, 31; sub.u32 d, d, e; cvt.u64.u32 D, d;", [0; 3], 0),
-        ("mov.u32 d, %lanemask_eq; mov.u32 e, %lanemask_lt; popc.b32 e, e; shr.u32 d, d, e; cvt.u64.u32 D, d;", [0; 3], 1),
-        ("mov.u32 d, %lanemask_ge; mov.u32 e, %lanemask_lt; add.u32 d, d, e; cvt.u64.u32 D, d;", [0; 3], 0xffff_ffff),
-        ("mov.u64 A, %globaltimer; mov.u64 B, %clock64; setp.gt.u64 p, A, 1000; selp.u64 D, 1, 0, p;", [0; 3], 1),
+        (
+            "mov.u32 d, %laneid; mov.u32 e, %tid.x; and.b32 e, e, 31; sub.u32 d, d, e; cvt.u64.u32 D, d;",
+            [0; 3],
+            0,
+        ),
+        (
+            "mov.u32 d, %lanemask_eq; mov.u32 e, %lanemask_lt; popc.b32 e, e; shr.u32 d, d, e; cvt.u64.u32 D, d;",
+            [0; 3],
+            1,
+        ),
+        (
+            "mov.u32 d, %lanemask_ge; mov.u32 e, %lanemask_lt; add.u32 d, d, e; cvt.u64.u32 D, d;",
+            [0; 3],
+            0xffff_ffff,
+        ),
+        (
+            "mov.u64 A, %globaltimer; mov.u64 B, %clock64; setp.gt.u64 p, A, 1000; selp.u64 D, 1, 0, p;",
+            [0; 3],
+            1,
+        ),
         ("mov.u32 d, %nctaid.x; mov.u32 e, %cluster_nctarank; add.u32 d, d, e; cvt.u64.u32 D, d;", [0; 3], 2),
         ("mov.u32 d, %total_smem_size; cvt.u64.u32 D, d;", [0; 3], 0),
     ]);
@@ -423,7 +487,9 @@ fn special_registers() {
 
 #[test]
 fn what_is_not_known_is_refused_by_name_and_line() {
-    let entry = |code: &str| format!(".visible .entry k() {{ .reg .b32 a, b, d; .reg .b64 A; .reg .pred p;\n{code}\nret; }}");
+    let entry = |code: &str| {
+        format!(".visible .entry k() {{ .reg .b32 a, b, d; .reg .b64 A; .reg .pred p;\n{code}\nret; }}")
+    };
     for (code, needle) in [
         ("tex.2dms.v4.f32.f32 {a,b,d,a}, [A, {a,b}];", "tex.2dms.v4.f32.f32 is not supported"),
         ("add.magic.s32 d, a, b;", "modifier .magic"),

@@ -23,7 +23,10 @@ fn wmma_with_half_precision() {
     let (mut da, mut db, mut c, mut d) = (halves(&a), halves(&b), vec![0; 1024], vec![0; 512]);
     let mut args = [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c), Arg::Buffer(&mut d)];
     launch(TEXT, "wmma_half", &grid(1, 32), &mut args).unwrap();
-    let (c, d) = (f32s(&c), d.chunks_exact(2).map(|h| F16::to_f32(u16::from_le_bytes([h[0], h[1]]))).collect::<Vec<_>>());
+    let (c, d) = (
+        f32s(&c),
+        d.chunks_exact(2).map(|h| F16::to_f32(u16::from_le_bytes([h[0], h[1]]))).collect::<Vec<_>>(),
+    );
     for row in 0..16 {
         for col in 0..16 {
             let sum: f32 = (0..16).map(|k| a[row * 16 + k] * b[col * 16 + k]).sum::<f32>() + 1.0;
@@ -38,14 +41,26 @@ fn wmma_with_bytes_and_doubles() {
     let (a, b) = (numbers(256, 3), numbers(256, 4));
     let narrow = |v: &[f32]| v.iter().map(|x| (*x as i8).cast_unsigned()).collect::<Vec<u8>>();
     let (mut da, mut db, mut c) = (narrow(&a), narrow(&b), vec![0; 1024]);
-    launch(TEXT, "wmma_int8", &grid(1, 32), &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)]).unwrap();
+    launch(
+        TEXT,
+        "wmma_int8",
+        &grid(1, 32),
+        &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)],
+    )
+    .unwrap();
     for (index, found) in u32s(&c).into_iter().enumerate() {
         let sum = (0..16).map(|k| a[index / 16 * 16 + k] * b[k * 16 + index % 16]).sum::<f32>() as i32 + 3;
         assert_eq!(found.cast_signed(), sum, "{index}");
     }
     let wide = |v: &[f32]| bytes(&v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
     let (mut da, mut db, mut c) = (wide(&a[..32]), wide(&b[..32]), vec![0; 512]);
-    launch(TEXT, "wmma_double", &grid(1, 32), &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)]).unwrap();
+    launch(
+        TEXT,
+        "wmma_double",
+        &grid(1, 32),
+        &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)],
+    )
+    .unwrap();
     for (index, found) in u64s(&c).into_iter().enumerate() {
         let sum: f32 = (0..4).map(|k| a[index / 8 * 4 + k] * b[index % 8 * 4 + k]).sum();
         assert_eq!(f64::from_bits(found), f64::from(sum), "{index}");
@@ -56,7 +71,13 @@ fn wmma_with_bytes_and_doubles() {
 fn ldmatrix_and_mma_as_a_product_uses_them() {
     let (a, b) = (numbers(256, 5), numbers(128, 6));
     let (mut da, mut db, mut c) = (halves(&a), halves(&b), vec![0; 512]);
-    launch(TEXT, "mma_half", &grid(1, 32), &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)]).unwrap();
+    launch(
+        TEXT,
+        "mma_half",
+        &grid(1, 32),
+        &mut [Arg::Buffer(&mut da), Arg::Buffer(&mut db), Arg::Buffer(&mut c)],
+    )
+    .unwrap();
     for (index, found) in f32s(&c).into_iter().enumerate() {
         let sum: f32 = (0..16).map(|k| a[index / 8 * 16 + k] * b[k * 8 + index % 8]).sum();
         assert_eq!(found, sum, "{index}");

@@ -1,10 +1,6 @@
 //! Barriers, waiting, faults and linking, in hand-written PTX and from `tests/ptx/async.cu`.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "small numbers"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +32,8 @@ fn double_buffered_copies() {
 fn mbarriers_through_the_library() {
     let mut values: Vec<i32> = (0..128).collect();
     let (mut input, mut out) = (bytes(&values), vec![0; 512]);
-    launch(ASYNC, "block_barrier", &grid(1, 128), &mut [Arg::Buffer(&mut input), Arg::Buffer(&mut out)]).unwrap();
+    launch(ASYNC, "block_barrier", &grid(1, 128), &mut [Arg::Buffer(&mut input), Arg::Buffer(&mut out)])
+        .unwrap();
     for _ in 0..4 {
         values = (0..128).map(|i| values[i] + values[(i + 1) % 128]).collect();
     }
@@ -93,23 +90,28 @@ fn exited_lanes_do_not_hold_up_the_others() {
 
 #[test]
 fn what_a_gpu_would_hang_in_is_a_deadlock() {
-    let one_warp_missing = ".visible .entry k() { .reg .b32 t; .reg .pred p; mov.u32 t, %tid.x; setp.lt.u32 p, t, 32;
+    let one_warp_missing =
+        ".visible .entry k() { .reg .b32 t; .reg .pred p; mov.u32 t, %tid.x; setp.lt.u32 p, t, 32;
         @p bar.sync 1, 64; ret; }";
     let found = fault(one_warp_missing, &grid(1, 64));
     assert_eq!(found.kind, FaultKind::Deadlock, "{found}");
-    let lane_missing = ".visible .entry k() { .reg .b32 t; .reg .pred p; mov.u32 t, %tid.x; setp.eq.u32 p, t, 0;
+    let lane_missing =
+        ".visible .entry k() { .reg .b32 t; .reg .pred p; mov.u32 t, %tid.x; setp.eq.u32 p, t, 0;
         @p bra L; bar.warp.sync -1; bra M; L: bar.sync 1, 32; M: ret; }";
     assert_eq!(fault(lane_missing, &grid(1, 32)).kind, FaultKind::Deadlock);
 }
 
 #[test]
 fn calls_that_go_wrong() {
-    let wild = ".visible .entry k() { .reg .b64 f; mov.u64 f, 0x1234; P: .callprototype _ (); call f, (), P; ret; }";
+    let wild =
+        ".visible .entry k() { .reg .b64 f; mov.u64 f, 0x1234; P: .callprototype _ (); call f, (), P; ret; }";
     assert_eq!(fault(wild, &grid(1, 1)).kind, FaultKind::InvalidPc);
-    let endless = ".func f() { .local .b8 l[1024]; call f, (); ret; } .visible .entry k() { call f, (); ret; }";
+    let endless =
+        ".func f() { .local .b8 l[1024]; call f, (); ret; } .visible .entry k() { call f, (); ret; }";
     let found = fault(endless, &grid(1, 32));
     assert_eq!(found.kind, FaultKind::StackOverflow, "{found}");
-    let table = ".visible .entry k() { .reg .b32 i; mov.u32 i, 2; T: .branchtargets A, B; brx.idx i, T; A: B: ret; }";
+    let table =
+        ".visible .entry k() { .reg .b32 i; mov.u32 i, 2; T: .branchtargets A, B; brx.idx i, T; A: B: ret; }";
     assert_eq!(fault(table, &grid(1, 1)).kind, FaultKind::InvalidPc);
 }
 
@@ -166,7 +168,16 @@ impl Host for Cancel {
 }
 
 fn plain<'a>(program: &'a Program, symbols: &'a [u64], params: &'a [u8]) -> Launch<'a> {
-    Launch { program, kernel: 0, symbols, grid: [4, 1, 1], block: [64, 1, 1], dynamic_shared: 0, cooperative: false, params }
+    Launch {
+        program,
+        kernel: 0,
+        symbols,
+        grid: [4, 1, 1],
+        block: [64, 1, 1],
+        dynamic_shared: 0,
+        cooperative: false,
+        params,
+    }
 }
 
 #[test]
@@ -178,7 +189,8 @@ fn a_launch_that_never_ends_can_be_cancelled_and_does_not_hold_up_others() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| run(&plain(&endless, &[], &[]), &memory, &host));
         for _ in 0..20 {
-            run(&plain(&short, &[], &[]), &memory, &Cancel(AtomicBool::new(false), Mutex::default())).unwrap();
+            run(&plain(&short, &[], &[]), &memory, &Cancel(AtomicBool::new(false), Mutex::default()))
+                .unwrap();
         }
         assert!(!waiting.is_finished());
         host.0.store(true, Ordering::Relaxed);
@@ -197,7 +209,10 @@ fn host_memory_is_reached_when_registered() {
     let address = counter.as_ptr().expose_provenance() as u64;
     let host = Cancel(AtomicBool::new(false), Mutex::default());
     let params = address.to_le_bytes();
-    assert_eq!(run(&plain(&program, &[], &params), &memory, &host).unwrap_err().kind, FaultKind::IllegalAddress);
+    assert_eq!(
+        run(&plain(&program, &[], &params), &memory, &host).unwrap_err().kind,
+        FaultKind::IllegalAddress
+    );
     assert!(memory.register_host(address, 4));
     run(&plain(&program, &[], &params), &memory, &host).unwrap();
     assert_eq!(counter.load(Ordering::Relaxed), 256);
