@@ -97,17 +97,48 @@ pub(crate) enum StatementKind {
     /// `CALCULATE v = e`, `LOAD e → v`.
     Assign(Name, Expr),
     /// `WORD a b → v`; the word decides what it means.
-    Word { word: Name, operands: Vec<Expr>, target: Option<Target>, extra: Vec<Expr> },
+    Word {
+        word: Name,
+        operands: Vec<Expr>,
+        target: Option<Target>,
+        extra: Vec<Expr>,
+    },
     /// `COMPARE a < b → v` is an assignment; `STORE e → place`.
-    Store { value: Expr, place: Place },
+    Store {
+        value: Expr,
+        place: Place,
+    },
     /// `LOAD_COALESCED a[from:to] → buffer`.
-    LoadRange { array: Name, from: Expr, to: Expr, into: Name },
+    LoadRange {
+        array: Name,
+        from: Expr,
+        to: Expr,
+        into: Name,
+    },
     /// `ATOMIC_x place value [value] [→ v]`.
-    Atomic { op: Name, place: Place, values: Vec<Expr>, target: Option<Name> },
-    If { arms: Vec<(Expr, Vec<Statement>)>, otherwise: Option<Vec<Statement>> },
-    For { var: Name, from: Expr, to: Expr, step: Option<Expr>, body: Vec<Statement> },
+    Atomic {
+        op: Name,
+        place: Place,
+        values: Vec<Expr>,
+        target: Option<Name>,
+    },
+    If {
+        arms: Vec<(Expr, Vec<Statement>)>,
+        otherwise: Option<Vec<Statement>>,
+    },
+    For {
+        var: Name,
+        from: Expr,
+        to: Expr,
+        step: Option<Expr>,
+        body: Vec<Statement>,
+    },
     /// `PARALLEL FOR [x IN] array:` or `PARALLEL FOR i IN a..b:`.
-    ParallelFor { var: Option<Name>, over: Over, body: Vec<Statement> },
+    ParallelFor {
+        var: Option<Name>,
+        over: Over,
+        body: Vec<Statement>,
+    },
     Sync,
     Require(Expr),
     Return(Expr),

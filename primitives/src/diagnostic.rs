@@ -57,7 +57,14 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), span, expected: Vec::new(), hint: None }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span,
+            expected: Vec::new(),
+            hint: None,
+        }
     }
 
     pub(crate) fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
@@ -88,7 +95,8 @@ impl Diagnostic {
         if let Some(source) = text.lines().nth(line.saturating_sub(1) as usize) {
             // A line of a megabyte is not shown in full.
             let start = (column as usize).saturating_sub(60);
-            let shown: String = source.chars().skip(start).take(100).map(|c| if c == '\t' { ' ' } else { c }).collect();
+            let shown: String =
+                source.chars().skip(start).take(100).map(|c| if c == '\t' { ' ' } else { c }).collect();
             let indent = (column as usize).saturating_sub(1 + start);
             let carets = (length as usize).clamp(1, 100usize.saturating_sub(indent).max(1));
             let _ = writeln!(out, "{line:>5} | {shown}");
@@ -134,7 +142,13 @@ impl Diagnostics {
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         self.errors += usize::from(diagnostic.severity == Severity::Error);
         // One place is reported once: what follows from a mistake is not a second one.
-        if self.list.iter().rev().take(8).any(|d| d.span == diagnostic.span && d.severity == diagnostic.severity) {
+        if self
+            .list
+            .iter()
+            .rev()
+            .take(8)
+            .any(|d| d.span == diagnostic.span && d.severity == diagnostic.severity)
+        {
             return;
         }
         if self.list.len() < self.limit {
@@ -156,7 +170,7 @@ impl Diagnostics {
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         self.list.sort_by_key(|d| (d.span.line, d.span.column));
         if self.left_out > 0 {
-            let span = self.list.last().map_or(Span::default(), |d| d.span);
+            let span = self.list.last().map_or_else(Span::default, |d| d.span);
             self.list.push(Diagnostic::error(
                 "too-many-errors",
                 span,

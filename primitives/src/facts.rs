@@ -270,7 +270,9 @@ impl<'a> Facts<'a> {
             },
             ExprKind::Special(special) => self.special(*special, refinement),
             ExprKind::Var(var) => self.var(*var, whole, refinement),
-            ExprKind::Bits(inner) | ExprKind::Cast(inner) if inner.ty.is_integer() || inner.ty == Scalar::Bool => {
+            ExprKind::Bits(inner) | ExprKind::Cast(inner)
+                if inner.ty.is_integer() || inner.ty == Scalar::Bool =>
+            {
                 let inner = self.eval(inner, refinement);
                 if inner.inside(whole.low, whole.high) { inner } else { whole }
             }
@@ -296,7 +298,8 @@ impl<'a> Facts<'a> {
             }
             ExprKind::Unary(UnaryOp::Abs, inner) => {
                 let inner = self.eval(inner, refinement);
-                let low = if inner.low <= 0 && inner.high >= 0 { 0 } else { inner.low.abs().min(inner.high.abs()) };
+                let low =
+                    if inner.low <= 0 && inner.high >= 0 { 0 } else { inner.low.abs().min(inner.high.abs()) };
                 Interval::new(low, inner.low.abs().max(inner.high.abs()))
             }
             ExprKind::Binary(op, a, b) => {
@@ -332,7 +335,7 @@ impl<'a> Facts<'a> {
         let threads = self.known.and_then(|known| known.threads);
         let first = self.known.map_or(0, |known| known.first);
         let block = i64::from(self.unit.block);
-        let most = threads.unwrap_or(i64::from(i32::MAX));
+        let most = threads.unwrap_or_else(|| i64::from(i32::MAX));
         let mut value = match special {
             Special::Thread => Interval::new(first, (first + most - 1).min(INT.high)),
             Special::Local => Interval::new(0, block - 1),
@@ -381,8 +384,12 @@ fn combine(op: BinaryOp, x: Stride, y: Stride, a: &Expr, b: &Expr) -> Stride {
         (BinaryOp::Sub, Uniform(_), Step(s)) => Step(-s),
         (BinaryOp::Add, Step(s), Step(t)) => step(s + t),
         (BinaryOp::Sub, Step(s), Step(t)) => step(s - t),
-        (BinaryOp::Mul, Step(s), Uniform(_)) => b.constant_int().map_or(Scaled, |c| step(s.saturating_mul(c))),
-        (BinaryOp::Mul, Uniform(_), Step(s)) => a.constant_int().map_or(Scaled, |c| step(s.saturating_mul(c))),
+        (BinaryOp::Mul, Step(s), Uniform(_)) => {
+            b.constant_int().map_or(Scaled, |c| step(s.saturating_mul(c)))
+        }
+        (BinaryOp::Mul, Uniform(_), Step(s)) => {
+            a.constant_int().map_or(Scaled, |c| step(s.saturating_mul(c)))
+        }
         (BinaryOp::Mul, Scaled, Uniform(_)) | (BinaryOp::Mul, Uniform(_), Scaled) => Scaled,
         (BinaryOp::Shl, Step(s), Uniform(_)) => match b.constant_int() {
             Some(c @ 0..=30) => step(s << c),
@@ -412,7 +419,10 @@ fn arithmetic(op: BinaryOp, x: Interval, y: Interval) -> Option<Interval> {
         BinaryOp::Div if y.low > 0 || y.high < 0 => corners(|a, b| a / b),
         BinaryOp::Rem if y.low > 0 => {
             let most = y.high - 1;
-            Interval::new(if x.low < 0 { -most } else { 0 }.max(x.low.min(0)), if x.high > 0 { most.min(x.high) } else { 0 })
+            Interval::new(
+                if x.low < 0 { -most } else { 0 }.max(x.low.min(0)),
+                if x.high > 0 { most.min(x.high) } else { 0 },
+            )
         }
         BinaryOp::And if x.low >= 0 || y.low >= 0 => {
             let limit = match (x.low >= 0, y.low >= 0) {
@@ -422,8 +432,12 @@ fn arithmetic(op: BinaryOp, x: Interval, y: Interval) -> Option<Interval> {
             };
             Interval::new(0, limit)
         }
-        BinaryOp::Shr if x.low >= 0 && y.low >= 0 && y.high < 32 => Interval::new(x.low >> y.high, x.high >> y.low),
-        BinaryOp::Shl if x.low >= 0 && y.low >= 0 && y.high < 31 => Interval::new(x.low << y.low, x.high << y.high),
+        BinaryOp::Shr if x.low >= 0 && y.low >= 0 && y.high < 32 => {
+            Interval::new(x.low >> y.high, x.high >> y.low)
+        }
+        BinaryOp::Shl if x.low >= 0 && y.low >= 0 && y.high < 31 => {
+            Interval::new(x.low << y.low, x.high << y.high)
+        }
         BinaryOp::Or | BinaryOp::Xor if x.low >= 0 && y.low >= 0 => {
             let bits = 64 - (x.high | y.high).leading_zeros();
             Interval::new(0, (1i64 << bits) - 1)

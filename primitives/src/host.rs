@@ -30,7 +30,8 @@ pub(crate) fn check(program: &ast::Program, diagnostics: &mut Diagnostics) -> St
                 made.statements.push(HostStatement::ReadFile { path, into, element: *element });
             }
             ast::Host::Write { from, path } => {
-                made.statements.push(HostStatement::WriteFile { from: from.text.clone(), path: path.clone() });
+                made.statements
+                    .push(HostStatement::WriteFile { from: from.text.clone(), path: path.clone() });
             }
             ast::Host::Validate { name, status } => {
                 let status = status.as_ref().map(|status| status.text.clone());
@@ -46,7 +47,8 @@ pub(crate) fn check(program: &ast::Program, diagnostics: &mut Diagnostics) -> St
                         None => found,
                     });
                 }
-                let elements = blocks.map(|blocks| blocks.saturating_mul(threads.map_or(256, |(threads, _)| threads)));
+                let elements =
+                    blocks.map(|blocks| blocks.saturating_mul(threads.map_or(256, |(threads, _)| threads)));
                 made.statements.push(HostStatement::Launch { kernel: kernel.text.clone(), elements });
             }
             ast::Host::Sync => made.statements.push(HostStatement::Sync),
@@ -56,8 +58,9 @@ pub(crate) fn check(program: &ast::Program, diagnostics: &mut Diagnostics) -> St
                 "gpu" => made.target = Target::Gpu,
                 _ => {
                     let message = format!("`{}` is no target", name.text);
-                    diagnostics
-                        .push(Diagnostic::error("syntax", name.span, message).expected(&["auto", "cpu", "gpu"]));
+                    diagnostics.push(
+                        Diagnostic::error("syntax", name.span, message).expected(&["auto", "cpu", "gpu"]),
+                    );
                 }
             },
             ast::Host::Distribute(name) => match name.text.to_ascii_lowercase().as_str() {
@@ -65,8 +68,9 @@ pub(crate) fn check(program: &ast::Program, diagnostics: &mut Diagnostics) -> St
                 "none" => made.distribute = false,
                 _ => {
                     let message = format!("`{}` is no strategy", name.text);
-                    diagnostics
-                        .push(Diagnostic::error("syntax", name.span, message).expected(&["auto", "range", "none"]));
+                    diagnostics.push(
+                        Diagnostic::error("syntax", name.span, message).expected(&["auto", "range", "none"]),
+                    );
                 }
             },
         }
@@ -105,7 +109,12 @@ pub trait Executor {
     ///
     /// # Errors
     /// Why it did not complete, in words.
-    fn launch(&mut self, kernel: &Kernel, elements: Option<u64>, workspace: &mut Workspace) -> Result<(), String>;
+    fn launch(
+        &mut self,
+        kernel: &Kernel,
+        elements: Option<u64>,
+        workspace: &mut Workspace,
+    ) -> Result<(), String>;
 
     /// Waits for all launches.
     ///

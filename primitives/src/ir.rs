@@ -130,20 +130,65 @@ pub(crate) const TRUSTED_SITE: SiteId = u32::MAX - 1;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stmt {
-    Assign { var: VarId, value: Expr },
-    Load { var: VarId, array: ArrayRef, index: Expr, site: SiteId, line: u32 },
-    Store { array: ArrayRef, index: Expr, value: Expr, site: SiteId, line: u32 },
+    Assign {
+        var: VarId,
+        value: Expr,
+    },
+    Load {
+        var: VarId,
+        array: ArrayRef,
+        index: Expr,
+        site: SiteId,
+        line: u32,
+    },
+    Store {
+        array: ArrayRef,
+        index: Expr,
+        value: Expr,
+        site: SiteId,
+        line: u32,
+    },
     Atomic(Box<Atomic>),
     /// Faults when the divisor is zero.
-    Divisor { value: Expr, site: SiteId, line: u32 },
+    Divisor {
+        value: Expr,
+        site: SiteId,
+        line: u32,
+    },
     /// Faults when the condition is false.
-    Require { condition: Expr, site: SiteId, line: u32 },
-    If { condition: Expr, then: Vec<Stmt>, otherwise: Vec<Stmt>, line: u32 },
+    Require {
+        condition: Expr,
+        site: SiteId,
+        line: u32,
+    },
+    If {
+        condition: Expr,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
+        line: u32,
+    },
     /// `var` from `from` while below `to`; `step` is positive.
-    For { var: VarId, from: Expr, to: Expr, step: Expr, body: Vec<Stmt>, line: u32 },
-    Barrier { line: u32, column: u32 },
+    For {
+        var: VarId,
+        from: Expr,
+        to: Expr,
+        step: Expr,
+        body: Vec<Self>,
+        line: u32,
+    },
+    Barrier {
+        line: u32,
+        column: u32,
+    },
     /// The block copies `count` elements from `from` on into shared memory; expanded by [`crate::check::expand`].
-    LoadRange { array: ArrayRef, from: Expr, count: u32, shared: u32, line: u32, column: u32 },
+    LoadRange {
+        array: ArrayRef,
+        from: Expr,
+        count: u32,
+        shared: u32,
+        line: u32,
+        column: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -228,7 +273,7 @@ pub(crate) struct Site {
 /// The conditions around a place, innermost first.
 #[derive(Debug)]
 pub(crate) struct Guards {
-    pub(crate) outer: Option<Arc<Guards>>,
+    pub(crate) outer: Option<Arc<Self>>,
     pub(crate) condition: Option<(Expr, bool)>,
 }
 
@@ -328,7 +373,12 @@ impl Expr {
             let one = |e: &Self| e.kind == ExprKind::Const(1);
             match op {
                 BinaryOp::Add | BinaryOp::Or | BinaryOp::Xor if zero(&left) => return right,
-                BinaryOp::Add | BinaryOp::Sub | BinaryOp::Or | BinaryOp::Xor | BinaryOp::Shl | BinaryOp::Shr
+                BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Or
+                | BinaryOp::Xor
+                | BinaryOp::Shl
+                | BinaryOp::Shr
                     if zero(&right) =>
                 {
                     return left;
@@ -384,9 +434,11 @@ impl Expr {
     /// Direct operands.
     pub(crate) fn operands(&self) -> Vec<&Self> {
         match &self.kind {
-            ExprKind::Const(_) | ExprKind::Var(_) | ExprKind::Special(_) | ExprKind::Scalar(_) | ExprKind::Len(_) => {
-                Vec::new()
-            }
+            ExprKind::Const(_)
+            | ExprKind::Var(_)
+            | ExprKind::Special(_)
+            | ExprKind::Scalar(_)
+            | ExprKind::Len(_) => Vec::new(),
             ExprKind::Unary(_, a) | ExprKind::Cast(a) | ExprKind::Bits(a) => vec![a],
             ExprKind::Binary(_, a, b) | ExprKind::Compare(_, a, b) => vec![a, b],
             ExprKind::Fma(three) | ExprKind::Select(three) => three.iter().collect(),

@@ -74,7 +74,10 @@ impl Layout {
 
     /// The slot of a hidden parameter.
     pub(crate) fn hidden(&self, hidden: Hidden) -> usize {
-        self.slots.iter().position(|slot| slot.hidden == Some(hidden)).expect("the layout was made of this unit")
+        self.slots
+            .iter()
+            .position(|slot| slot.hidden == Some(hidden))
+            .expect("the layout was made of this unit")
     }
 
     /// Whether a scalar parameter comes with a multiplier.
@@ -123,7 +126,19 @@ mod tests {
             let (m, s) = reciprocal(d).unwrap();
             let top = i32::MAX as u64;
             let near = u64::try_from(d).unwrap();
-            for n in [0, 1, near - 1, near, near + 1, 2 * near - 1, top / near * near - 1, top / near * near, top, top - 1, 12_345_678] {
+            for n in [
+                0,
+                1,
+                near - 1,
+                near,
+                near + 1,
+                2 * near - 1,
+                top / near * near - 1,
+                top / near * near,
+                top,
+                top - 1,
+                12_345_678,
+            ] {
                 if n <= top {
                     assert_eq!((n * u64::from(m)) >> s, n / near, "{n} / {d}");
                 }

@@ -44,8 +44,8 @@ pub(crate) struct Line {
 
 /// Longest first, so that `<=` is not read as `<`.
 const MARKS: [&str; 30] = [
-    "..", "->", "<=", ">=", "==", "!=", "<<", ">>", "&&", "||", "+", "-", "*", "/", "%", "<", ">", "=", "(", ")", "[",
-    "]", ",", ":", ".", "&", "|", "^", "~", "!",
+    "..", "->", "<=", ">=", "==", "!=", "<<", ">>", "&&", "||", "+", "-", "*", "/", "%", "<", ">", "=", "(",
+    ")", "[", "]", ",", ":", ".", "&", "|", "^", "~", "!",
 ];
 
 /// Splits a text into lines of tokens; what is no token is reported and skipped.
@@ -160,12 +160,18 @@ impl Lexer<'_> {
                 self.push(Kind::Mark(mark), start, column);
             } else {
                 // One report for a run of them.
-                self.take_while(|c| !c.is_ascii() || !(c.is_ascii_alphanumeric() || c == ' ' || c == '"' || c == '_'));
+                self.take_while(|c| {
+                    !c.is_ascii() || !(c.is_ascii_alphanumeric() || c == ' ' || c == '"' || c == '_')
+                });
                 let span = Span { line: self.number, column, length: (self.column - column).max(1) };
                 let shown: String = c.escape_debug().collect();
                 diagnostics.push(
-                    Diagnostic::error("unknown-character", span, format!("`{shown}` is no part of the language"))
-                        .hint("names are made of A-Z, a-z, 0-9 and _; an arrow is → or ->"),
+                    Diagnostic::error(
+                        "unknown-character",
+                        span,
+                        format!("`{shown}` is no part of the language"),
+                    )
+                    .hint("names are made of A-Z, a-z, 0-9 and _; an arrow is → or ->"),
                 );
                 if self.at == start {
                     self.advance();
@@ -183,7 +189,9 @@ impl Lexer<'_> {
         let text = self.source[from..self.at].to_owned();
         if self.advance().is_none() {
             let span = Span { line: self.number, column, length: (self.column - column).max(1) };
-            diagnostics.push(Diagnostic::error("open-text", span, "the text has no closing quote").expected(&["\""]));
+            diagnostics.push(
+                Diagnostic::error("open-text", span, "the text has no closing quote").expected(&["\""]),
+            );
         }
         self.push(Kind::Text(text), start, column);
     }
@@ -263,7 +271,8 @@ mod tests {
 
     fn kinds(text: &str) -> Vec<Kind> {
         let mut diagnostics = Diagnostics::new(10);
-        let kinds = lines(text, &mut diagnostics).into_iter().flat_map(|l| l.tokens).map(|t| t.kind).collect();
+        let kinds =
+            lines(text, &mut diagnostics).into_iter().flat_map(|l| l.tokens).map(|t| t.kind).collect();
         assert_eq!(diagnostics.errors(), 0, "{:?}", diagnostics.finish());
         kinds
     }
@@ -271,12 +280,15 @@ mod tests {
     #[test]
     fn numbers_ranges_and_sizes() {
         assert_eq!(kinds("0..1000"), [Kind::Int(0, false), Kind::Mark(".."), Kind::Int(1000, false)]);
-        assert_eq!(kinds("1.5 2e3 0x1Fu 3d"), [
-            Kind::Float(1.5, false),
-            Kind::Float(2000.0, false),
-            Kind::Int(31, true),
-            Kind::Float(3.0, true)
-        ]);
+        assert_eq!(
+            kinds("1.5 2e3 0x1Fu 3d"),
+            [
+                Kind::Float(1.5, false),
+                Kind::Float(2000.0, false),
+                Kind::Int(31, true),
+                Kind::Float(3.0, true)
+            ]
+        );
         assert_eq!(kinds("5x5"), [Kind::Int(5, false), Kind::Word("x5".into())]);
     }
 

@@ -50,7 +50,8 @@ const STACK: usize = 32 << 20;
 /// Every error of the text, up to [`Options::max_diagnostics`], in the order of the text; with them the warnings.
 pub fn compile(text: &str, options: &Options) -> Result<Program, Vec<Diagnostic>> {
     if text.len() > options.max_text {
-        let message = format!("the program has {} bytes; at most {} are allowed", text.len(), options.max_text);
+        let message =
+            format!("the program has {} bytes; at most {} are allowed", text.len(), options.max_text);
         let span = Span { line: 1, column: 1, length: 1 };
         return Err(vec![Diagnostic::error("too-large", span, message)]);
     }
@@ -73,7 +74,10 @@ fn compile_here(text: &str, options: &Options) -> Result<Program, Vec<Diagnostic
     let kernels = check::check(&syntax, intrinsics::prelude(), options, host.distribute, &mut diagnostics);
     if diagnostics.errors() == 0 && kernels.is_empty() && host.statements.is_empty() {
         let span = Span { line: 1, column: 1, length: 1 };
-        diagnostics.push(Diagnostic::error("empty", span, "the text has no kernel and no statement").expected(&["GPU_KERNEL"]));
+        diagnostics.push(
+            Diagnostic::error("empty", span, "the text has no kernel and no statement")
+                .expected(&["GPU_KERNEL"]),
+        );
     }
     if diagnostics.errors() == 0 {
         advise::advise(&kernels, &mut diagnostics);
@@ -81,7 +85,8 @@ fn compile_here(text: &str, options: &Options) -> Result<Program, Vec<Diagnostic
             for kernel in &kernels {
                 if let Err(reason) = kernel.divisible() {
                     let span = Span { line: kernel.line, column: 1, length: 1 };
-                    let message = format!("`{}` runs on one GPU whatever GPU_DISTRIBUTE says: {reason}", kernel.name);
+                    let message =
+                        format!("`{}` runs on one GPU whatever GPU_DISTRIBUTE says: {reason}", kernel.name);
                     diagnostics.push(Diagnostic::warning("not-divisible", span, message));
                 }
             }

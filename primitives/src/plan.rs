@@ -181,7 +181,11 @@ impl Kernel {
             if let (ParamType::Array(element), Arg::Array { address, .. }) = (param.ty, *arg)
                 && !address.is_multiple_of(element.bytes() as u64)
             {
-                return Err(PlanError::Misaligned { param: param.name.clone(), address, bytes: element.bytes() });
+                return Err(PlanError::Misaligned {
+                    param: param.name.clone(),
+                    address,
+                    bytes: element.bytes(),
+                });
             }
         }
         if request.first != 0 && !self.stages[0].unit.offset {
@@ -294,8 +298,16 @@ impl Kernel {
     pub(crate) fn launches(&self, operands: &[Operand], request: &Request) -> Result<Vec<Launch>, PlanError> {
         let mut launches = if self.schedule.is_map() {
             let unit = &self.stages[0].unit;
-            let elements = request.elements.unwrap_or_else(|| default_elements(unit, operands).saturating_sub(request.first));
-            vec![Launch { stage: 0, elements, first: request.first, extras: Vec::new(), operands: Vec::new() }]
+            let elements = request
+                .elements
+                .unwrap_or_else(|| default_elements(unit, operands).saturating_sub(request.first));
+            vec![Launch {
+                stage: 0,
+                elements,
+                first: request.first,
+                extras: Vec::new(),
+                operands: Vec::new(),
+            }]
         } else {
             self.schedule
                 .launches(self, operands)
@@ -317,7 +329,9 @@ impl Kernel {
                 .iter()
                 .map(|source| match source {
                     crate::intrinsics::Source::Param(index) => operands[*index],
-                    crate::intrinsics::Source::Extra(extra) => Operand { bits: launch.extra(*extra), length: 0 },
+                    crate::intrinsics::Source::Extra(extra) => {
+                        Operand { bits: launch.extra(*extra), length: 0 }
+                    }
                 })
                 .collect();
         }

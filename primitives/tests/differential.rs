@@ -104,7 +104,10 @@ fn the_library_agrees() {
 #[test]
 fn faults_are_the_same_on_both() {
     for (body, what) in [
-        ("LOAD a[tid + 1] → x\n    STORE x → o[tid]", "line 6, thread 99: load of `a[100]`, which has 100 elements"),
+        (
+            "LOAD a[tid + 1] → x\n    STORE x → o[tid]",
+            "line 6, thread 99: load of `a[100]`, which has 100 elements",
+        ),
         ("IF tid == 7: STORE 1.0 → o[n]", "line 5, thread 7: store to `o[100]`, which has 100 elements"),
         ("CALCULATE z = tid / (n - 100)\n    STORE float(z) → o[tid]", "division by zero"),
         ("REQUIRE n == 3", "a requirement does not hold"),
@@ -112,7 +115,10 @@ fn faults_are_the_same_on_both() {
         let text = format!(
             "GPU_KERNEL k\nGPU_PARAM a float[]\nGPU_PARAM o float[]\nGPU_PARAM n int\nGPU_THREAD_CODE:\n    THREAD_ID → tid\n    {body}\nGPU_END\n"
         );
-        let program = compiled(&text.replace("int\nGPU_THREAD_CODE:\n    THREAD_ID", "int\nGPU_THREAD_CODE: #\n    THREAD_ID"), &Options::default());
+        let program = compiled(
+            &text.replace("int\nGPU_THREAD_CODE:\n    THREAD_ID", "int\nGPU_THREAD_CODE: #\n    THREAD_ID"),
+            &Options::default(),
+        );
         let kernel = &program.kernels()[0];
         let values = [
             Value::Array(Element::Float, vec![0; 400]),
@@ -146,7 +152,11 @@ fn what_arguments_prove_is_not_checked_again() {
     };
     let plan = soft::run(kernel, &mut values(20, 200).to_vec(), None).unwrap();
     assert_eq!(plan.checks.1, 0, "{}", plan.module.ptx);
-    assert!(!plan.module.ptx.contains("div.s32") && !plan.module.ptx.contains("$fault"), "{}", plan.module.ptx);
+    assert!(
+        !plan.module.ptx.contains("div.s32") && !plan.module.ptx.contains("$fault"),
+        "{}",
+        plan.module.ptx
+    );
     // A width that proves nothing gets the checks, and the division by zero is found.
     let fault = soft::run(kernel, &mut values(0, 200).to_vec(), None).unwrap_err();
     assert!(fault.message.contains("division by zero"), "{fault}");

@@ -59,8 +59,11 @@ fn aes_blocks_are_those_of_fips_197() {
         let mut data = [plain.clone(), plain.clone()].concat();
         let mut key: Vec<u8> = (0..length).collect();
         let mut out = vec![0; 32];
-        run(&program.kernels()[0], &mut [CpuArg::Array(&mut data), CpuArg::Array(&mut key), CpuArg::Array(&mut out)])
-            .unwrap();
+        run(
+            &program.kernels()[0],
+            &mut [CpuArg::Array(&mut data), CpuArg::Array(&mut key), CpuArg::Array(&mut out)],
+        )
+        .unwrap();
         assert_eq!(out, [hex(expected), hex(expected)].concat());
     }
     let error = run(
@@ -73,11 +76,10 @@ fn aes_blocks_are_those_of_fips_197() {
 
 #[test]
 fn aes_counter_mode_is_that_of_sp_800_38a() {
-    let program = whole("data byte[], key byte[], counter byte[], out byte[]", "AES_CTR data key counter → out");
-    let plain = hex(
-        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51\
-         30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710",
-    );
+    let program =
+        whole("data byte[], key byte[], counter byte[], out byte[]", "AES_CTR data key counter → out");
+    let plain = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51\
+         30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710");
     for (key, expected) in [
         (
             "2b7e151628aed2a6abf7158809cf4f3c",
@@ -96,12 +98,15 @@ fn aes_counter_mode_is_that_of_sp_800_38a() {
             let mut out = vec![0; 64];
             let (mut key, mut counter) = (hex(key), hex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
             let kernel = &program.kernels()[0];
-            run(kernel, &mut [
-                CpuArg::Array(&mut data),
-                CpuArg::Array(&mut key),
-                CpuArg::Array(&mut counter),
-                CpuArg::Array(&mut out),
-            ])
+            run(
+                kernel,
+                &mut [
+                    CpuArg::Array(&mut data),
+                    CpuArg::Array(&mut key),
+                    CpuArg::Array(&mut counter),
+                    CpuArg::Array(&mut out),
+                ],
+            )
             .unwrap();
             assert_eq!(out[..length], hex(expected)[..length]);
             assert!(out[length..].iter().all(|byte| *byte == 0));
@@ -111,22 +116,29 @@ fn aes_counter_mode_is_that_of_sp_800_38a() {
 
 #[test]
 fn the_counter_carries_through_all_its_words() {
-    let program = whole("data byte[], key byte[], counter byte[], out byte[]", "AES_CTR data key counter → out");
+    let program =
+        whole("data byte[], key byte[], counter byte[], out byte[]", "AES_CTR data key counter → out");
     let ecb = whole("data byte[], key byte[], out byte[]", "AES_BLOCK data key → out");
     let counter = hex("00000000ffffffffffffffffffffffff");
     let mut stream = vec![0; 32];
     let mut key = vec![7; 16];
-    run(&program.kernels()[0], &mut [
-        CpuArg::Array(&mut [0; 32]),
-        CpuArg::Array(&mut key),
-        CpuArg::Array(&mut counter.clone()),
-        CpuArg::Array(&mut stream),
-    ])
+    run(
+        &program.kernels()[0],
+        &mut [
+            CpuArg::Array(&mut [0; 32]),
+            CpuArg::Array(&mut key),
+            CpuArg::Array(&mut counter.clone()),
+            CpuArg::Array(&mut stream),
+        ],
+    )
     .unwrap();
     let mut blocks = [counter, hex("00000001000000000000000000000000")].concat();
     let mut expected = vec![0; 32];
-    run(&ecb.kernels()[0], &mut [CpuArg::Array(&mut blocks), CpuArg::Array(&mut key), CpuArg::Array(&mut expected)])
-        .unwrap();
+    run(
+        &ecb.kernels()[0],
+        &mut [CpuArg::Array(&mut blocks), CpuArg::Array(&mut key), CpuArg::Array(&mut expected)],
+    )
+    .unwrap();
     assert_eq!(stream, expected);
 }
 
@@ -171,13 +183,17 @@ fn products_agree_with_float64() {
         let mut value = || (next() % 2001) as f32 / 1000.0 - 1.0;
         let a: Vec<f32> = (0..m * k).map(|_| value()).collect();
         let b: Vec<f32> = (0..k * n).map(|_| value()).collect();
-        let (mut x, mut y, mut c) = (floats(a.iter().copied()), floats(b.iter().copied()), vec![0; m * n * 4]);
-        run(kernel, &mut [
-            CpuArg::Array(&mut x),
-            CpuArg::Array(&mut y),
-            CpuArg::Array(&mut c),
-            CpuArg::Scalar(n as u64),
-        ])
+        let (mut x, mut y, mut c) =
+            (floats(a.iter().copied()), floats(b.iter().copied()), vec![0; m * n * 4]);
+        run(
+            kernel,
+            &mut [
+                CpuArg::Array(&mut x),
+                CpuArg::Array(&mut y),
+                CpuArg::Array(&mut c),
+                CpuArg::Scalar(n as u64),
+            ],
+        )
         .unwrap();
         for (at, got) in to_floats(&c).into_iter().enumerate() {
             let (row, column) = (at / n, at % n);
@@ -185,12 +201,15 @@ fn products_agree_with_float64() {
             assert!((f64::from(got) - exact).abs() <= 1e-6 * k as f64, "{m} {n} {k} at {at}: {got} {exact}");
         }
     }
-    let error = run(&program.kernels()[0], &mut [
-        CpuArg::Array(&mut [0; 24]),
-        CpuArg::Array(&mut [0; 24]),
-        CpuArg::Array(&mut [0; 20]),
-        CpuArg::Scalar(0),
-    ])
+    let error = run(
+        &program.kernels()[0],
+        &mut [
+            CpuArg::Array(&mut [0; 24]),
+            CpuArg::Array(&mut [0; 24]),
+            CpuArg::Array(&mut [0; 20]),
+            CpuArg::Scalar(0),
+        ],
+    )
     .unwrap_err();
     assert!(error.to_string().contains("no matrix shapes have 6, 6 and 5 elements"), "{error}");
 }
@@ -236,15 +255,19 @@ fn the_blur_is_the_binomial_window_with_repeated_borders() {
         ));
         for (width, height) in [(23i32, 11i32), (3, 2), (1, 1), (300, 7)] {
             let mut next = noise(width as u64);
-            let pixels: Vec<[u8; 4]> = (0..width * height).map(|_| next().wrapping_mul(77).to_le_bytes()).collect();
+            let pixels: Vec<[u8; 4]> =
+                (0..width * height).map(|_| next().wrapping_mul(77).to_le_bytes()).collect();
             let mut input: Vec<u8> = pixels.concat();
             let mut output = vec![0; input.len()];
-            run(&program.kernels()[0], &mut [
-                CpuArg::Array(&mut input),
-                CpuArg::Array(&mut output),
-                CpuArg::Scalar(width as u64),
-                CpuArg::Scalar(height as u64),
-            ])
+            run(
+                &program.kernels()[0],
+                &mut [
+                    CpuArg::Array(&mut input),
+                    CpuArg::Array(&mut output),
+                    CpuArg::Scalar(width as u64),
+                    CpuArg::Scalar(height as u64),
+                ],
+            )
             .unwrap();
             let reach = weights.len() as i32 / 2;
             let total: u32 = weights.iter().sum::<u32>().pow(2);
@@ -266,12 +289,15 @@ fn the_blur_is_the_binomial_window_with_repeated_borders() {
             }
         }
         // An image that is larger than its array is refused where it would be read.
-        let error = run(&program.kernels()[0], &mut [
-            CpuArg::Array(&mut [0; 40]),
-            CpuArg::Array(&mut [0; 40]),
-            CpuArg::Scalar(4),
-            CpuArg::Scalar(3),
-        ])
+        let error = run(
+            &program.kernels()[0],
+            &mut [
+                CpuArg::Array(&mut [0; 40]),
+                CpuArg::Array(&mut [0; 40]),
+                CpuArg::Scalar(4),
+                CpuArg::Scalar(3),
+            ],
+        )
         .unwrap_err();
         let CpuError::Fault(fault) = error else { panic!("{error}") };
         assert_eq!((fault.kind, fault.line), (FaultKind::Require, 10));
@@ -319,7 +345,11 @@ fn transcendental_functions_are_within_two_units() {
         let inputs: Vec<f32> = (0..20_000)
             .map(|_| {
                 let part = next() as f32 / 2_147_483_648.0;
-                if word == "LOG" { (f64::from(low) * 1e60f64.powf(f64::from(part))) as f32 } else { low + (high - low) * part }
+                if word == "LOG" {
+                    (f64::from(low) * 1e60f64.powf(f64::from(part))) as f32
+                } else {
+                    low + (high - low) * part
+                }
             })
             .collect();
         let mut data = floats(inputs.iter().copied());

@@ -10,9 +10,10 @@ use crate::api;
     expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")
 )]
 use crate::api::{
-    array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*, graph::*,
-    graph_node::*, graph_object::*, initialise::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*,
-    pool::*, stream::*, texture::*, virtual_memory::*, legacy::*, link::*, stream_value::*,
+    array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*,
+    graph::*, graph_node::*, graph_object::*, initialise::*, legacy::*, library::*, link::*, memory::*,
+    memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*, stream_value::*, texture::*,
+    virtual_memory::*,
 };
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::types::CUresult;

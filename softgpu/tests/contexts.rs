@@ -12,7 +12,10 @@ fn nothing_works_before_initialisation() {
         let (mut count, mut found, mut version, mut size) = (0, CUcontext::NULL, 0, 0);
         assert_eq!(cu!(device::cuDeviceGetCount(&raw mut count)), CUresult::ERROR_NOT_INITIALIZED);
         assert_eq!(cu!(context::cuCtxGetCurrent(&raw mut found)), CUresult::ERROR_NOT_INITIALIZED);
-        assert_eq!(cu!(memory::cuMemGetInfo_v2(&raw mut size, &raw mut size)), CUresult::ERROR_NOT_INITIALIZED);
+        assert_eq!(
+            cu!(memory::cuMemGetInfo_v2(&raw mut size, &raw mut size)),
+            CUresult::ERROR_NOT_INITIALIZED
+        );
         ok!(initialise::cuDriverGetVersion(&raw mut version));
         assert_eq!(version, 13000);
         assert_eq!(cu!(initialise::cuDriverGetVersion(std::ptr::null_mut())), CUresult::ERROR_INVALID_VALUE);
@@ -146,7 +149,10 @@ fn the_stack_is_the_threads_own() {
         assert_eq!(seen, primary);
         assert_eq!(cu!(context::cuCtxPushCurrent_v2(CUcontext::NULL)), CUresult::ERROR_INVALID_VALUE);
         for bad in [3, 0x800] {
-            assert_eq!(cu!(context::cuCtxCreate_v2(&raw mut made, bad, device)), CUresult::ERROR_INVALID_VALUE);
+            assert_eq!(
+                cu!(context::cuCtxCreate_v2(&raw mut made, bad, device)),
+                CUresult::ERROR_INVALID_VALUE
+            );
         }
     });
 }
@@ -157,7 +163,8 @@ fn a_context_gives_back_what_was_made_in_it() {
         let (device, _) = primary();
         let (mut before, mut after, mut total) = (0, 0, 0);
         ok!(memory::cuMemGetInfo_v2(&raw mut before, &raw mut total));
-        let (mut made, mut memory, mut stream, mut event) = (CUcontext::NULL, 0, CUstream::NULL, CUevent::NULL);
+        let (mut made, mut memory, mut stream, mut event) =
+            (CUcontext::NULL, 0, CUstream::NULL, CUevent::NULL);
         ok!(context::cuCtxCreate_v2(&raw mut made, 0, device));
         ok!(memory::cuMemAlloc_v2(&raw mut memory, 1 << 20));
         ok!(stream::cuStreamCreate(&raw mut stream, 0));

@@ -68,7 +68,10 @@ fn every_call_says(struck: &Struck, fault: CUresult) {
     says(cu!(stream::cuStreamDestroy_v2(stream)), "cuStreamDestroy");
     says(cu!(event::cuEventDestroy_v2(events[1])), "cuEventDestroy");
     let (mut other_function, name) = (CUfunction::NULL, CString::new("empty").unwrap());
-    says(cu!(module::cuModuleGetFunction(&raw mut other_function, module, name.as_ptr())), "cuModuleGetFunction");
+    says(
+        cu!(module::cuModuleGetFunction(&raw mut other_function, module, name.as_ptr())),
+        "cuModuleGetFunction",
+    );
     says(launch(function, 1, 1, CUstream::NULL, &mut []), "cuLaunchKernel");
     says(cu!(context::cuCtxSynchronize()), "cuCtxSynchronize");
     says(cu!(context::cuCtxGetLimit(&raw mut size, 0)), "cuCtxGetLimit");
@@ -121,7 +124,9 @@ fn a_trap_is_a_launch_failure() {
 
 #[test]
 fn an_address_that_is_nowhere_is_illegal() {
-    isolated("an_address_that_is_nowhere_is_illegal", || check("store", |_| 0x10, CUresult::ERROR_ILLEGAL_ADDRESS));
+    isolated("an_address_that_is_nowhere_is_illegal", || {
+        check("store", |_| 0x10, CUresult::ERROR_ILLEGAL_ADDRESS);
+    });
 }
 
 #[test]
@@ -133,7 +138,9 @@ fn the_byte_behind_an_allocation_is_illegal() {
 
 #[test]
 fn an_odd_address_is_misaligned() {
-    isolated("an_odd_address_is_misaligned", || check("store", |memory| memory + 1, CUresult::ERROR_MISALIGNED_ADDRESS));
+    isolated("an_odd_address_is_misaligned", || {
+        check("store", |memory| memory + 1, CUresult::ERROR_MISALIGNED_ADDRESS);
+    });
 }
 
 #[test]

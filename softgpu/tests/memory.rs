@@ -261,7 +261,8 @@ fn pools_count_what_they_give() {
 #[test]
 fn arrays_hold_what_is_copied_in() {
     primary();
-    let descriptor = CUDA_ARRAY_DESCRIPTOR { width: 10, height: 4, format: array_format::FLOAT, num_channels: 1 };
+    let descriptor =
+        CUDA_ARRAY_DESCRIPTOR { width: 10, height: 4, format: array_format::FLOAT, num_channels: 1 };
     let (mut made, mut told) = (CUarray::NULL, CUDA_ARRAY_DESCRIPTOR::default());
     ok!(array::cuArrayCreate_v2(&raw mut made, &raw const descriptor));
     ok!(array::cuArrayGetDescriptor_v2(&raw mut told, made));

@@ -11,8 +11,8 @@ use crate::types::{ParamType, Scalar};
 
 /// Functions that are operations of the machine.
 const BUILTINS: [&str; 24] = [
-    "min", "max", "abs", "neg", "sqrt", "rsqrt", "floor", "ceil", "round", "fma", "select", "clamp", "int", "uint",
-    "float", "double", "pixel", "rgb", "len", "rotr", "bits", "as_float", "as_pixel", "gradient",
+    "min", "max", "abs", "neg", "sqrt", "rsqrt", "floor", "ceil", "round", "fma", "select", "clamp", "int",
+    "uint", "float", "double", "pixel", "rgb", "len", "rotr", "bits", "as_float", "as_pixel", "gradient",
 ];
 
 /// Calls within calls: more is certainly a mistake.
@@ -28,7 +28,11 @@ impl Lower<'_> {
             if (least..=most).contains(&arguments.len()) {
                 return Ok(());
             }
-            let expected = if least == most { format!("{least} arguments") } else { format!("{least} to {most} arguments") };
+            let expected = if least == most {
+                format!("{least} arguments")
+            } else {
+                format!("{least} to {most} arguments")
+            };
             Err(this.wrong_count(&name.text, span, &expected, arguments.len()))
         };
         match name.text.as_str() {
@@ -53,7 +57,9 @@ impl Lower<'_> {
                 self.number(&value, span)?;
                 match (name.text.as_str(), value.ty) {
                     ("abs", Scalar::Uint) => Ok(value),
-                    ("neg", Scalar::Uint) => Err(self.fail("type", span, "a uint has no negative".to_owned())),
+                    ("neg", Scalar::Uint) => {
+                        Err(self.fail("type", span, "a uint has no negative".to_owned()))
+                    }
                     ("abs", _) => Ok(Expr::unary(UnaryOp::Abs, value)),
                     _ => Ok(Expr::unary(UnaryOp::Neg, value)),
                 }
@@ -64,7 +70,11 @@ impl Lower<'_> {
                 Ok(match name.text.as_str() {
                     "sqrt" => Expr::unary(UnaryOp::Sqrt, value),
                     "rsqrt" => {
-                        let one = if value.ty == Scalar::Double { 1.0f64.to_bits() } else { u64::from(1.0f32.to_bits()) };
+                        let one = if value.ty == Scalar::Double {
+                            1.0f64.to_bits()
+                        } else {
+                            u64::from(1.0f32.to_bits())
+                        };
                         let root = Expr::unary(UnaryOp::Sqrt, value);
                         Expr::binary(BinaryOp::Div, Expr::new(root.ty, ExprKind::Const(one)), root)
                     }
@@ -133,7 +143,8 @@ impl Lower<'_> {
         let known: Vec<&str> = BUILTINS.into_iter().chain(self.library.functions.keys().copied()).collect();
         let found = match nearest(&name.text, known) {
             Some(near) => found.hint(format!("did you mean `{near}`?")),
-            None => found.hint(format!("define it: `GPU_FUNCTION {}(x int, y int) → pixel:` … `GPU_END`", name.text)),
+            None => found
+                .hint(format!("define it: `GPU_FUNCTION {}(x int, y int) → pixel:` … `GPU_END`", name.text)),
         };
         self.error(found)
     }
@@ -164,10 +175,14 @@ impl Lower<'_> {
         }
         let value = self.expression(argument)?;
         match (value.ty, ty) {
-            (Scalar::Int, Scalar::Uint) | (Scalar::Uint, Scalar::Int) | (Scalar::Pixel, Scalar::Uint) => Ok(value.bits(ty)),
-            (Scalar::Pixel, _) => {
-                Err(self.fail("type", span, format!("a pixel is no {to}: take a component such as p.r, or luma(p)")))
+            (Scalar::Int, Scalar::Uint) | (Scalar::Uint, Scalar::Int) | (Scalar::Pixel, Scalar::Uint) => {
+                Ok(value.bits(ty))
             }
+            (Scalar::Pixel, _) => Err(self.fail(
+                "type",
+                span,
+                format!("a pixel is no {to}: take a component such as p.r, or luma(p)"),
+            )),
             _ => Ok(value.cast(ty)),
         }
     }
@@ -182,7 +197,11 @@ impl Lower<'_> {
                 Scalar::Int => value,
                 Scalar::Uint => Expr::binary(BinaryOp::Min, value, Expr::uint(255)).bits(Scalar::Int),
                 ty => {
-                    return Err(self.fail("type", argument.span, format!("a component is a number, not a {}", ty.name())));
+                    return Err(self.fail(
+                        "type",
+                        argument.span,
+                        format!("a component is a number, not a {}", ty.name()),
+                    ));
                 }
             };
             let clamped = if is_byte(&value) {
@@ -205,14 +224,23 @@ impl Lower<'_> {
     }
 
     /// Expands a function in place: scalars are copied, arrays bound.
-    fn expand_function(&mut self, function: &ast::Function, arguments: &[ast::Expr], span: Span) -> Checked<Expr> {
+    fn expand_function(
+        &mut self,
+        function: &ast::Function,
+        arguments: &[ast::Expr],
+        span: Span,
+    ) -> Checked<Expr> {
         let name = &function.name.text;
         if self.calls.iter().any(|call| call == name) {
             let message = format!("`{name}` calls itself");
             return Err(self.error(Diagnostic::error("recursion", span, message).hint("use a FOR loop")));
         }
         if self.calls.len() >= MAX_CALLS {
-            return Err(self.fail("nesting", span, format!("calls are nested deeper than {MAX_CALLS} levels")));
+            return Err(self.fail(
+                "nesting",
+                span,
+                format!("calls are nested deeper than {MAX_CALLS} levels"),
+            ));
         }
         if arguments.len() != function.params.len() {
             let expected = format!("{} arguments", function.params.len());
@@ -299,7 +327,13 @@ impl Lower<'_> {
     }
 
     /// The word form of a function: a bare name of an array argument means the array.
-    pub(crate) fn apply(&mut self, name: &Name, function: &str, operands: &[ast::Expr], span: Span) -> Checked<Expr> {
+    pub(crate) fn apply(
+        &mut self,
+        name: &Name,
+        function: &str,
+        operands: &[ast::Expr],
+        span: Span,
+    ) -> Checked<Expr> {
         let call = |function: &str| Name { text: function.to_owned(), span: name.span };
         match function {
             "apply_kernel" => self.window(name, operands, span),
@@ -326,9 +360,10 @@ impl Lower<'_> {
             for size in ["width", "height"] {
                 if !matches!(self.lookup(size), Some(Binding::Scalar(_) | Binding::Var(_))) {
                     let message = format!("`{}` needs the image's size", name.text);
-                    return Err(self.error(Diagnostic::error("arguments", name.span, message).hint(format!(
-                        "name it after x and y, or pass it with `GPU_PARAM {size} int`"
-                    ))));
+                    return Err(self
+                        .error(Diagnostic::error("arguments", name.span, message).hint(format!(
+                            "name it after x and y, or pass it with `GPU_PARAM {size} int`"
+                        ))));
                 }
                 operands.push(ast::Expr { span: name.span, kind: ast::ExprKind::Name(size.to_owned()) });
             }
@@ -359,7 +394,9 @@ fn is_byte(value: &Expr) -> bool {
     match &value.kind {
         ExprKind::Const(_) => value.constant_int().is_some_and(|v| (0..256).contains(&v)),
         ExprKind::Bits(inner) => is_byte(inner),
-        ExprKind::Binary(BinaryOp::And, _, mask) => mask.constant_int().is_some_and(|v| (0..256).contains(&v)),
+        ExprKind::Binary(BinaryOp::And, _, mask) => {
+            mask.constant_int().is_some_and(|v| (0..256).contains(&v))
+        }
         ExprKind::Binary(BinaryOp::Shr, inner, count) => {
             inner.ty == Scalar::Uint && count.constant_int().is_some_and(|v| v >= 24)
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::facts::{Facts, Stride};
 use crate::ir::{
-    BinaryOp, CompareOp, Def, Expr, ExprKind, Special, Stmt, TRUSTED_SITE, UnaryOp, Unit, Var, VarId, visit_statements,
+    BinaryOp, CompareOp, Def, Expr, ExprKind, Special, Stmt, TRUSTED_SITE, UnaryOp, Unit, Var, VarId,
+    visit_statements,
 };
 use crate::types::Scalar;
 
@@ -254,7 +255,13 @@ fn expand_block(body: &mut Vec<Stmt>, unit: &mut Unit, bad: &mut Vec<(u32, u32)>
                         condition: Expr::compare(CompareOp::Lt, int(at).bits(Scalar::Uint), length),
                         then: vec![
                             Stmt::Load { var: value, array, index: int(at), site, line },
-                            Stmt::Store { array: target, index: int(counter), value: Expr::var(ty, value), site, line },
+                            Stmt::Store {
+                                array: target,
+                                index: int(counter),
+                                value: Expr::var(ty, value),
+                                site,
+                                line,
+                            },
                         ],
                         otherwise: vec![Stmt::Store {
                             array: target,

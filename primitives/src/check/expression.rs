@@ -22,7 +22,9 @@ fn literal_value(expr: &ast::Expr) -> Option<(f64, bool)> {
         #[expect(clippy::cast_precision_loss, reason = "the lexer allows 32 bits")]
         ast::ExprKind::Int(value, _) => Some((*value as f64, true)),
         ast::ExprKind::Float(value, _) => Some((*value, false)),
-        ast::ExprKind::Unary(Unary::Negative, inner) => literal_value(inner).map(|(value, whole)| (-value, whole)),
+        ast::ExprKind::Unary(Unary::Negative, inner) => {
+            literal_value(inner).map(|(value, whole)| (-value, whole))
+        }
         _ => None,
     }
 }
@@ -91,8 +93,12 @@ impl Lower<'_> {
             // An index beyond 2^31 fails its bounds check as a negative one.
             Scalar::Uint => Ok(index.bits(Scalar::Int)),
             ty => Err(self.error(
-                Diagnostic::error("type", expr.span, format!("an index is a whole number, not a {}", ty.name()))
-                    .hint("convert it with int(…)"),
+                Diagnostic::error(
+                    "type",
+                    expr.span,
+                    format!("an index is a whole number, not a {}", ty.name()),
+                )
+                .hint("convert it with int(…)"),
             )),
         }
     }
@@ -102,24 +108,37 @@ impl Lower<'_> {
         let value = self.expression(expr)?;
         match value.ty {
             Scalar::Bool => Ok(value),
-            ty if ty.is_integer() => {
-                Ok(Expr::compare(CompareOp::Ne, value, Expr::int(0).bits(ty)))
-            }
+            ty if ty.is_integer() => Ok(Expr::compare(CompareOp::Ne, value, Expr::int(0).bits(ty))),
             ty => Err(self.error(
-                Diagnostic::error("type", expr.span, format!("a condition is true or false, not a {}", ty.name()))
-                    .hint("compare it, as in `x != 0.0`"),
+                Diagnostic::error(
+                    "type",
+                    expr.span,
+                    format!("a condition is true or false, not a {}", ty.name()),
+                )
+                .hint("compare it, as in `x != 0.0`"),
             )),
         }
     }
 
     /// Brings a value to a type where nothing is lost by it.
-    pub(crate) fn convert(&mut self, value: Expr, literal: bool, ty: Scalar, span: Span, what: &str) -> Checked<Expr> {
+    pub(crate) fn convert(
+        &mut self,
+        value: Expr,
+        literal: bool,
+        ty: Scalar,
+        span: Span,
+        what: &str,
+    ) -> Checked<Expr> {
         let from = value.ty;
         if from == ty {
             return Ok(value);
         }
-        let widens = (from.is_integer() && ty.is_floating()) || (from == Scalar::Float && ty == Scalar::Double);
-        let fits = literal && from == Scalar::Int && ty == Scalar::Uint && value.constant_int().is_some_and(|v| v >= 0);
+        let widens =
+            (from.is_integer() && ty.is_floating()) || (from == Scalar::Float && ty == Scalar::Double);
+        let fits = literal
+            && from == Scalar::Int
+            && ty == Scalar::Uint
+            && value.constant_int().is_some_and(|v| v >= 0);
         if widens || fits {
             return Ok(value.cast(ty));
         }
@@ -171,8 +190,12 @@ impl Lower<'_> {
             Some(Binding::Array(array)) => match self.frames.last().and_then(|frame| frame.element.clone()) {
                 Some(index) => Ok(self.load(array, index)),
                 None => Err(self.error(
-                    Diagnostic::error("type", span, format!("`{name}` is an array; one element is needed here"))
-                        .hint(format!("name the element: `{name}[index]`")),
+                    Diagnostic::error(
+                        "type",
+                        span,
+                        format!("`{name}` is an array; one element is needed here"),
+                    )
+                    .hint(format!("name the element: `{name}[index]`")),
                 )),
             },
             None => Err(self.unknown_name(name, span)),
@@ -214,7 +237,8 @@ impl Lower<'_> {
             _ => {
                 let message = format!("a {} has no field `{}`", value.ty.name(), field.text);
                 return Err(self.error(
-                    Diagnostic::error("field", field.span, message).expected(&["r", "g", "b", "a", "value", "length"]),
+                    Diagnostic::error("field", field.span, message)
+                        .expected(&["r", "g", "b", "a", "value", "length"]),
                 ));
             }
         };
@@ -252,7 +276,13 @@ impl Lower<'_> {
         Ok(Expr::unary(if op == Unary::Negative { UnaryOp::Neg } else { UnaryOp::Invert }, value))
     }
 
-    fn binary_expression(&mut self, op: Binary, left: &ast::Expr, right: &ast::Expr, span: Span) -> Checked<Expr> {
+    fn binary_expression(
+        &mut self,
+        op: Binary,
+        left: &ast::Expr,
+        right: &ast::Expr,
+        span: Span,
+    ) -> Checked<Expr> {
         let compare = match op {
             Binary::And | Binary::Or => return self.logical(op == Binary::And, left, right),
             Binary::Less => CompareOp::Lt,
@@ -307,7 +337,13 @@ impl Lower<'_> {
         Ok(result)
     }
 
-    pub(crate) fn arithmetic(&mut self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr, span: Span) -> Checked<Expr> {
+    pub(crate) fn arithmetic(
+        &mut self,
+        op: BinaryOp,
+        left: &ast::Expr,
+        right: &ast::Expr,
+        span: Span,
+    ) -> Checked<Expr> {
         if matches!(op, BinaryOp::Shl | BinaryOp::Shr | BinaryOp::Rotr) {
             let value = self.expression(left)?;
             let count = self.expression(right)?;
@@ -356,7 +392,11 @@ impl Lower<'_> {
     /// An expression that can be used twice without being computed twice.
     pub(crate) fn reusable(&mut self, expr: Expr) -> Expr {
         match expr.kind {
-            ExprKind::Const(_) | ExprKind::Scalar(_) | ExprKind::Len(_) | ExprKind::Special(_) | ExprKind::Var(_) => expr,
+            ExprKind::Const(_)
+            | ExprKind::Scalar(_)
+            | ExprKind::Len(_)
+            | ExprKind::Special(_)
+            | ExprKind::Var(_) => expr,
             _ => self.temporary(expr),
         }
     }

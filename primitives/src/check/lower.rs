@@ -166,7 +166,8 @@ impl<'a> Lower<'a> {
 
     /// Reports a name that stands for nothing.
     pub(crate) fn unknown_name(&mut self, name: &str, span: Span) -> Failed {
-        let message = format!("`{name}` has no value: nothing of that name is assigned or declared before this line");
+        let message =
+            format!("`{name}` has no value: nothing of that name is assigned or declared before this line");
         let mut found = Diagnostic::error("unknown-name", span, message);
         let frame = self.frames.last().expect("the kernel's own frame is never popped");
         if let Some(near) = nearest(name, frame.names.keys().map(String::as_str)) {
@@ -204,7 +205,10 @@ impl<'a> Lower<'a> {
             }
             Some(Binding::Scalar(_)) => {
                 let message = format!("`{}` is a parameter and keeps its value", name.text);
-                Err(self.error(Diagnostic::error("assign", name.span, message).hint("choose another name for the result")))
+                Err(self.error(
+                    Diagnostic::error("assign", name.span, message)
+                        .hint("choose another name for the result"),
+                ))
             }
             Some(Binding::Array(_)) => {
                 let message = format!("`{}` is an array: its elements are written one by one", name.text);
@@ -252,11 +256,14 @@ impl<'a> Lower<'a> {
         if !self.assigned[var as usize] {
             let line = self.frames.last().and_then(|frame| frame.partial.get(&var)).copied();
             let message = match line {
-                Some(line) => format!("`{name}` may have no value here: it is assigned in line {line}, but not on every way"),
+                Some(line) => format!(
+                    "`{name}` may have no value here: it is assigned in line {line}, but not on every way"
+                ),
                 None => format!("`{name}` has no value here"),
             };
             let failed = self.error(
-                Diagnostic::error("uninitialised", span, message).hint(format!("assign `{name}` before the IF or FOR")),
+                Diagnostic::error("uninitialised", span, message)
+                    .hint(format!("assign `{name}` before the IF or FOR")),
             );
             self.assigned[var as usize] = true;
             return Err(failed);

@@ -71,7 +71,12 @@ pub(crate) fn check(
 }
 
 /// A function that no kernel calls is checked as well, with values of its parameters' types.
-fn check_functions(program: &ast::Program, library: &Library<'_>, options: &Options, diagnostics: &mut Diagnostics) {
+fn check_functions(
+    program: &ast::Program,
+    library: &Library<'_>,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) {
     for function in &program.functions {
         if diagnostics.full() {
             return;
@@ -81,9 +86,15 @@ fn check_functions(program: &ast::Program, library: &Library<'_>, options: &Opti
         let arguments: Vec<ast::Expr> = function
             .params
             .iter()
-            .map(|param| ast::Expr { span: param.name.span, kind: ast::ExprKind::Name(param.name.text.clone()) })
+            .map(|param| ast::Expr {
+                span: param.name.span,
+                kind: ast::ExprKind::Name(param.name.text.clone()),
+            })
             .collect();
-        lower.unit.params = params(&function.params).into_iter().map(|p| crate::ir::Param { name: p.name, ty: p.ty }).collect();
+        lower.unit.params = params(&function.params)
+            .into_iter()
+            .map(|p| crate::ir::Param { name: p.name, ty: p.ty })
+            .collect();
         lower.bind_params(&function.params);
         // What is wrong has been reported.
         let _ = lower.call(&function.name, &arguments, function.name.span);
@@ -91,7 +102,12 @@ fn check_functions(program: &ast::Program, library: &Library<'_>, options: &Opti
 }
 
 /// Threads of a block: as GPU_BLOCK or GPU_LAUNCH say, else the default.
-fn launch_block(program: &ast::Program, kernel: &ast::Kernel, options: &Options, diagnostics: &mut Diagnostics) -> u32 {
+fn launch_block(
+    program: &ast::Program,
+    kernel: &ast::Kernel,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) -> u32 {
     let launched = program.host.iter().find_map(|host| match host {
         ast::Host::Launch { kernel: name, threads, .. } if name.text == kernel.name.text => *threads,
         _ => None,
@@ -138,7 +154,11 @@ fn check_kernel(
     let errors = diagnostics.errors();
     let (class, unchecked) = attributes(&kernel.attributes, options, diagnostics);
     if kernel.params.len() > options.max_params {
-        let message = format!("the kernel has {} parameters; at most {} are allowed", kernel.params.len(), options.max_params);
+        let message = format!(
+            "the kernel has {} parameters; at most {} are allowed",
+            kernel.params.len(),
+            options.max_params
+        );
         diagnostics.push(Diagnostic::error("too-large", kernel.name.span, message));
         return None;
     }
@@ -146,7 +166,9 @@ fn check_kernel(
     let whole = match (work.next(), work.next()) {
         (Some(statement), None) => match &statement.kind {
             StatementKind::Word { word, operands, target, extra } => match word::operation(&word.text) {
-                Some(word::Operation::Whole(whole)) => Some((whole, word, operands, target.as_ref(), extra, statement.span)),
+                Some(word::Operation::Whole(whole)) => {
+                    Some((whole, word, operands, target.as_ref(), extra, statement.span))
+                }
                 _ => None,
             },
             _ => None,
@@ -198,13 +220,19 @@ fn check_kernel(
 /// The passes behind lowering.
 fn finish(unit: &mut Unit, diagnostics: &mut Diagnostics) {
     let mut barrier = !unit.shared.is_empty();
-    crate::ir::visit_statements(&unit.body, &mut |stmt| barrier |= matches!(stmt, crate::ir::Stmt::Barrier { .. }));
+    crate::ir::visit_statements(&unit.body, &mut |stmt| {
+        barrier |= matches!(stmt, crate::ir::Stmt::Barrier { .. });
+    });
     unit.whole_blocks = barrier;
     for (line, column) in expand::finish(unit) {
         let span = Span { line, column, length: 1 };
         diagnostics.push(
-            Diagnostic::error("range", span, "the range must start at the same place for all threads of a block")
-                .hint("start it at THREAD_ID, or at a value made of BLOCK_ID and parameters"),
+            Diagnostic::error(
+                "range",
+                span,
+                "the range must start at the same place for all threads of a block",
+            )
+            .hint("start it at THREAD_ID, or at a value made of BLOCK_ID and parameters"),
         );
     }
     sites::number(unit, diagnostics);
@@ -276,7 +304,8 @@ fn make_table(table: &ast::ConstantTable, diagnostics: &mut Diagnostics) -> Opti
     const MOST: usize = 16_384;
     let mut bits = Vec::new();
     if table.values.is_empty() || table.values.len() > MOST {
-        let message = format!("`{}` has {} values; 1 to {MOST} are allowed", table.name.text, table.values.len());
+        let message =
+            format!("`{}` has {} values; 1 to {MOST} are allowed", table.name.text, table.values.len());
         diagnostics.push(Diagnostic::error("table", table.name.span, message));
         return None;
     }
@@ -299,7 +328,9 @@ fn table_value(value: &ast::Expr, element: Element) -> Option<u64> {
         match &value.kind {
             ast::ExprKind::Int(value, _) => Some((*value as f64, true)),
             ast::ExprKind::Float(value, _) => Some((*value, false)),
-            ast::ExprKind::Unary(ast::Unary::Negative, inner) => number(inner).map(|(value, whole)| (-value, whole)),
+            ast::ExprKind::Unary(ast::Unary::Negative, inner) => {
+                number(inner).map(|(value, whole)| (-value, whole))
+            }
             _ => None,
         }
     }

@@ -51,14 +51,17 @@ pub(crate) fn proven(unit: &Unit, site: &Site, known: &Known) -> bool {
 fn bounds(facts: &Facts<'_>, unit: &Unit, site: &Site, known: Option<&Known>) -> (Interval, Interval) {
     let value = facts.interval(&site.value, &site.guards);
     let length = match site.kind {
-        SiteKind::Load(array) | SiteKind::Store(array) | SiteKind::Atomic(array) => match (array, unit.fixed_length(array)) {
-            (_, Some(length)) => Interval::exact(i64::from(length)),
-            (ArrayRef::Param(index), None) => match known.and_then(|known| known.lengths[index as usize]) {
-                Some(length) => Interval::exact(length),
-                None => Interval { low: 0, high: crate::facts::MAX_LENGTH },
-            },
-            (_, None) => Interval { low: 0, high: 0 },
-        },
+        SiteKind::Load(array) | SiteKind::Store(array) | SiteKind::Atomic(array) => {
+            match (array, unit.fixed_length(array)) {
+                (_, Some(length)) => Interval::exact(i64::from(length)),
+                (ArrayRef::Param(index), None) => match known.and_then(|known| known.lengths[index as usize])
+                {
+                    Some(length) => Interval::exact(length),
+                    None => Interval { low: 0, high: crate::facts::MAX_LENGTH },
+                },
+                (_, None) => Interval { low: 0, high: 0 },
+            }
+        }
         SiteKind::Divisor | SiteKind::Require => Interval::exact(0),
     };
     (value, length)
@@ -77,7 +80,13 @@ fn walk(body: &mut [Stmt], guards: &Arc<Guards>, sites: &mut Vec<Site>) {
         let mut add = |kind: SiteKind, value: &Expr, line: u32, site: &mut SiteId| {
             if *site == NO_SITE {
                 *site = SiteId::try_from(sites.len()).expect("operations are bounded");
-                sites.push(Site { kind, line, value: value.clone(), guards: Arc::clone(guards), proven: false });
+                sites.push(Site {
+                    kind,
+                    line,
+                    value: value.clone(),
+                    guards: Arc::clone(guards),
+                    proven: false,
+                });
             }
         };
         match stmt {
@@ -91,7 +100,10 @@ fn walk(body: &mut [Stmt], guards: &Arc<Guards>, sites: &mut Vec<Site>) {
             Stmt::Require { condition, site, line } => add(SiteKind::Require, condition, *line, site),
             Stmt::If { condition, then, otherwise, .. } => {
                 let arm = |holds: bool| {
-                    Arc::new(Guards { outer: Some(Arc::clone(guards)), condition: Some((condition.clone(), holds)) })
+                    Arc::new(Guards {
+                        outer: Some(Arc::clone(guards)),
+                        condition: Some((condition.clone(), holds)),
+                    })
                 };
                 walk(then, &arm(true), sites);
                 walk(otherwise, &arm(false), sites);

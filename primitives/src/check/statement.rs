@@ -16,7 +16,8 @@ impl Lower<'_> {
     fn nested(&mut self, body: &[Statement]) -> Vec<Stmt> {
         if self.depth >= MAX_DEPTH {
             if let Some(first) = body.first() {
-                let message = format!("blocks are nested deeper than {MAX_DEPTH} levels once functions are expanded");
+                let message =
+                    format!("blocks are nested deeper than {MAX_DEPTH} levels once functions are expanded");
                 self.diagnostics.push(Diagnostic::error("nesting", first.span, message));
             }
             return Vec::new();
@@ -61,18 +62,28 @@ impl Lower<'_> {
                 self.store(array, index, value, place.array.span)
             }
             StatementKind::LoadRange { array, from, to, into } => self.load_range(array, from, to, into),
-            StatementKind::Atomic { op, place, values, target } => self.atomic(op, place, values, target.as_ref()),
+            StatementKind::Atomic { op, place, values, target } => {
+                self.atomic(op, place, values, target.as_ref())
+            }
             StatementKind::If { arms, otherwise } => self.conditional(arms, otherwise.as_deref()),
-            StatementKind::For { var, from, to, step, body } => self.counted(var, from, to, step.as_ref(), body),
-            StatementKind::ParallelFor { var, over, body } => self.parallel(var.as_ref(), over, body, statement.span),
+            StatementKind::For { var, from, to, step, body } => {
+                self.counted(var, from, to, step.as_ref(), body)
+            }
+            StatementKind::ParallelFor { var, over, body } => {
+                self.parallel(var.as_ref(), over, body, statement.span)
+            }
             StatementKind::Sync => {
                 self.emit(Stmt::Barrier { line: statement.span.line, column: statement.span.column });
                 Ok(())
             }
             StatementKind::Require(condition) => self.require(condition),
             StatementKind::Return(_) => Err(self.error(
-                Diagnostic::error("syntax", statement.span, "RETURN stands at the end of a GPU_FUNCTION only")
-                    .hint("in a kernel, put what follows under an IF"),
+                Diagnostic::error(
+                    "syntax",
+                    statement.span,
+                    "RETURN stands at the end of a GPU_FUNCTION only",
+                )
+                .hint("in a kernel, put what follows under an IF"),
             )),
         }
     }
@@ -122,13 +133,21 @@ impl Lower<'_> {
             Operation::Function(_, least, most) => (least, most),
             Operation::Whole(_) => {
                 return Err(self.error(
-                    Diagnostic::error("whole-kernel", span, format!("`{}` is a whole kernel's work", word.text))
-                        .hint("make it the only statement of a kernel of its own"),
+                    Diagnostic::error(
+                        "whole-kernel",
+                        span,
+                        format!("`{}` is a whole kernel's work", word.text),
+                    )
+                    .hint("make it the only statement of a kernel of its own"),
                 ));
             }
         };
         if !(least..=most).contains(&operands.len()) {
-            let expected = if least == most { format!("{least} operands") } else { format!("{least} to {most} operands") };
+            let expected = if least == most {
+                format!("{least} operands")
+            } else {
+                format!("{least} to {most} operands")
+            };
             return Err(self.wrong_count(&word.text, span, &expected, operands.len()));
         }
         let Some(target) = target else {
@@ -147,8 +166,9 @@ impl Lower<'_> {
         match target {
             Target::Name(name) => match value {
                 // Within PARALLEL FOR the name of an array means its element.
-                Ok(value) if self.frames.last().is_some_and(|f| f.element.is_some())
-                    && matches!(self.resolve(&name.text), Some(Binding::Array(_))) =>
+                Ok(value)
+                    if self.frames.last().is_some_and(|f| f.element.is_some())
+                        && matches!(self.resolve(&name.text), Some(Binding::Array(_))) =>
                 {
                     let place = Place { array: name.clone(), index: None };
                     self.store_value(value, &place)
@@ -183,12 +203,16 @@ impl Lower<'_> {
             (None, Some(index)) => index,
             (None, None) => {
                 return Err(self.error(
-                    Diagnostic::error("type", place.array.span, format!("`{}` is an array; which element?", place.array.text))
-                        .expected(&["["])
-                        .hint(format!(
-                            "write `{0}[index]`; to append, take a slot first: `ATOMIC_ADD count[0] 1 → slot`",
-                            place.array.text
-                        )),
+                    Diagnostic::error(
+                        "type",
+                        place.array.span,
+                        format!("`{}` is an array; which element?", place.array.text),
+                    )
+                    .expected(&["["])
+                    .hint(format!(
+                        "write `{0}[index]`; to append, take a slot first: `ATOMIC_ADD count[0] 1 → slot`",
+                        place.array.text
+                    )),
                 ));
             }
         };
@@ -222,7 +246,8 @@ impl Lower<'_> {
 
     fn store(&mut self, array: ArrayRef, index: Expr, value: Expr, span: Span) -> Checked<()> {
         if matches!(array, ArrayRef::Table(_)) {
-            let message = format!("`{}` is a GPU_CONST table and cannot be written", self.unit.array_name(array));
+            let message =
+                format!("`{}` is a GPU_CONST table and cannot be written", self.unit.array_name(array));
             return Err(self.fail("assign", span, message));
         }
         let (site, line) = (if self.trusted() { TRUSTED_SITE } else { NO_SITE }, self.line);
@@ -230,7 +255,13 @@ impl Lower<'_> {
         Ok(())
     }
 
-    fn atomic(&mut self, op: &Name, place: &Place, values: &[ast::Expr], target: Option<&Name>) -> Checked<()> {
+    fn atomic(
+        &mut self,
+        op: &Name,
+        place: &Place,
+        values: &[ast::Expr],
+        target: Option<&Name>,
+    ) -> Checked<()> {
         let kind = match op.text.as_str() {
             "ATOMIC_ADD" => AtomicOp::Add,
             "ATOMIC_MIN" => AtomicOp::Min,
@@ -241,10 +272,13 @@ impl Lower<'_> {
             "ATOMIC_EXCH" => AtomicOp::Exchange,
             "ATOMIC_CAS" => AtomicOp::CompareExchange,
             _ => {
-                let words = ["ADD", "MIN", "MAX", "AND", "OR", "XOR", "EXCH", "CAS"].map(|w| format!("ATOMIC_{w}"));
+                let words =
+                    ["ADD", "MIN", "MAX", "AND", "OR", "XOR", "EXCH", "CAS"].map(|w| format!("ATOMIC_{w}"));
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let message = format!("`{}` is no atomic operation", op.text);
-                return Err(self.error(Diagnostic::error("unknown-statement", op.span, message).expected(&words)));
+                return Err(
+                    self.error(Diagnostic::error("unknown-statement", op.span, message).expected(&words))
+                );
             }
         };
         let (array, index) = self.element(place)?;
@@ -291,7 +325,11 @@ impl Lower<'_> {
         Ok(())
     }
 
-    fn conditional(&mut self, arms: &[(ast::Expr, Vec<Statement>)], otherwise: Option<&[Statement]>) -> Checked<()> {
+    fn conditional(
+        &mut self,
+        arms: &[(ast::Expr, Vec<Statement>)],
+        otherwise: Option<&[Statement]>,
+    ) -> Checked<()> {
         // Each further arm is an IF within the ELSE of the one before it.
         let mut stack = Vec::new();
         let mut results: Vec<(Vec<bool>, u32)> = Vec::new();
@@ -332,7 +370,8 @@ impl Lower<'_> {
     }
 
     fn counter(&mut self, name: &Name) -> Checked<u32> {
-        if self.lookup(&name.text).is_some() && !matches!(self.lookup(&name.text), Some(Binding::Counter(_))) {
+        if self.lookup(&name.text).is_some() && !matches!(self.lookup(&name.text), Some(Binding::Counter(_)))
+        {
             let message = format!("`{}` already names something else", name.text);
             return Err(self.fail("duplicate", name.span, message));
         }
@@ -374,7 +413,9 @@ impl Lower<'_> {
         let var = self.counter(name)?;
         let shadowed = self.frame().names.insert(name.text.clone(), Binding::Counter(var));
         let runs = match (&from, &to) {
-            (Ok(from), Ok(to)) => matches!((from.constant_int(), to.constant_int()), (Some(a), Some(b)) if a < b),
+            (Ok(from), Ok(to)) => {
+                matches!((from.constant_int(), to.constant_int()), (Some(a), Some(b)) if a < b)
+            }
             _ => true,
         };
         let before = self.assigned.clone();
@@ -419,7 +460,8 @@ impl Lower<'_> {
     fn parallel(&mut self, name: Option<&Name>, over: &Over, body: &[Statement], span: Span) -> Checked<()> {
         if self.frames.last().is_some_and(|frame| frame.element.is_some()) {
             return Err(self.error(
-                Diagnostic::error("nesting", span, "PARALLEL FOR within PARALLEL FOR").hint("use FOR for the inner loop"),
+                Diagnostic::error("nesting", span, "PARALLEL FOR within PARALLEL FOR")
+                    .hint("use FOR for the inner loop"),
             ));
         }
         let (from, to) = match over {
@@ -472,22 +514,33 @@ impl Lower<'_> {
         let target = self.array(into)?;
         let ArrayRef::Shared(shared) = target else {
             return Err(self.error(
-                Diagnostic::error("type", into.span, format!("`{}` is not shared memory", into.text))
-                    .hint(format!("declare it: `GPU_SHARED_MEM {} {} 256`", into.text, self.unit.element(source).name())),
+                Diagnostic::error("type", into.span, format!("`{}` is not shared memory", into.text)).hint(
+                    format!(
+                        "declare it: `GPU_SHARED_MEM {} {} 256`",
+                        into.text,
+                        self.unit.element(source).name()
+                    ),
+                ),
             ));
         };
         let (read, written) = (self.unit.element(source), self.unit.element(target));
         if read.value() != written.value() {
-            let message = format!("`{}` holds {}, `{}` holds {}", array.text, read.name(), into.text, written.name());
-            return Err(self.error(
-                Diagnostic::error("type", into.span, message)
-                    .hint(format!("declare it: `GPU_SHARED_MEM {} {} …`", into.text, read.name())),
-            ));
+            let message =
+                format!("`{}` holds {}, `{}` holds {}", array.text, read.name(), into.text, written.name());
+            return Err(self.error(Diagnostic::error("type", into.span, message).hint(format!(
+                "declare it: `GPU_SHARED_MEM {} {} …`",
+                into.text,
+                read.name()
+            ))));
         }
         let Some(count) = range_length(from, to).filter(|count| *count > 0) else {
             return Err(self.error(
-                Diagnostic::error("range", from.span, "the length of the range must be a constant above zero")
-                    .hint("write the end as the start plus a number, as in `data[tid:tid+256]`"),
+                Diagnostic::error(
+                    "range",
+                    from.span,
+                    "the length of the range must be a constant above zero",
+                )
+                .hint("write the end as the start plus a number, as in `data[tid:tid+256]`"),
             ));
         };
         let length = self.unit.shared[shared as usize].length;
@@ -498,7 +551,14 @@ impl Lower<'_> {
         let span = from.span;
         let from = self.index(from)?;
         let count = u32::try_from(count).expect("at most the shared memory's length");
-        self.emit(Stmt::LoadRange { array: source, from, count, shared, line: span.line, column: span.column });
+        self.emit(Stmt::LoadRange {
+            array: source,
+            from,
+            count,
+            shared,
+            line: span.line,
+            column: span.column,
+        });
         Ok(())
     }
 }

@@ -72,7 +72,9 @@ fn walk(body: &[Stmt], varying: &[bool], cause: Option<(&str, u32)>, diagnostics
             Stmt::Barrier { line, column } => {
                 if let Some((what, at)) = cause {
                     let span = Span { line: *line, column: *column, length: 12 };
-                    let message = format!("not all threads of a block reach this barrier: the {what} in line {at} differs among them");
+                    let message = format!(
+                        "not all threads of a block reach this barrier: the {what} in line {at} differs among them"
+                    );
                     diagnostics.push(
                         Diagnostic::error("divergent-barrier", span, message)
                             .hint(format!("move SYNC_THREADS out of the {what}")),

@@ -129,6 +129,7 @@ pub(crate) fn unknown(word: &Name) -> Diagnostic {
     }
     match nearest(&word.text, crate::parse::words()) {
         Some(near) => found.hint(format!("did you mean `{near}`?")),
-        None => found.hint("statements are listed in docs/primitives.md; new operations are made with GPU_FUNCTION"),
+        None => found
+            .hint("statements are listed in docs/primitives.md; new operations are made with GPU_FUNCTION"),
     }
 }

@@ -5,7 +5,9 @@ use super::memory::{Memory, loaded, stored};
 use super::{Halt, Watch};
 use crate::arith;
 use crate::fault::{RawFault, code};
-use crate::ir::{ArrayRef, Atomic, AtomicOp, BinaryOp, Expr, ExprKind, SiteKind, Special, Stmt, TRUSTED_SITE, Unit, VarId};
+use crate::ir::{
+    ArrayRef, Atomic, AtomicOp, BinaryOp, Expr, ExprKind, SiteKind, Special, Stmt, TRUSTED_SITE, Unit, VarId,
+};
 use crate::plan::{Launch, Operand};
 use crate::types::{Element, ParamType, Scalar};
 
@@ -90,7 +92,8 @@ impl<'a> Block<'a> {
         }
         self.number = u32::try_from(number).expect("threads fit into 31 bits");
         let start = number * self.width as u64;
-        let mask = Mask::new((start..start + self.width as u64).map(|thread| thread < self.elements).collect());
+        let mask =
+            Mask::new((start..start + self.width as u64).map(|thread| thread < self.elements).collect());
         let unit = self.unit;
         self.statements(&unit.body, &mask)
     }
@@ -116,7 +119,14 @@ impl<'a> Block<'a> {
                 let fault = self.load(&mut result, *array, element, index.words(), length, mask);
                 self.vars[*var as usize] = result;
                 if let Some(lane) = fault {
-                    return Err(self.outside(SiteKind::Load(*array), *line, *site, index.words()[lane], length, lane));
+                    return Err(self.outside(
+                        SiteKind::Load(*array),
+                        *line,
+                        *site,
+                        index.words()[lane],
+                        length,
+                        lane,
+                    ));
                 }
             }
             Stmt::Store { array, index, value, site, line } => {
@@ -235,11 +245,11 @@ impl<'a> Block<'a> {
             ArrayRef::Param(number) => self.arrays[number as usize],
             _ => None,
         };
-        for lane in 0..self.width {
+        for (lane, at) in index.iter().enumerate().take(self.width) {
             if !mask.lanes[lane] {
                 continue;
             }
-            let at = index[lane] as usize;
+            let at = *at as usize;
             if at >= length {
                 return Some(lane);
             }
@@ -321,7 +331,10 @@ impl<'a> Block<'a> {
     }
 
     fn outside(&self, kind: SiteKind, line: u32, site: u32, index: u32, length: usize, lane: usize) -> Halt {
-        debug_assert!(site != TRUSTED_SITE, "the library reached outside: {kind:?} index {index} of {length}, line {line}");
+        debug_assert!(
+            site != TRUSTED_SITE,
+            "the library reached outside: {kind:?} index {index} of {length}, line {line}"
+        );
         let length = u32::try_from(length).expect("lengths are below 2^31");
         self.fault(code(kind), line, index, length, lane)
     }

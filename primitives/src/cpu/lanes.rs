@@ -248,8 +248,12 @@ pub(super) fn cast(from: Scalar, to: Scalar, a: Lanes) -> Lanes {
             }
             Lanes::Words(a)
         }
-        (Lanes::Words(a), true) => Lanes::Longs(a.iter().map(|x| arith::cast(from, to, u64::from(*x))).collect()),
-        (Lanes::Longs(a), false) => Lanes::Words(a.iter().map(|x| arith::low(arith::cast(from, to, *x))).collect()),
+        (Lanes::Words(a), true) => {
+            Lanes::Longs(a.iter().map(|x| arith::cast(from, to, u64::from(*x))).collect())
+        }
+        (Lanes::Longs(a), false) => {
+            Lanes::Words(a.iter().map(|x| arith::low(arith::cast(from, to, *x))).collect())
+        }
         (longs, true) => longs,
     }
 }

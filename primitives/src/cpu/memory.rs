@@ -127,7 +127,9 @@ impl<'a> Memory<'a> {
             }
             Cells::Longs(cells) => wide(&cells[index]),
             Cells::Apart => self.copied.as_ref().map_or(0, |(_, copy)| wide(&copy[index])),
-            Cells::Bytes(_) | Cells::Halves(_) => unreachable!("the checker allows atomics on 4 and 8 bytes only"),
+            Cells::Bytes(_) | Cells::Halves(_) => {
+                unreachable!("the checker allows atomics on 4 and 8 bytes only")
+            }
         }
     }
 }
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn misaligned_arrays_are_copied_and_written_back() {
-        let mut bytes = vec![0u8; 17];
+        let mut bytes = [0u8; 17];
         let start = bytes.as_ptr().align_offset(4) + 1;
         let slice = &mut bytes[start..start + 8];
         let memory = Memory::new(Element::Int, slice);

@@ -111,7 +111,11 @@ impl Kernel {
     ///
     /// # Errors
     /// [`CpuError`]; arrays may have been written to by then, unless the arguments themselves were wrong.
-    pub fn run_on_cpu(&self, args: &mut [CpuArg<'_>], options: &CpuOptions<'_>) -> Result<CpuReport, CpuError> {
+    pub fn run_on_cpu(
+        &self,
+        args: &mut [CpuArg<'_>],
+        options: &CpuOptions<'_>,
+    ) -> Result<CpuReport, CpuError> {
         let start = Instant::now();
         let operands = self.host_operands(args)?;
         let request = Request { elements: options.elements, ..Request::default() };
@@ -128,7 +132,8 @@ impl Kernel {
             })
             .collect();
         let over = AtomicBool::new(false);
-        let watch = Watch { cancel: options.cancel, end: options.limit.map(|limit| start + limit), over: &over };
+        let watch =
+            Watch { cancel: options.cancel, end: options.limit.map(|limit| start + limit), over: &over };
         let mut outcome = Ok(());
         for launch in &launches {
             outcome = self.launch_on_cpu(launch, &memories, threads, watch);
@@ -143,9 +148,10 @@ impl Kernel {
         match outcome {
             Ok(()) => Ok(CpuReport { elements, threads, duration: start.elapsed() }),
             Err(Halt::Fault(raw)) => Err(CpuError::Fault(self.describe(raw))),
-            Err(Halt::Stopped) => {
-                Err(CpuError::Stopped { kernel: self.name.clone(), milliseconds: start.elapsed().as_millis() })
-            }
+            Err(Halt::Stopped) => Err(CpuError::Stopped {
+                kernel: self.name.clone(),
+                milliseconds: start.elapsed().as_millis(),
+            }),
         }
     }
 
@@ -157,7 +163,11 @@ impl Kernel {
                 (ParamType::Array(element), CpuArg::Array(bytes)) => {
                     let size = element.bytes();
                     if bytes.len() % size != 0 {
-                        return Err(CpuError::Partial { param: param.name.clone(), bytes: bytes.len(), size });
+                        return Err(CpuError::Partial {
+                            param: param.name.clone(),
+                            bytes: bytes.len(),
+                            size,
+                        });
                     }
                     let length = (bytes.len() / size) as u64;
                     crate::plan::check_length(&param.name, length)?;
@@ -212,7 +222,8 @@ impl Kernel {
                 }
             }
         };
-        let helpers = threads.min(usize::try_from(blocks.div_ceil(share)).unwrap_or(usize::MAX)).saturating_sub(1);
+        let helpers =
+            threads.min(usize::try_from(blocks.div_ceil(share)).unwrap_or(usize::MAX)).saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
                 // Without a further thread the work is done by those that there are.

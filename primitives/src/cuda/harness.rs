@@ -117,7 +117,9 @@ fn expected(kernel: &Kernel, shape: &[usize]) -> Result<Vec<Option<u64>>, String
         .collect();
     // Emitting must not take as long as an endless program runs.
     let limit = Some(std::time::Duration::from_secs(20));
-    kernel.run_on_cpu(&mut args, &CpuOptions { limit, ..CpuOptions::default() }).map_err(|error| error.to_string())?;
+    kernel
+        .run_on_cpu(&mut args, &CpuOptions { limit, ..CpuOptions::default() })
+        .map_err(|error| error.to_string())?;
     Ok(kernel
         .params
         .iter()
@@ -151,7 +153,9 @@ fn arguments(kernel: &Kernel, launch: &Launch, threads: &str, prefix: &str, faul
                 let name = &kernel.params[*index].name;
                 list.push(format!("{prefix}{name}, (unsigned)size_{name}"));
             }
-            (ParamType::Scalar(_), Source::Param(index)) => list.push(format!("scalar_{}", kernel.params[*index].name)),
+            (ParamType::Scalar(_), Source::Param(index)) => {
+                list.push(format!("scalar_{}", kernel.params[*index].name));
+            }
             (_, Source::Extra(_)) => list.push(crate::arith::int(operand.bits).to_string()),
         }
     }
@@ -191,7 +195,10 @@ pub(super) fn test(kernel: &Kernel, alone: bool) -> String {
     out.push_str("    px_fault *d_fault, fault;\n    CHECK(cudaMalloc(&d_fault, sizeof fault));\n");
     out.push_str("    CHECK(cudaMemset(d_fault, 0, sizeof fault));\n");
     let run = run_function(kernel, &launches, alone);
-    let _ = write!(out, "    auto run = [&]() {{\n{run}        CHECK(cudaGetLastError());\n    }};\n    run();\n");
+    let _ = write!(
+        out,
+        "    auto run = [&]() {{\n{run}        CHECK(cudaGetLastError());\n    }};\n    run();\n"
+    );
     out.push_str("    CHECK(cudaDeviceSynchronize());\n    CHECK(cudaMemcpy(&fault, d_fault, sizeof fault, cudaMemcpyDeviceToHost));\n");
     let _ = writeln!(
         out,
@@ -201,9 +208,11 @@ pub(super) fn test(kernel: &Kernel, alone: bool) -> String {
     out.push_str("    cudaEvent_t start, stop;\n    CHECK(cudaEventCreate(&start));\n    CHECK(cudaEventCreate(&stop));\n");
     out.push_str("    const int repeats = 20;\n    CHECK(cudaEventRecord(start));\n    for (int i = 0; i < repeats; i++) run();\n");
     out.push_str("    CHECK(cudaEventRecord(stop));\n    CHECK(cudaEventSynchronize(stop));\n    float ms = 0;\n    CHECK(cudaEventElapsedTime(&ms, start, stop));\n");
-    let _ = writeln!(out, "    printf(\"{name}: %s, %.4f ms\\n\", wrong ? \"WRONG\" : \"right\", ms / repeats);");
+    let _ =
+        writeln!(out, "    printf(\"{name}: %s, %.4f ms\\n\", wrong ? \"WRONG\" : \"right\", ms / repeats);");
     for param in arrays(kernel) {
-        let _ = writeln!(out, "    CHECK(cudaFree(d_{param}));\n    free(h_{param});\n    free(out_{param});");
+        let _ =
+            writeln!(out, "    CHECK(cudaFree(d_{param}));\n    free(h_{param});\n    free(out_{param});");
     }
     out.push_str("    CHECK(cudaFree(d_fault));\n    CHECK(cudaEventDestroy(start));\n    CHECK(cudaEventDestroy(stop));\n    return wrong;\n}\n");
     out
@@ -273,7 +282,10 @@ fn verify(
     sums: &[bool],
 ) {
     for name in arrays(kernel) {
-        let _ = writeln!(out, "    CHECK(cudaMemcpy(out_{name}, d_{name}, bytes_{name}, cudaMemcpyDeviceToHost));");
+        let _ = writeln!(
+            out,
+            "    CHECK(cudaMemcpy(out_{name}, d_{name}, bytes_{name}, cudaMemcpyDeviceToHost));"
+        );
     }
     if alone {
         let unit = &kernel.stages[0].unit;
@@ -293,7 +305,9 @@ fn verify(
             let name = &param.name;
             // All NaNs are one.
             let nan = match element {
-                Element::Float | Element::Double => format!(" && !(out_{name}[i] != out_{name}[i] && h_{name}[i] != h_{name}[i])"),
+                Element::Float | Element::Double => {
+                    format!(" && !(out_{name}[i] != out_{name}[i] && h_{name}[i] != h_{name}[i])")
+                }
                 _ => String::new(),
             };
             let _ = writeln!(
@@ -310,7 +324,8 @@ fn verify(
                 let name = &param.name;
                 match checks[index] {
                     Some(_) if sums[index] => {
-                        let _ = writeln!(out, "    // {name} sums floats in no fixed order: it is not compared.");
+                        let _ =
+                            writeln!(out, "    // {name} sums floats in no fixed order: it is not compared.");
                     }
                     Some(hash) => {
                         let _ = writeln!(

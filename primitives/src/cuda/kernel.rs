@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::arith;
 use crate::ir::{
-    ArrayRef, AtomicOp, BinaryOp, CompareOp, Expr, ExprKind, SiteId, SiteKind, Special, Stmt, TRUSTED_SITE, UnaryOp, Unit,
+    ArrayRef, AtomicOp, BinaryOp, CompareOp, Expr, ExprKind, SiteId, SiteKind, Special, Stmt, TRUSTED_SITE,
+    UnaryOp, Unit,
 };
 use crate::types::{Element, ParamType, Scalar};
 
@@ -82,7 +83,11 @@ pub(super) fn function(unit: &Unit, alone: bool) -> String {
             parameters(unit)
         );
     } else {
-        let _ = writeln!(writer.out, "\n__global__ void __launch_bounds__({bound}) px_{name}({}) {{", parameters(unit));
+        let _ = writeln!(
+            writer.out,
+            "\n__global__ void __launch_bounds__({bound}) px_{name}({}) {{",
+            parameters(unit)
+        );
         writer.line("const unsigned block = blockIdx.x, local = threadIdx.x, blocks = gridDim.x;");
     }
     writer.line(&format!("const unsigned thread = block * {bound}u + local + first;"));
@@ -91,7 +96,12 @@ pub(super) fn function(unit: &Unit, alone: bool) -> String {
     }
     writer.line("(void)blocks; (void)fault; (void)thread;");
     for (index, shared) in unit.shared.iter().enumerate() {
-        writer.line(&format!("__shared__ {} s{index}_{}[{}];", storage(shared.element), shared.name, shared.length));
+        writer.line(&format!(
+            "__shared__ {} s{index}_{}[{}];",
+            storage(shared.element),
+            shared.name,
+            shared.length
+        ));
     }
     writer.declarations();
     writer.block(&unit.body);
@@ -184,7 +194,9 @@ impl Writer<'_> {
         match array {
             ArrayRef::Param(index) => format!("p_{}", self.unit.params[index as usize].name),
             ArrayRef::Shared(index) => format!("s{index}_{}", self.unit.shared[index as usize].name),
-            ArrayRef::Table(index) => format!("table_{}_{}", self.unit.name, self.unit.tables[index as usize].name),
+            ArrayRef::Table(index) => {
+                format!("table_{}_{}", self.unit.name, self.unit.tables[index as usize].name)
+            }
         }
     }
 
@@ -250,18 +262,23 @@ impl Writer<'_> {
                     AtomicOp::Exchange => "atomicExch",
                     AtomicOp::CompareExchange => "atomicCAS",
                 };
-                let compare = atomic.compare.as_ref().map_or(String::new(), |e| format!("{}, ", self.expr(e)));
+                let compare =
+                    atomic.compare.as_ref().map_or(String::new(), |e| format!("{}, ", self.expr(e)));
                 let old = atomic.old.map_or(String::new(), |var| format!("{} = ", self.var(var)));
                 let place = format!("&{}[{}]", self.array(atomic.array), self.expr(&atomic.index));
                 self.line(&format!("{old}{name}({place}, {compare}{});", self.expr(&atomic.value)));
             }
             Stmt::Divisor { value, site, line } if !self.skipped(*site) => {
                 let value = self.expr(value);
-                self.line(&format!("if ({value} == 0) {{ px_report(fault, {line}, 0, 0, thread); return; }}"));
+                self.line(&format!(
+                    "if ({value} == 0) {{ px_report(fault, {line}, 0, 0, thread); return; }}"
+                ));
             }
             Stmt::Require { condition, site, line } if !self.skipped(*site) => {
                 let condition = self.expr(condition);
-                self.line(&format!("if (!{condition}) {{ px_report(fault, {line}, 0, 0, thread); return; }}"));
+                self.line(&format!(
+                    "if (!{condition}) {{ px_report(fault, {line}, 0, 0, thread); return; }}"
+                ));
             }
             Stmt::Divisor { .. } | Stmt::Require { .. } => {}
             Stmt::If { condition, then, otherwise, .. } => {
@@ -370,7 +387,8 @@ impl Writer<'_> {
 
     fn binary(&self, op: BinaryOp, ty: Scalar, a: &Expr, b: &Expr) -> String {
         let small = b.constant_int().is_some_and(|n| (0..32).contains(&n));
-        let (a, b, divides) = (self.expr(a), self.expr(b), b.constant_int().is_some_and(|n| n != 0 && n != -1));
+        let (a, b, divides) =
+            (self.expr(a), self.expr(b), b.constant_int().is_some_and(|n| n != 0 && n != -1));
         let call = |name: &str| format!("{name}({a}, {b})");
         let infix = |op: &str| format!("({a} {op} {b})");
         match (op, ty) {

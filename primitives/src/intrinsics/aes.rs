@@ -93,7 +93,10 @@ pub(super) fn text(name: &str, counting: bool) -> String {
     }
     for j in 0..4 {
         let [a, b, c, d] = [j, (j + 1) % 4, (j + 2) % 4, (j + 3) % 4];
-        let _ = writeln!(out, "    CALCULATE o{j} = substitute(t, s{a}, s{b}, s{c}, s{d}) ^ rk[rounds * 4 + {j}]");
+        let _ = writeln!(
+            out,
+            "    CALCULATE o{j} = substitute(t, s{a}, s{b}, s{c}, s{d}) ^ rk[rounds * 4 + {j}]"
+        );
     }
     for byte in 0..16 {
         let value = format!("(o{} >> {}) & 255u", byte / 4, byte % 4 * 8);
@@ -126,7 +129,9 @@ pub(super) fn launches(
     match counter.map(|counter| operands[counter].length) {
         Some(16) => {}
         Some(length) => return Err(format!("the counter has 16 bytes, not {length}")),
-        None if !bytes.is_multiple_of(16) => return Err(format!("the data is whole blocks of 16 bytes; {bytes} bytes are not")),
+        None if !bytes.is_multiple_of(16) => {
+            return Err(format!("the data is whole blocks of 16 bytes; {bytes} bytes are not"));
+        }
         None => {}
     }
     if out < bytes {

@@ -56,7 +56,11 @@ pub(super) fn text(name: &str, [a, b, c]: [Element; 3]) -> String {
             let _ = writeln!(out, "{indent}CALCULATE ra{i} = {zero}");
             let _ = writeln!(out, "{indent}IF oka{i} AND {at} + ak < k: LOAD a[ga{i} + {at}] → ra{i}");
             let _ = writeln!(out, "{indent}CALCULATE rb{i} = {zero}");
-            let _ = writeln!(out, "{indent}IF okb AND {at} + bk + {} < k: LOAD b[gb{i} + {at} * n] → rb{i}", i * 2);
+            let _ = writeln!(
+                out,
+                "{indent}IF okb AND {at} + bk + {} < k: LOAD b[gb{i} + {at} * n] → rb{i}",
+                i * 2
+            );
         }
     };
     fetch(&mut out, "  ", "0");
@@ -70,12 +74,14 @@ pub(super) fn text(name: &str, [a, b, c]: [Element; 3]) -> String {
     for d in 0..DEPTH {
         for half in 0..2 {
             for i in 0..4 {
-                let _ = writeln!(out, "    LOAD ta[ty + {}] → a{}_{d}", d * STRIDE + half * 64 + i, half * 4 + i);
+                let _ =
+                    writeln!(out, "    LOAD ta[ty + {}] → a{}_{d}", d * STRIDE + half * 64 + i, half * 4 + i);
             }
         }
         for half in 0..2 {
             for j in 0..4 {
-                let _ = writeln!(out, "    LOAD tb[tx + {}] → b{}_{d}", d * 128 + half * 64 + j, half * 4 + j);
+                let _ =
+                    writeln!(out, "    LOAD tb[tx + {}] → b{}_{d}", d * 128 + half * 64 + j, half * 4 + j);
             }
         }
         for i in 0..8 {
@@ -119,11 +125,14 @@ pub(super) fn launches(
             [m, n, k]
         }
         None => shape(la, lb, lc).ok_or_else(|| {
-            format!("no matrix shapes have {la}, {lb} and {lc} elements; name them with DIMS rows columns depth")
+            format!(
+                "no matrix shapes have {la}, {lb} and {lc} elements; name them with DIMS rows columns depth"
+            )
         })?,
     };
     let blocks = m.div_ceil(TILE) * n.div_ceil(TILE);
-    let extra = |value: u64| i32::try_from(value).map_err(|_| format!("{value} rows or columns are too many"));
+    let extra =
+        |value: u64| i32::try_from(value).map_err(|_| format!("{value} rows or columns are too many"));
     let extras = vec![(Extra::Rows, extra(m)?), (Extra::Columns, extra(n)?), (Extra::Depth, extra(k)?)];
     Ok(vec![launch(0, blocks * THREADS, extras)])
 }

@@ -74,10 +74,26 @@ impl Number {
 pub(crate) enum Schedule {
     /// One launch with a thread for each element.
     Map,
-    Matmul { a: usize, b: usize, c: usize, dims: Option<[Number; 3]> },
-    Sort { data: usize },
-    Aes { data: usize, key: usize, counter: Option<usize>, out: usize },
-    Sha256 { data: usize, chunk: Number, out: usize },
+    Matmul {
+        a: usize,
+        b: usize,
+        c: usize,
+        dims: Option<[Number; 3]>,
+    },
+    Sort {
+        data: usize,
+    },
+    Aes {
+        data: usize,
+        key: usize,
+        counter: Option<usize>,
+        out: usize,
+    },
+    Sha256 {
+        data: usize,
+        chunk: Number,
+        out: usize,
+    },
 }
 
 impl Schedule {
@@ -147,7 +163,8 @@ impl Request<'_> {
         let name = match &operand.kind {
             ast::ExprKind::Name(name) => name.as_str(),
             ast::ExprKind::Index(name, _) => {
-                let message = format!("`{}` works on whole arrays, not on the element of one thread", self.word.text);
+                let message =
+                    format!("`{}` works on whole arrays, not on the element of one thread", self.word.text);
                 return Err(self.refuse(name.span, message, form));
             }
             _ => return Err(self.refuse(operand.span, "an array's name is needed here".to_owned(), form)),
@@ -159,7 +176,9 @@ impl Request<'_> {
         let found = self.kernel.params.iter().position(|param| param.name == name);
         match found.map(|index| (index, self.kernel.params[index].ty)) {
             Some((index, ParamType::Array(element))) => Ok((index, element)),
-            Some((_, ParamType::Scalar(_))) => Err(self.refuse(span, format!("`{name}` is a single value"), form)),
+            Some((_, ParamType::Scalar(_))) => {
+                Err(self.refuse(span, format!("`{name}` is a single value"), form))
+            }
             None => Err(Box::new(
                 Diagnostic::error("unknown-name", span, format!("`{name}` is no parameter of this kernel"))
                     .hint(format!("declare it: `GPU_PARAM {name} float[]`")),
@@ -177,7 +196,11 @@ impl Request<'_> {
             }
             None => {
                 let message = format!("the result of `{}` goes nowhere", self.word.text);
-                Err(Box::new(Diagnostic::error("syntax", self.span, message).expected(&["→"]).hint(format!("the form is `{form}`"))))
+                Err(Box::new(
+                    Diagnostic::error("syntax", self.span, message)
+                        .expected(&["→"])
+                        .hint(format!("the form is `{form}`")),
+                ))
             }
         }
     }
@@ -191,11 +214,15 @@ impl Request<'_> {
             ast::ExprKind::Name(name) => {
                 let found = self.kernel.params.iter().position(|param| param.name == *name);
                 match found.map(|index| (index, self.kernel.params[index].ty)) {
-                    Some((index, ParamType::Scalar(Element::Int | Element::Uint))) => Ok(Number::Param(index)),
+                    Some((index, ParamType::Scalar(Element::Int | Element::Uint))) => {
+                        Ok(Number::Param(index))
+                    }
                     _ => Err(self.refuse(operand.span, format!("`{name}` is no int parameter"), form)),
                 }
             }
-            _ => Err(self.refuse(operand.span, "a number or an int parameter is needed here".to_owned(), form)),
+            _ => {
+                Err(self.refuse(operand.span, "a number or an int parameter is needed here".to_owned(), form))
+            }
         }
     }
 
@@ -213,7 +240,8 @@ impl Request<'_> {
             return Ok(());
         }
         let names: Vec<&str> = allowed.iter().map(|element| element.name()).collect();
-        let message = format!("{what} of `{}` holds {}, not {}", self.word.text, found.name(), names.join(" or "));
+        let message =
+            format!("{what} of `{}` holds {}, not {}", self.word.text, found.name(), names.join(" or "));
         Err(Box::new(Diagnostic::error("type", self.span, message).expected(&names)))
     }
 }
@@ -236,7 +264,12 @@ fn build_matmul(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
         let allowed = [Element::Float, Element::Half, Element::Double, Element::Int, Element::Uint];
         request.element(element, &allowed, "an array")?;
         if element.value() != value {
-            let message = format!("the arrays hold {}, {} and {}", a_element.name(), b_element.name(), c_element.name());
+            let message = format!(
+                "the arrays hold {}, {} and {}",
+                a_element.name(),
+                b_element.name(),
+                c_element.name()
+            );
             return Err(request.refuse(request.span, message, FORM));
         }
     }
@@ -245,9 +278,7 @@ fn build_matmul(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
     }
     let dims = match request.extra {
         [] => None,
-        [m, n, k] => {
-            Some([request.number(m, FORM)?, request.number(n, FORM)?, request.number(k, FORM)?])
-        }
+        [m, n, k] => Some([request.number(m, FORM)?, request.number(n, FORM)?, request.number(k, FORM)?]),
         _ => return Err(request.refuse(request.span, "DIMS takes three numbers".to_owned(), FORM)),
     };
     let text = matmul::text(&request.kernel.name, [a_element, b_element, c_element]);

@@ -149,14 +149,18 @@ fn window(out: &mut String, name: &str, weights: &[i32]) {
         for dx in -reach..=reach {
             let (i, place) = (side(dx), &places[side(dx)]);
             let _ = writeln!(out, "    CALCULATE p{i} = bits(img[{place}])");
-            let _ = writeln!(out, "    CALCULATE e{i} = p{i} & 0xff00ffu\n    CALCULATE o{i} = (p{i} >> 8) & 0xff00ffu");
+            let _ = writeln!(
+                out,
+                "    CALCULATE e{i} = p{i} & 0xff00ffu\n    CALCULATE o{i} = (p{i} >> 8) & 0xff00ffu"
+            );
         }
         for part in ["e", "o"] {
             // Weights are symmetrical: add first, multiply once.
             let mut terms = Vec::new();
             for d in 0..=reach {
                 let (left, right, weight) = (side(-d), side(d), weights[side(d)]);
-                let inner = if d == 0 { format!("{part}{left}") } else { format!("({part}{left} + {part}{right})") };
+                let inner =
+                    if d == 0 { format!("{part}{left}") } else { format!("({part}{left} + {part}{right})") };
                 terms.push(if weight == 1 { inner } else { format!("{inner} * {weight}u") });
             }
             terms.reverse();
@@ -176,7 +180,13 @@ fn window(out: &mut String, name: &str, weights: &[i32]) {
             let _ = writeln!(out, "    CALCULATE {base} = at {sign} w * {}", dy.abs());
         }
         let places: Vec<String> = (-reach..=reach)
-            .map(|dx| if dx == 0 { base.clone() } else { format!("{base} {} {}", if dx < 0 { "-" } else { "+" }, dx.abs()) })
+            .map(|dx| {
+                if dx == 0 {
+                    base.clone()
+                } else {
+                    format!("{base} {} {}", if dx < 0 { "-" } else { "+" }, dx.abs())
+                }
+            })
             .collect();
         row(out, dy, &places);
     }
@@ -186,7 +196,8 @@ fn window(out: &mut String, name: &str, weights: &[i32]) {
     }
     for dy in -reach..=reach {
         let _ = writeln!(out, "    CALCULATE line{} = clamp(y + {dy}, 0, h - 1) * w", dy + reach);
-        let places: Vec<String> = (-reach..=reach).map(|dx| format!("line{} + cx{}", dy + reach, dx + reach)).collect();
+        let places: Vec<String> =
+            (-reach..=reach).map(|dx| format!("line{} + cx{}", dy + reach, dx + reach)).collect();
         row(out, dy, &places);
     }
     let mask = "0xff00ffu";

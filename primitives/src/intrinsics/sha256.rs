@@ -45,7 +45,9 @@ pub(super) fn text(name: &str) -> String {
     for (index, start) in starts.iter().enumerate() {
         let _ = writeln!(out, "  CALCULATE h{index} = {start}u");
     }
-    out.push_str("  CALCULATE last = (length + 8) >> 6\n  FOR block IN 0..last + 1:\n    CALCULATE p = block << 6\n");
+    out.push_str(
+        "  CALCULATE last = (length + 8) >> 6\n  FOR block IN 0..last + 1:\n    CALCULATE p = block << 6\n",
+    );
     for w in 0..16 {
         let _ = writeln!(out, "    CALCULATE w{w} = octets(data, start, p + {}, length)", w * 4);
     }
@@ -68,8 +70,7 @@ pub(super) fn text(name: &str) -> String {
                  (rotr(w{w14}, 17) ^ rotr(w{w14}, 19) ^ (w{w14} >> 10))"
             );
         }
-        let [a, b, c, d, e, f, g, h]: [&str; 8] =
-            std::array::from_fn(|index| names[index].as_str());
+        let [a, b, c, d, e, f, g, h]: [&str; 8] = std::array::from_fn(|index| names[index].as_str());
         let _ = writeln!(
             out,
             "    CALCULATE t{round} = {h} + (rotr({e}, 6) ^ rotr({e}, 11) ^ rotr({e}, 25)) + (({e} & {f}) ^ (~{e} & {g})) + {k}u + w{w}"
@@ -104,7 +105,10 @@ pub(super) fn text(name: &str) -> String {
 
 /// One launch with a thread for each message; the last message may be shorter.
 pub(super) fn launches(bytes: u64, room: u64, chunk: i32) -> Result<Vec<Launch>, String> {
-    let size = u64::try_from(chunk).ok().filter(|size| *size > 0).ok_or_else(|| format!("a message has {chunk} bytes"))?;
+    let size = u64::try_from(chunk)
+        .ok()
+        .filter(|size| *size > 0)
+        .ok_or_else(|| format!("a message has {chunk} bytes"))?;
     // Nothing at all is one empty message.
     let count = bytes.div_ceil(size).max(1);
     if count * 32 > room {

@@ -64,7 +64,9 @@ pub(super) fn text(name: &str, element: Element) -> String {
                 } else {
                     let _ = writeln!(out, "  CALCULATE j = i + {distance}");
                 }
-                out.push_str("  LOAD t[i] → x\n  LOAD t[j] → y\n  STORE min(x, y) → t[i]\n  STORE max(x, y) → t[j]\n");
+                out.push_str(
+                    "  LOAD t[i] → x\n  LOAD t[j] → y\n  STORE min(x, y) → t[i]\n  STORE max(x, y) → t[j]\n",
+                );
             }
         }
         out.push_str("  SYNC_THREADS\n");

@@ -72,7 +72,8 @@ impl Parser<'_> {
         if self.depth >= self.options.max_nesting {
             let message = format!("nested deeper than {} levels", self.options.max_nesting);
             self.report(
-                Diagnostic::error("nesting", self.place(), message).hint("give a part of it a name with CALCULATE"),
+                Diagnostic::error("nesting", self.place(), message)
+                    .hint("give a part of it a name with CALCULATE"),
             );
             return Err(Failed);
         }
@@ -120,7 +121,8 @@ impl Parser<'_> {
         if self.parts > MAX_PARTS {
             let message = format!("the expression has more than {MAX_PARTS} parts");
             return Err(self.report(
-                Diagnostic::error("nesting", self.place(), message).hint("give a part of it a name with CALCULATE"),
+                Diagnostic::error("nesting", self.place(), message)
+                    .hint("give a part of it a name with CALCULATE"),
             ));
         }
         Ok(())
@@ -151,7 +153,11 @@ impl Parser<'_> {
             fields += 1;
             let field = self.name("a field such as r, g, b, a")?;
             if fields > 4 {
-                return Err(self.report(Diagnostic::error("nesting", field.span, "a value has no fields of fields")));
+                return Err(self.report(Diagnostic::error(
+                    "nesting",
+                    field.span,
+                    "a value has no fields of fields",
+                )));
             }
             let span = expr.span.to(field.span);
             expr = Expr { span, kind: ExprKind::Field(Box::new(expr), field) };
@@ -233,6 +239,6 @@ impl Parser<'_> {
         self.at
             .checked_sub(1)
             .and_then(|at| self.lines.get(self.line)?.tokens.get(at))
-            .map_or(Span::default(), |token| token.span)
+            .map_or_else(Span::default, |token| token.span)
     }
 }

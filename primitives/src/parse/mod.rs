@@ -24,9 +24,27 @@ pub(crate) use statement::words;
 pub(crate) type Parsed<T> = Result<T, Failed>;
 
 /// Parses a program text.
-pub(crate) fn parse(text: &str, options: &Options, trusted: bool, diagnostics: &mut Diagnostics) -> ast::Program {
+pub(crate) fn parse(
+    text: &str,
+    options: &Options,
+    trusted: bool,
+    diagnostics: &mut Diagnostics,
+) -> ast::Program {
     let lines = lines(text, diagnostics);
-    let mut parser = Parser { text, lines, line: 0, at: 0, depth: 0, loops: 0, parts: 0, recovering: 0, apart: false, options, trusted, diagnostics };
+    let mut parser = Parser {
+        text,
+        lines,
+        line: 0,
+        at: 0,
+        depth: 0,
+        loops: 0,
+        parts: 0,
+        recovering: 0,
+        apart: false,
+        options,
+        trusted,
+        diagnostics,
+    };
     parser.program()
 }
 
@@ -65,7 +83,11 @@ impl Parser<'_> {
     fn place(&self) -> Span {
         match self.peek() {
             Some(token) => token.span,
-            None => self.lines.get(self.line).or(self.lines.last()).map_or(Span::default(), |line| line.end),
+            None => self
+                .lines
+                .get(self.line)
+                .or_else(|| self.lines.last())
+                .map_or_else(Span::default, |line| line.end),
         }
     }
 

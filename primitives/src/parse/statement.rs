@@ -7,8 +7,26 @@ use crate::lex::Kind;
 
 /// Words that start a thread statement and are handled here; all others are operations, see `check::word`.
 const WORDS: [&str; 20] = [
-    "THREAD_ID", "LOCAL_ID", "BLOCK_ID", "BLOCK_SIZE", "BLOCK_COUNT", "LOAD", "STORE", "LOAD_COALESCED", "CALCULATE",
-    "COMPARE", "IF", "FOR", "PARALLEL", "SYNC_THREADS", "REQUIRE", "RETURN", "ELSE", "ELIF", "ENDIF", "ENDFOR",
+    "THREAD_ID",
+    "LOCAL_ID",
+    "BLOCK_ID",
+    "BLOCK_SIZE",
+    "BLOCK_COUNT",
+    "LOAD",
+    "STORE",
+    "LOAD_COALESCED",
+    "CALCULATE",
+    "COMPARE",
+    "IF",
+    "FOR",
+    "PARALLEL",
+    "SYNC_THREADS",
+    "REQUIRE",
+    "RETURN",
+    "ELSE",
+    "ELIF",
+    "ENDIF",
+    "ENDFOR",
 ];
 
 /// Whether a word belongs into thread code.
@@ -25,7 +43,14 @@ pub(crate) fn words() -> impl Iterator<Item = &'static str> {
 fn ends_code(word: &str) -> bool {
     matches!(
         word,
-        "GPU_END" | "GPU_KERNEL" | "GPU_FUNCTION" | "GPU_PARAM" | "GPU_SHARED_MEM" | "GPU_SHARED" | "GPU_LAUNCH" | "GPU_CONST"
+        "GPU_END"
+            | "GPU_KERNEL"
+            | "GPU_FUNCTION"
+            | "GPU_PARAM"
+            | "GPU_SHARED_MEM"
+            | "GPU_SHARED"
+            | "GPU_LAUNCH"
+            | "GPU_CONST"
     )
 }
 
@@ -97,7 +122,9 @@ impl Parser<'_> {
         self.expect_mark(":")?;
         if self.depth >= self.options.max_nesting {
             let message = format!("blocks are nested deeper than {} levels", self.options.max_nesting);
-            self.report(Diagnostic::error("nesting", self.place(), message).hint("move a part into a GPU_FUNCTION"));
+            self.report(
+                Diagnostic::error("nesting", self.place(), message).hint("move a part into a GPU_FUNCTION"),
+            );
             self.next_line();
             self.skip_block(indent);
             return Err(Failed);
@@ -144,8 +171,12 @@ impl Parser<'_> {
                 let target = self.name("a variable")?;
                 if !matches!(value.kind, ExprKind::Index(..) | ExprKind::Name(_)) {
                     return Err(self.report(
-                        Diagnostic::error("syntax", value.span, "LOAD takes an element, as in `LOAD a[i] → x`")
-                            .hint("use CALCULATE for a computed value"),
+                        Diagnostic::error(
+                            "syntax",
+                            value.span,
+                            "LOAD takes an element, as in `LOAD a[i] → x`",
+                        )
+                        .hint("use CALCULATE for a computed value"),
                     ));
                 }
                 StatementKind::Assign(target, value)
@@ -283,7 +314,11 @@ impl Parser<'_> {
         let (value, span) = self.whole("a size")?;
         let name = self.name("a size")?;
         if name.text[1..].parse() != Ok(value) {
-            return Err(self.report(Diagnostic::error("syntax", span.to(name.span), "only square windows are supported")));
+            return Err(self.report(Diagnostic::error(
+                "syntax",
+                span.to(name.span),
+                "only square windows are supported",
+            )));
         }
         Ok(Expr { span: span.to(name.span), kind: ExprKind::Int(value, false) })
     }

@@ -6,8 +6,18 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::types::{Element, ParamType};
 
 const WORDS: [&str; 12] = [
-    "GPU_KERNEL", "GPU_FUNCTION", "GPU_CONST", "GPU_LAUNCH", "GPU_SYNC", "GPU_TARGET", "GPU_DISTRIBUTE", "READ_FILE",
-    "WRITE_FILE", "VALIDATE", "GPU_PARAM", "GPU_END",
+    "GPU_KERNEL",
+    "GPU_FUNCTION",
+    "GPU_CONST",
+    "GPU_LAUNCH",
+    "GPU_SYNC",
+    "GPU_TARGET",
+    "GPU_DISTRIBUTE",
+    "READ_FILE",
+    "WRITE_FILE",
+    "VALIDATE",
+    "GPU_PARAM",
+    "GPU_END",
 ];
 
 /// Words of the language's documents that have no meaning here, and why.
@@ -40,13 +50,19 @@ impl Parser<'_> {
             if self.line == line {
                 self.next_line();
             }
-            if program.kernels.len() + program.functions.len() + program.constants.len() > self.options.max_kernels {
+            if program.kernels.len() + program.functions.len() + program.constants.len()
+                > self.options.max_kernels
+            {
                 let message = format!("more than {} kernels, functions and tables", self.options.max_kernels);
                 self.report(Diagnostic::error("too-many-kernels", self.place(), message));
                 break;
             }
             if program.host.len() > 1024 {
-                self.report(Diagnostic::error("too-many-statements", self.place(), "more than 1024 CPU statements"));
+                self.report(Diagnostic::error(
+                    "too-many-statements",
+                    self.place(),
+                    "more than 1024 CPU statements",
+                ));
                 break;
             }
         }
@@ -130,7 +146,8 @@ impl Parser<'_> {
                 program.host.push(Host::Distribute(strategy));
             }
             _ => {
-                let found = Diagnostic::error("unknown-statement", place, format!("`{word}` is no statement here"));
+                let found =
+                    Diagnostic::error("unknown-statement", place, format!("`{word}` is no statement here"));
                 let found = match (refused(&word), nearest(&word, WORDS)) {
                     (Some(reason), _) => found.hint(reason),
                     (None, Some(near)) => found.hint(format!("did you mean `{near}`?")),
@@ -153,7 +170,8 @@ impl Parser<'_> {
         let name = self.name("a type")?;
         let Some(element) = Element::from_name(&name.text) else {
             let names = Element::ALL.map(Element::name);
-            let found = Diagnostic::error("unknown-type", place, format!("`{}` is no type", name.text)).expected(&names);
+            let found = Diagnostic::error("unknown-type", place, format!("`{}` is no type", name.text))
+                .expected(&names);
             let found = match nearest(&name.text, names) {
                 Some(near) => found.hint(format!("did you mean `{near}`?")),
                 None if matches!(name.text.as_str(), "long" | "ulong" | "int64" | "i64" | "u64") => {
@@ -184,7 +202,8 @@ impl Parser<'_> {
         let header = self.line;
         self.next_line();
         let mut kernel = Kernel {
-            name: name.unwrap_or_else(|_| ast::Name { text: "unnamed".to_owned(), span: self.lines[header].end }),
+            name: name
+                .unwrap_or_else(|_| ast::Name { text: "unnamed".to_owned(), span: self.lines[header].end }),
             attributes,
             params: Vec::new(),
             shared: Vec::new(),
@@ -201,7 +220,10 @@ impl Parser<'_> {
                     self.next_line();
                     if !code {
                         let message = format!("kernel `{}` has no GPU_THREAD_CODE:", kernel.name.text);
-                        self.report(Diagnostic::error("syntax", kernel.name.span, message).expected(&["GPU_THREAD_CODE:"]));
+                        self.report(
+                            Diagnostic::error("syntax", kernel.name.span, message)
+                                .expected(&["GPU_THREAD_CODE:"]),
+                        );
                     }
                     return Ok(kernel);
                 }
@@ -280,7 +302,10 @@ impl Parser<'_> {
         if self.word() == Some("GPU_END") {
             self.next_line();
         } else {
-            self.report(Diagnostic::error("syntax", self.place(), "the function has no GPU_END").expected(&["GPU_END"]));
+            self.report(
+                Diagnostic::error("syntax", self.place(), "the function has no GPU_END")
+                    .expected(&["GPU_END"]),
+            );
         }
         let (name, params, result) = header?;
         Ok(Function { name, params, result, body, trusted: self.trusted })
@@ -306,7 +331,11 @@ impl Parser<'_> {
         self.expect_mark("->")?;
         let place = self.place();
         let ParamType::Scalar(result) = self.ty()? else {
-            return Err(self.report(Diagnostic::error("type", place, "a function returns one value, not an array")));
+            return Err(self.report(Diagnostic::error(
+                "type",
+                place,
+                "a function returns one value, not an array",
+            )));
         };
         self.expect_mark(":")?;
         self.expect_end()?;

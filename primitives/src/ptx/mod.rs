@@ -291,7 +291,9 @@ impl<'a> Emitter<'a> {
         match element {
             Element::Byte => self.global(Class::Word, &key, |r| format!("ld.param.u8 {r}, [{symbol}];")),
             Element::Half => {
-                let raw = self.global(Class::Half, &format!("half {index}"), |r| format!("ld.param.b16 {r}, [{symbol}];"));
+                let raw = self.global(Class::Half, &format!("half {index}"), |r| {
+                    format!("ld.param.b16 {r}, [{symbol}];")
+                });
                 self.global(Class::Float, &key, |r| format!("cvt.f32.f16 {r}, {};", raw.text))
             }
             Element::Float => self.global(Class::Float, &key, |r| format!("ld.param.f32 {r}, [{symbol}];")),
@@ -354,7 +356,9 @@ impl<'a> Emitter<'a> {
                     return thread;
                 }
                 let first = self.hidden(Hidden::First);
-                self.global(Class::Word, "thread", |r| format!("add.s32 {r}, {}, {};", thread.text, first.text))
+                self.global(Class::Word, "thread", |r| {
+                    format!("add.s32 {r}, {}, {};", thread.text, first.text)
+                })
             }
         }
     }
@@ -396,7 +400,8 @@ impl<'a> Emitter<'a> {
         }
         let record = self.hidden(Hidden::Fault);
         let thread = self.special(Special::Thread);
-        let record = self.global(Class::Long, "fault record", |r| format!("cvta.to.global.u64 {r}, {};", record.text));
+        let record =
+            self.global(Class::Long, "fault record", |r| format!("cvta.to.global.u64 {r}, {};", record.text));
         let (taken, mine) = (self.fresh(Class::Word), self.fresh(Class::Pred));
         self.body.push_str("$fault:\n");
         self.line(&format!("atom.global.cas.b32 {taken}, [{}], 0, 1;", record.text));

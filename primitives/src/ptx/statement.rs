@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use super::{Class, Emitter, FaultBlock, Operand};
 use crate::fault::code;
-use crate::ir::{ArrayRef, Atomic, AtomicOp, BinaryOp, Def, Expr, ExprKind, SiteId, SiteKind, Stmt, TRUSTED_SITE, VarId};
+use crate::ir::{
+    ArrayRef, Atomic, AtomicOp, BinaryOp, Def, Expr, ExprKind, SiteId, SiteKind, Stmt, TRUSTED_SITE, VarId,
+};
 use crate::types::{Element, Scalar};
 
 /// Offsets up to this many elements are folded into the address; see [`crate::facts::MAX_LENGTH`].
@@ -182,15 +184,19 @@ impl Emitter<'_> {
                     format!("add.s64 {r}, {}, {};", long.text, base.text)
                 })
             }
-            (true, _) => self.value(Class::Long, format!("mad.wide.s32 {}, {bytes}, {}", at.key, base.key), |r| {
-                format!("mad.wide.s32 {r}, {}, {bytes}, {};", at.text, base.text)
-            }),
+            (true, _) => {
+                self.value(Class::Long, format!("mad.wide.s32 {}, {bytes}, {}", at.key, base.key), |r| {
+                    format!("mad.wide.s32 {r}, {}, {bytes}, {};", at.text, base.text)
+                })
+            }
             (false, 1) => self.value(Class::Word, format!("add.s32 {}, {}", at.key, base.key), |r| {
                 format!("add.s32 {r}, {}, {};", at.text, base.text)
             }),
-            (false, _) => self.value(Class::Word, format!("mad.lo.s32 {}, {bytes}, {}", at.key, base.key), |r| {
-                format!("mad.lo.s32 {r}, {}, {bytes}, {};", at.text, base.text)
-            }),
+            (false, _) => {
+                self.value(Class::Word, format!("mad.lo.s32 {}, {bytes}, {}", at.key, base.key), |r| {
+                    format!("mad.lo.s32 {r}, {}, {bytes}, {};", at.text, base.text)
+                })
+            }
         };
         (space, plus(&address.text))
     }

@@ -108,7 +108,8 @@ impl Emitter<'_> {
     /// The instruction that makes a value: its identity, and its text with `{}` for the result.
     fn instruction(&mut self, expr: &Expr) -> (String, String) {
         let make = |op: &str, operands: &[&Operand]| {
-            let list = |part: fn(&Operand) -> &str| operands.iter().map(|o| part(o)).collect::<Vec<_>>().join(", ");
+            let list =
+                |part: fn(&Operand) -> &str| operands.iter().map(|o| part(o)).collect::<Vec<_>>().join(", ");
             (format!("{op} {}", list(|o| &o.key)), format!("{op} {{}}, {};", list(|o| &o.text)))
         };
         match &expr.kind {
@@ -189,12 +190,15 @@ impl Emitter<'_> {
     fn select_pred(&mut self, condition: &Operand, x: &Operand, y: &Operand) -> (String, String) {
         // Predicates are selected by their integer forms.
         let as_int = |this: &mut Self, p: &Operand| {
-            this.value(Class::Word, format!("selp.b32 1, 0, {}", p.key), |r| format!("selp.b32 {r}, 1, 0, {};", p.text))
+            this.value(Class::Word, format!("selp.b32 1, 0, {}", p.key), |r| {
+                format!("selp.b32 {r}, 1, 0, {};", p.text)
+            })
         };
         let (x, y) = (as_int(self, x), as_int(self, y));
-        let chosen = self.value(Class::Word, format!("selp.b32 {}, {}, {}", x.key, y.key, condition.key), |r| {
-            format!("selp.b32 {r}, {}, {}, {};", x.text, y.text, condition.text)
-        });
+        let chosen =
+            self.value(Class::Word, format!("selp.b32 {}, {}, {}", x.key, y.key, condition.key), |r| {
+                format!("selp.b32 {r}, {}, {}, {};", x.text, y.text, condition.text)
+            });
         (format!("setp.ne.b32 {}, 0", chosen.key), format!("setp.ne.b32 {{}}, {}, 0;", chosen.text))
     }
 

@@ -84,7 +84,11 @@ impl Generator {
         for (name, element) in ARRAYS {
             let _ = writeln!(self.out, "GPU_PARAM o{name} {}[]", element.name());
         }
-        let _ = write!(self.out, "GPU_PARAM sums int[]\nGPU_PARAM n int\nGPU_PARAM m int\nGPU_PARAM s float\nGPU_BLOCK {}\n", self.block);
+        let _ = write!(
+            self.out,
+            "GPU_PARAM sums int[]\nGPU_PARAM n int\nGPU_PARAM m int\nGPU_PARAM s float\nGPU_BLOCK {}\n",
+            self.block
+        );
         if self.shared {
             let _ = write!(self.out, "GPU_SHARED_MEM sh float {0}\nGPU_SHARED_MEM si int {0}\n", self.block);
         }
@@ -162,7 +166,13 @@ impl Generator {
                 self.vars.push((ty, var));
             }
             50..55 => {
-                let (word, ty) = *self.noise.pick(&[("ADD", "float"), ("MUL", "int"), ("MIN", "double"), ("XOR", "uint"), ("MAX", "int")]);
+                let (word, ty) = *self.noise.pick(&[
+                    ("ADD", "float"),
+                    ("MUL", "int"),
+                    ("MIN", "double"),
+                    ("XOR", "uint"),
+                    ("MAX", "int"),
+                ]);
                 let (a, b) = (self.operand(ty), self.operand(ty));
                 let var = self.fresh();
                 self.line(depth, &format!("{word} {a} {b} → {var}"));
@@ -223,8 +233,12 @@ impl Generator {
 
     /// To a new variable, or to an old one of that type.
     fn assign(&mut self, depth: usize, ty: &'static str, value: &str) {
-        let old: Vec<String> =
-            self.vars.iter().filter(|(t, v)| *t == ty && v.starts_with('w')).map(|(_, v)| v.clone()).collect();
+        let old: Vec<String> = self
+            .vars
+            .iter()
+            .filter(|(t, v)| *t == ty && v.starts_with('w'))
+            .map(|(_, v)| v.clone())
+            .collect();
         if !old.is_empty() && self.noise.chance(50) {
             let var = self.noise.pick(&old).clone();
             self.line(depth, &format!("CALCULATE {var} = {value}"));
@@ -311,9 +325,18 @@ impl Generator {
                 5 => call(self, &["min", "max", "mix"]),
                 6 => format!("({} {} m)", self.expr("int", d), self.noise.pick(&["/", "%"])),
                 7 => format!("(tid {} m)", self.noise.pick(&["/", "%"])),
-                8 => format!("({} {} {})", self.expr("int", d), self.noise.pick(&["<<", ">>"]), self.noise.below(35)),
+                8 => format!(
+                    "({} {} {})",
+                    self.expr("int", d),
+                    self.noise.pick(&["<<", ">>"]),
+                    self.noise.below(35)
+                ),
                 9 => format!("int({})", self.expr(*self.noise.clone().pick(&["float", "double", "uint"]), d)),
-                10 => format!("{}.{}", self.expr("pixel", 0).replace(' ', ""), self.noise.pick(&["r", "g", "b", "a"])),
+                10 => format!(
+                    "{}.{}",
+                    self.expr("pixel", 0).replace(' ', ""),
+                    self.noise.pick(&["r", "g", "b", "a"])
+                ),
                 _ => format!("select({}, {}, {})", self.condition(0), self.expr("int", d), self.leaf("int")),
             },
             "uint" => match self.noise.below(8) {
@@ -328,14 +351,28 @@ impl Generator {
                 5 => call(self, &["min", "max"]),
                 6 => format!("sqrt(abs({}))", self.expr("float", d)),
                 7 => {
-                    let name = *self.noise.pick(&["floor", "ceil", "round", "abs", "relu", "exp", "sin", "tanh", "sigmoid"]);
+                    let name = *self
+                        .noise
+                        .pick(&["floor", "ceil", "round", "abs", "relu", "exp", "sin", "tanh", "sigmoid"]);
                     format!("{name}({})", self.expr("float", d))
                 }
                 8 => format!("float({})", self.expr("int", d)),
-                9 => format!("({} * {} + {})", self.expr("float", d), self.leaf("float"), self.expr("float", d)),
+                9 => format!(
+                    "({} * {} + {})",
+                    self.expr("float", d),
+                    self.leaf("float"),
+                    self.expr("float", d)
+                ),
                 10 => format!("-({})", self.expr("float", d)),
-                11 => format!("fma({}, {}, {})", self.leaf("float"), self.leaf("float"), self.expr("float", d)),
-                12 => format!("select({}, {}, {})", self.condition(0), self.expr("float", d), self.leaf("float")),
+                11 => {
+                    format!("fma({}, {}, {})", self.leaf("float"), self.leaf("float"), self.expr("float", d))
+                }
+                12 => format!(
+                    "select({}, {}, {})",
+                    self.condition(0),
+                    self.expr("float", d),
+                    self.leaf("float")
+                ),
                 _ => format!("float({})", self.expr("double", d)),
             },
             "double" => match self.noise.below(6) {
@@ -345,7 +382,9 @@ impl Generator {
                 _ => format!("({} * {} - {})", self.leaf("double"), self.leaf("double"), self.leaf("double")),
             },
             _ => match self.noise.below(3) {
-                0 => format!("pixel({}, {}, {})", self.expr("int", d), self.expr("float", d), self.leaf("int")),
+                0 => {
+                    format!("pixel({}, {}, {})", self.expr("int", d), self.expr("float", d), self.leaf("int"))
+                }
                 1 => format!("color_correct({}, 0.1, 1.2, {})", self.leaf("pixel"), self.leaf("float")),
                 _ => format!("select({}, {}, {})", self.condition(0), self.leaf("pixel"), self.leaf("pixel")),
             },

@@ -8,8 +8,9 @@ use pxos_primitives::{Element, Options, Program, compile};
 
 /// Compiles a text that must be right.
 pub fn compiled(text: &str, options: &Options) -> Program {
-    compile(text, options)
-        .unwrap_or_else(|found| panic!("{}\n{text}", found.iter().map(|d| d.render("test", text)).collect::<String>()))
+    compile(text, options).unwrap_or_else(|found| {
+        panic!("{}\n{text}", found.iter().map(|d| d.render("test", text)).collect::<String>())
+    })
 }
 
 /// A kernel's arguments in host memory.

@@ -3,9 +3,9 @@
 
 use super::Answer;
 use pxos_protocol::types::{
-    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUuserObject, CUgreenCtx, CUhostFn, CUlinkState,
-    CUkernel, CUlibrary, CUmemLocation, CUmemoryPool, CUmipmappedArray, CUmodule, CUoccupancyB2DSize,
-    CUresult, CUstream, CUstreamCallback,
+    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn,
+    CUkernel, CUlibrary, CUlinkState, CUmemLocation, CUmemoryPool, CUmipmappedArray, CUmodule,
+    CUoccupancyB2DSize, CUresult, CUstream, CUstreamCallback, CUuserObject,
 };
 use std::ffi::{CStr, c_char, c_void};
 

@@ -12,8 +12,8 @@ use crate::device::graph::{Body, CopyGiven, KernelNode};
 use crate::device::kernel::{self, Shape};
 use crate::device::operation::{Fill, HostCall, Launch};
 use pxos_protocol::types::{
-    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn, CUmemAccessDesc, CUmemPoolProps,
-    CUkernel, CUresult,
+    CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUhostFn,
+    CUkernel, CUmemAccessDesc, CUmemPoolProps, CUresult,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;

@@ -5,7 +5,8 @@ use super::{Answer, driver_fns};
 use crate::device::graph::Body;
 use crate::device::user_object::{self, Reference};
 use pxos_protocol::types::{
-    CUattributeValue, CUgraph, CUgraphNode, CUhostFn, CUkernelNodeAttrID, CUresult, CUuserObject, launch_attribute,
+    CUattributeValue, CUgraph, CUgraphNode, CUhostFn, CUkernelNodeAttrID, CUresult, CUuserObject,
+    launch_attribute,
 };
 use std::ffi::{c_uint, c_void};
 
@@ -105,7 +106,11 @@ const LAST_ATTRIBUTE: u32 = 17;
 
 /// Counts of references are positive, and fit into an `int` (CUDA driver API).
 fn check(references: c_uint) -> Answer {
-    if references == 0 || references > i32::MAX.unsigned_abs() { Err(CUresult::ERROR_INVALID_VALUE) } else { Ok(()) }
+    if references == 0 || references > i32::MAX.unsigned_abs() {
+        Err(CUresult::ERROR_INVALID_VALUE)
+    } else {
+        Ok(())
+    }
 }
 
 /// Changes a kernel node.

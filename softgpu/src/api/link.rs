@@ -177,7 +177,7 @@ fn add(state: CUlinkState, kind: CUjitInputType, image: &[u8]) -> Answer {
         for part in &found {
             inner.log.check_version(&part.text)?;
             if let Err(error) = ptx::parse(&part.text) {
-                return Err(inner.log.refuse(&error.into()));
+                return Err(inner.log.refuse(&error));
             }
         }
         inner.texts.extend(found.into_iter().map(|part| part.text));

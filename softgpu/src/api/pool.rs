@@ -7,8 +7,8 @@ use crate::device::graph::Body;
 use crate::device::platform;
 use crate::device::pool::{POOLS, Pool};
 use pxos_protocol::types::{
-    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemLocation, CUmemPoolProps, CUmemoryPool,
-    CUresult, CUstream,
+    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemLocation, CUmemPoolProps,
+    CUmemoryPool, CUresult, CUstream,
 };
 use std::ffi::{c_uint, c_void};
 use std::sync::Arc;

@@ -4,8 +4,8 @@ use super::{Answer, driver_fns};
 use crate::api::pool::LOCATION_DEVICE as DEVICE;
 use crate::device::{context, physical, platform};
 use pxos_protocol::types::{
-    CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemAllocationHandleType,
-    CUmemAllocationProp, CUmemLocation, CUresult,
+    CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUdevice, CUdeviceptr,
+    CUmemAccessDesc, CUmemAllocationHandleType, CUmemAllocationProp, CUmemLocation, CUresult,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::{BorrowedFd, IntoRawFd};

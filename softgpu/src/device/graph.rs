@@ -10,7 +10,9 @@ use super::marker::Marker;
 use super::operation::{Copy, Fill, HostCall, Launch, Operation};
 use super::table::Table;
 use super::user_object::{Reference, UserObject};
-use pxos_protocol::types::{CUDA_MEMCPY3D, CUattributeValue, CUgraph, CUgraphExec, CUgraphNode, CUkernel, CUresult};
+use pxos_protocol::types::{
+    CUDA_MEMCPY3D, CUattributeValue, CUgraph, CUgraphExec, CUgraphNode, CUkernel, CUresult,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -188,7 +190,8 @@ impl Graph {
     /// `CUDA_ERROR_INVALID_VALUE` for more than it has.
     pub(crate) fn release(&self, object: &Arc<UserObject>, count: usize) -> Result<(), CUresult> {
         let mut objects = lock(&self.objects);
-        let mine: Vec<_> = (0..objects.len()).filter(|index| objects[*index].is_to(object)).take(count).collect();
+        let mine: Vec<_> =
+            (0..objects.len()).filter(|index| objects[*index].is_to(object)).take(count).collect();
         if mine.len() < count {
             return Err(INVALID);
         }

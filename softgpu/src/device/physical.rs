@@ -140,7 +140,8 @@ pub(crate) fn export(handle: u64) -> Result<OwnedFd, CUresult> {
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for any other descriptor, `CUDA_ERROR_OUT_OF_MEMORY`.
 pub(crate) fn import(file: OwnedFd, ordinal: CUdevice) -> Result<u64, CUresult> {
-    let bytes = std::fs::File::from(file.try_clone().map_err(|_| INVALID)?).metadata().map_err(|_| INVALID)?.len();
+    let bytes =
+        std::fs::File::from(file.try_clone().map_err(|_| INVALID)?).metadata().map_err(|_| INVALID)?.len();
     if bytes == 0 || !bytes.is_multiple_of(GRANULARITY) {
         return Err(INVALID);
     }

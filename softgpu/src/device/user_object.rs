@@ -27,7 +27,11 @@ fn objects() -> MutexGuard<'static, Option<HashMap<CUuserObject, Arc<UserObject>
 }
 
 /// Makes an object with some references of the application's.
-pub(crate) fn create(data: *mut c_void, destroy: unsafe extern "C" fn(*mut c_void), references: u32) -> CUuserObject {
+pub(crate) fn create(
+    data: *mut c_void,
+    destroy: unsafe extern "C" fn(*mut c_void),
+    references: u32,
+) -> CUuserObject {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     // Relaxed: the number only has to be unique. It is no address, and no handle of another kind.
     let handle = CUuserObject(0x6000_0000_0000 | NEXT.fetch_add(1, Ordering::Relaxed));

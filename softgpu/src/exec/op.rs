@@ -326,7 +326,7 @@ unsafe fn lanes<A: Lane, B: Lane, C: Lane, R: Lane>(
         for lane in Lanes(mask) {
             // SAFETY: as above.
             unsafe {
-                *d.add(lane) = f(A::read(*a.add(lane)), B::read(*b.add(lane)), C::read(*c.add(lane))).write()
+                *d.add(lane) = f(A::read(*a.add(lane)), B::read(*b.add(lane)), C::read(*c.add(lane))).write();
             };
         }
     }

@@ -465,7 +465,13 @@ fn initialise(
             let end = room(*at, global)?;
             match unit.symbol(definition.module, name) {
                 Some(Symbol::Global(target)) => {
-                    global.relocations.push(Relocation { offset: *at, bytes, shift, target, addend: *offset })
+                    global.relocations.push(Relocation {
+                        offset: *at,
+                        bytes,
+                        shift,
+                        target,
+                        addend: *offset,
+                    });
                 }
                 Some(Symbol::Function(index)) => {
                     let address = (CODE_WINDOW + 16 * index as u64) >> shift;

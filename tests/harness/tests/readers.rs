@@ -14,7 +14,7 @@ const GROWTH: u64 = 64 << 20;
 fn answers_that_nobody_reads_cost_no_memory() {
     let server = Fixture::new().start();
     let before = server.settled();
-    let mut guest = server.begin();
+    let guest = server.begin();
     let worker = server.session().worker;
     let memory = process::anonymous_memory(worker);
     let (sent, done) = mpsc::channel();

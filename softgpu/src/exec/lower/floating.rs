@@ -128,7 +128,7 @@ impl<'a> Lower<'_, 'a> {
             "add" | "sub" | "mul" | "min" | "max" | "div" => self.float_two(i, m)?,
             "fma" | "mad" => self.fma(i, m)?,
             "neg" | "abs" | "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" => {
-                self.float_one(i, m)?
+                self.float_one(i, m)?;
             }
             "copysign" => {
                 let ty = m.ty()?;

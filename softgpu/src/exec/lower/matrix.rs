@@ -73,7 +73,7 @@ impl Exec for Multiply {
             |register, lane| read(c_slots, register, lane),
             // SAFETY: as above.
             |register, lane, value| unsafe {
-                deposit(cx, defs[register as usize], lane as usize, width, value)
+                deposit(cx, defs[register as usize], lane as usize, width, value);
             },
         );
         Flow::Next

@@ -394,7 +394,7 @@ impl<'a> Lower<'_, 'a> {
             _ => Clamp::Trap,
         };
         let ty = m.ty()?;
-        let bytes = u32::try_from(ty.bytes()).unwrap_or(0);
+        let bytes = ty.bytes();
         if !matches!(ty, Ty::B8 | Ty::B16 | Ty::B32 | Ty::B64) || bytes as usize * count > 16 {
             return m.error("surfaces have elements of 1 to 16 bytes");
         }

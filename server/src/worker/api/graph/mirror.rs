@@ -202,7 +202,8 @@ impl Graphs {
         let (bytes, offset) = (call.get_usize()?, call.get_usize()?);
         let (pitch, rows) = (call.get_usize()?, call.get_usize()?);
         let [width, height, depth] = extent;
-        let slice = Shape { offset, pitch, rows }.slice(extent, bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        let slice =
+            Shape { offset, pitch, rows }.slice(extent, bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         let mirror = Self::mirror(call, id, guest, bytes)?;
         Ok((Use { mirror, offset, width, pitch, height, slice, depth, writes }, pitch, rows))
     }
