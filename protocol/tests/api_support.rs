@@ -210,8 +210,12 @@ mod tests {
     /// What the worker says of the payload of each call that it takes: the comments of its functions.
     fn calls_page() -> String {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/worker/api");
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let entries = |folder: &Path| -> Vec<PathBuf> {
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        // A group is a file, or a folder of files.
+        let group = |path: PathBuf| if path.is_dir() { entries(&path) } else { vec![path] };
+        let mut files: Vec<PathBuf> = entries(&folder).into_iter().flat_map(group).collect();
         files.sort();
         let mut page = String::from(
             "# Payloads of hand-written calls\n\n\
@@ -234,13 +238,17 @@ mod tests {
                     continue;
                 }
                 let said = std::mem::take(&mut comment);
-                if line.starts_with("pub(in super::super) fn ") && line.contains("call: &mut Call") {
+                let is_call = ["pub(in super::super) fn ", "pub(in crate::worker) fn "]
+                    .iter()
+                    .any(|start| line.starts_with(start));
+                if is_call && line.contains("call: &mut Call") {
                     assert!(!said.is_empty(), "{}: a call without a comment: {line}", file.display());
                     calls.push(said.replace("[`", "`").replace("`]", "`"));
                 }
             }
             if !calls.is_empty() {
-                let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+                let name =
+                    file.strip_prefix(&folder).unwrap().with_extension("").to_string_lossy().into_owned();
                 let title = head.join(" ").replace("[`", "`").replace("`]", "`");
                 writeln!(page, "\n## {name}\n\n{title}\n").expect("a string takes all");
                 calls.iter().for_each(|call| writeln!(page, "- {call}").expect("a string takes all"));

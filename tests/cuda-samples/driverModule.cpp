@@ -142,9 +142,15 @@ int main() {
     run_module("fat binary by cuModuleLoadFatBinary", module);
     CHECK_DRIVER(cuModuleUnload(module));
 
-    CHECK_DRIVER(cuModuleLoadData(&module, kernels_cubin));
-    run_module("cubin", module);
-    CHECK_DRIVER(cuModuleUnload(module));
+    // Machine code runs on the device that it was made for; any other says so. A fat binary has PTX for those.
+    CUresult loaded = cuModuleLoadData(&module, kernels_cubin);
+    if (loaded == CUDA_ERROR_NO_BINARY_FOR_GPU) {
+        std::printf("cubin: not for this device\n");
+    } else {
+        CHECK_DRIVER(loaded);
+        run_module("cubin", module);
+        CHECK_DRIVER(cuModuleUnload(module));
+    }
 
     // PTX with options: both logs and a target from the context.
     char info[4096] = "", errors[4096] = "";

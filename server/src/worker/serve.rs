@@ -172,9 +172,13 @@ fn fail(shared: &Shared, fatal: Fatal) {
 
 /// A thread's life. It is counted as waiting when it starts, by whoever started it.
 fn run_lane(shared: &Arc<Shared>) {
+    // Whoever has taken a ring of the doorbell must lead next: the leader that announced its sleep may not have let go yet, and
+    // there is no second ring.
+    let mut rung = false;
     loop {
         let taken = match &shared.doorbell {
             None => Some(lock(&shared.leader)),
+            Some(_) if std::mem::take(&mut rung) => Some(lock(&shared.leader)),
             Some(_) => match shared.leader.try_lock() {
                 Ok(leader) => Some(leader),
                 Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -185,6 +189,7 @@ fn run_lane(shared: &Arc<Shared>) {
             if let Err(fatal) = watch(shared) {
                 return fail(shared, fatal);
             }
+            rung = true;
             continue;
         };
         if leader.ended {
@@ -208,6 +213,7 @@ fn run_lane(shared: &Arc<Shared>) {
                 if let Err(fatal) = watch(shared) {
                     return fail(shared, fatal);
                 }
+                rung = true;
             }
             Err(fatal) => {
                 leader.ended = true;

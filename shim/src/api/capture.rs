@@ -9,6 +9,7 @@
 use super::graph::{Graph, Held, lock};
 use super::{Result, enter, put, stream_argument, stream_name};
 use crate::call::{call, garbled};
+use crate::objects::Event;
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
@@ -164,15 +165,20 @@ impl Captures {
     }
 
     /// An event was recorded.
-    pub(crate) fn recorded(&self, event: u64, stream: u64, flags: u32) {
+    pub(crate) fn recorded(&self, event: &Arc<Event>, stream: u64, flags: u32) {
         if !self.are_active() {
             return;
         }
         let mut state = lock(&self.state);
         match state.streams.get(&key(stream)).cloned() {
-            Some(capture) if flags & EXTERNAL == 0 => state.events.insert(event, capture),
-            Some(_) => None,
-            None => state.events.remove(&event),
+            Some(capture) if flags & EXTERNAL == 0 => state.events.insert(event.handle, capture),
+            Some(capture) => {
+                // A node that records it at each launch; no node has the event's name.
+                let held = Held { events: vec![Arc::clone(event)], ..Held::default() };
+                capture.graph.hold(event.handle, held);
+                None
+            }
+            None => state.events.remove(&event.handle),
         };
     }
 

@@ -88,7 +88,7 @@ pub(crate) unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, 
         return session.call(op::cuEventRecord, write).map(|_| ());
     }
     session.post(op::cuEventRecord, write)?;
-    session.captures.recorded(event.handle, stream, flags);
+    session.captures.recorded(&event, stream, flags);
     Ok(())
 }
 

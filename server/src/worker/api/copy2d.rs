@@ -133,8 +133,8 @@ fn contexts(call: &mut Call<'_>) -> std::result::Result<Option<[u64; 2]>, Failed
 /// Refuses bytes of a frame where they would become part of a graph, which reads them when the frame is long gone. Captures
 /// begin in the leader's turn, as this runs in it. The legacy stream is never captured.
 fn refuse_capture(driver: &Driver, stream: u64) -> Result {
-    let mut status = 0;
     use std::ptr::null_mut;
+    let mut status = 0;
     // SAFETY: a stream of the session's; a pointer to a local, and optional ones that are null.
     let told = (stream != 0).then(|| unsafe {
         driver.cuStreamGetCaptureInfo_v3(

@@ -166,6 +166,8 @@ impl Exec {
             session.graphs.mirrors.push(session, &uses, false)?;
         }
         functions.for_each(|function| function.is_due());
+        // What is known of their last recording holds no longer.
+        held.iter().flat_map(|held| &held.events).for_each(|event| event.record());
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use query::*;
 use super::Result;
 use crate::call::{call, garbled};
 use crate::callbacks::{Callback, HostFunction};
+use crate::objects::Event;
 use crate::session::Session;
 use params::Kept;
 use pxos_protocol::api::op;
@@ -51,16 +52,19 @@ pub(crate) struct Held {
     pub(crate) uses: Vec<Use>,
     /// Functions that it calls.
     pub(crate) functions: Vec<Arc<HostFunction>>,
+    /// Events that it records.
+    pub(crate) events: Vec<Arc<Event>>,
 }
 
 impl Held {
     pub(crate) fn is_empty(&self) -> bool {
-        self.uses.is_empty() && self.functions.is_empty()
+        self.uses.is_empty() && self.functions.is_empty() && self.events.is_empty()
     }
 
     fn extend(&mut self, other: &Self) {
         self.uses.extend(other.uses.iter().cloned());
         self.functions.extend(other.functions.iter().cloned());
+        self.events.extend(other.events.iter().cloned());
     }
 }
 
@@ -249,7 +253,7 @@ pub(crate) fn captured_function(session: &'static Session, callback: Callback, s
         writer.put(function.number());
     })?;
     let node = number(&mut reply.reader())?;
-    session.captures.hold(session, stream, node, Held { uses: Vec::new(), functions: vec![function] });
+    session.captures.hold(session, stream, node, Held { functions: vec![function], ..Held::default() });
     Ok(())
 }
 

@@ -103,7 +103,7 @@ pub(super) unsafe fn write(
             node_type::WAIT_EVENT | node_type::EVENT_RECORD => {
                 let event = session.events.get(params.body.event.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
                 if params.kind == node_type::EVENT_RECORD {
-                    event.recorded.store(true, std::sync::atomic::Ordering::Release);
+                    held.events.push(Arc::clone(&event));
                 }
                 writer.put(event.handle);
             }

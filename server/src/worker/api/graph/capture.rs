@@ -4,8 +4,8 @@
 use super::super::super::dispatch::{Answer, Call, done};
 use super::build::{edges, pointer};
 use super::{params, replace};
-use crate::driver::Result;
-use pxos_protocol::types::{CUgraphEdgeData, CUresult, capture_mode, capture_status};
+use crate::driver::{Driver, Result};
+use pxos_protocol::types::{CUDA_MEMCPY3D, CUgraphEdgeData, CUresult, capture_mode, capture_status};
 use std::ffi::c_void;
 
 /// What the driver says of a stream's capture.
@@ -181,14 +181,35 @@ fn check(call: &Call<'_>, stream: u64) -> Result {
     if active { Ok(()) } else { Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED) }
 }
 
+/// `CU_MEMORYTYPE_HOST` and `CU_MEMORYTYPE_DEVICE`.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
+
+/// Puts a copy into a stream, a single row by the function for that, as the guest did.
+fn start(driver: &Driver, copy: &CUDA_MEMCPY3D, stream: u64) -> Result {
+    let from = copy.src_device.wrapping_add(copy.src_x_in_bytes as u64);
+    let to = copy.dst_device.wrapping_add(copy.dst_x_in_bytes as u64);
+    let bytes = copy.width_in_bytes;
+    let is_row =
+        copy.height == 1 && copy.depth == 1 && [copy.src_y, copy.src_z, copy.dst_y, copy.dst_z] == [0; 4];
+    // SAFETY: host ends lead to mirrors or to shared memory, of the length that was checked; the driver checks device ends.
+    unsafe {
+        match (copy.src_memory_type, copy.dst_memory_type) {
+            (HOST, DEVICE) if is_row => driver.cuMemcpyHtoDAsync_v2(to, copy.src_host, bytes, stream),
+            (DEVICE, HOST) if is_row => driver.cuMemcpyDtoHAsync_v2(copy.dst_host, from, bytes, stream),
+            (DEVICE, DEVICE) if is_row => driver.cuMemcpyDtoDAsync_v2(to, from, bytes, stream),
+            _ => driver.cuMemcpy3DAsync_v2(copy, stream),
+        }
+    }
+}
+
 /// A copy with host memory: stream, copy; the answer is the node.
 pub(in crate::worker) fn copy(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let mut uses = Vec::new();
     let copy = params::copy(call, &mut uses)?;
     check(call, stream)?;
-    // SAFETY: host ends lead to mirrors; the driver checks device ends.
-    unsafe { call.driver().cuMemcpy3DAsync_v2(&raw const copy, stream)? };
+    start(call.driver(), &copy, stream)?;
     captured(call, stream, uses)
 }
 
