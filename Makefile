@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract test demo samples gpu-test bench docs lint fmt clean
+.PHONY: help build release toolchain programs contract test test-all demo samples gpu-test bench docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,10 @@ contract: programs ## Links one program with every CUDA runtime from 11.8 to 13.
 	@tools/toolchain.sh --dir $(TOOLCHAIN) --contract > /dev/null
 	@$(MAKE) --no-print-directory -C tests/cuda-samples contract
 
-test: build contract ## The whole test suite: units, scenarios through real processes, every sample, every runtime.
+test: build ## The quick tests: table, wire, shim, server, runtime contract, pxctl.
+	$(CARGO) nextest run -p pxos-protocol -p pxos-shim -p pxos-cudart -p pxos-server -p pxctl
+
+test-all: build contract ## The whole test suite: also softgpu, scenarios, every sample, every runtime.
 	@mkdir -p out && rm -f $(SKIPS)
 	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run --workspace
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
