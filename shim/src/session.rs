@@ -81,6 +81,8 @@ pub(crate) struct Session {
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
     pub(crate) sticky: AtomicU32,
+    /// Whether a stream was ever made that does not wait for the default stream.
+    pub(crate) has_free_streams: AtomicBool,
     next_request: AtomicU64,
     next_context_id: AtomicU64,
 }
@@ -315,6 +317,7 @@ impl Session {
             captures: Captures::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
+            has_free_streams: AtomicBool::new(false),
             next_request: AtomicU64::new(1),
             next_context_id,
         })

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 /// Most lanes: guest threads that wait at the same time. Beyond it calls are run in the leader's turn.
 const MAX_LANES: usize = 1024;
 
+/// How long the lanes may take to see that the guest is gone before it is seen for them.
+const HELD_UP: Duration = Duration::from_secs(1);
+
 /// How long the leader looks at an empty ring before it sleeps: longer than a guest takes from one call to the next.
 const SPIN: Duration = Duration::from_micros(100);
 
@@ -99,6 +102,7 @@ pub(super) fn run(
     assign: &Assign,
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
+    let watched = connection.try_clone().ok();
     let mut state = State::new(context);
     let (source, sink, doorbell) = match shared {
         None => (Source::Socket(reader), Sink::Socket(connection), None),
@@ -132,6 +136,9 @@ pub(super) fn run(
         ended: Condvar::new(),
     });
     spawn_lane(&shared);
+    if let Some(watched) = watched {
+        notice_hangup(&shared, watched);
+    }
     let mut end = lock(&shared.end);
     loop {
         if let Some(end) = end.take() {
@@ -139,6 +146,22 @@ pub(super) fn run(
         }
         end = shared.ended.wait(end).unwrap_or_else(PoisonError::into_inner);
     }
+}
+
+/// Ends the session when the guest is gone, even if every lane is inside the driver or waits for room in the guest's ring, where
+/// nobody would see it: a kernel that never ends must not outlive its guest.
+fn notice_hangup(shared: &Arc<Shared>, watched: Socket) {
+    let shared = Arc::clone(shared);
+    let body = move || {
+        let mut poll = libc::pollfd { fd: watched.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one entry, which outlives the call.
+        while unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {}
+        // The lanes see it themselves unless they are held up, and know better why the session ends.
+        std::thread::sleep(HELD_UP);
+        finish(&shared, EndReason::Closed, String::new());
+    };
+    // Without the thread the session ends as soon as a lane looks.
+    let _ = std::thread::Builder::new().name("hangup".into()).spawn(body);
 }
 
 fn spawn_lane(shared: &Arc<Shared>) {

@@ -14,6 +14,7 @@ use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY, control};
 use pxos_protocol::types::{CUDA_MEMCPY3D, CUcontext, CUdeviceptr, CUresult, CUstream};
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 /// Up to here a copy to the device is sent along and not awaited. Natively such a copy from pageable memory returns
 /// before it has run, too (CUDA driver API, "API synchronization behavior": 64 KiB).
@@ -305,10 +306,17 @@ unsafe fn host_to_device(
     let destination = device_end(session, dstDevice, ByteCount)?;
     match session.allocations.find(source).filter(|range| !range.is_host()) {
         // Unified addressing lets a device pointer stand for a host one.
-        Some(_) => device_to_device(session, destination, source, ByteCount, stream),
+        Some(_) => return device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
-        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream, waits) },
+        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream, waits)? },
     }
+    // The bytes are with the worker and in order with this stream; the next launch in a stream that does not wait for this one
+    // must find them on the device, too.
+    let is_seen_by_all = !crate::thread::per_thread() && !session.has_free_streams.load(Ordering::Relaxed);
+    if waits && !is_seen_by_all {
+        call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
+    }
+    Ok(())
 }
 
 pub(crate) unsafe fn cuMemcpyDtoH_v2(

@@ -45,6 +45,10 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(
     // "Priorities outside the range are clamped" (CUDA driver API, cuStreamCreateWithPriority).
     let (least, greatest) = super::device::device(session, context.device)?.priorities;
     let priority = priority.clamp(greatest.min(least), least.max(greatest));
+    if flags & NON_BLOCKING != 0 {
+        // Relaxed: who gets the stream from another thread gets it by something that orders.
+        session.has_free_streams.store(true, Ordering::Relaxed);
+    }
     let id = context.next_stream_id.fetch_add(1, Ordering::Relaxed);
     let owner = context.handle;
     let stream = session.streams.mint(|handle| Stream {
