@@ -94,6 +94,7 @@ not_supported! {
 
 /// The signatures of every chapter.
 #[cfg(test)]
+#[expect(unused_qualifications, reason = "each chapter has a function of that name")]
 fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
     vec![
         api::array::signatures(),
@@ -148,26 +149,25 @@ macro_rules! entries {
 
         /// The rows whose signature the table gives in C types, with how their arguments are passed.
         #[cfg(test)]
-        #[expect(clippy::wildcard_imports, reason = "whatever types the table names")]
         fn rows() -> Vec<(&'static str, Vec<api::Class>)> {
             use pxos_protocol::types::*;
             use std::ffi::*;
-            let mut rows = Vec::new();
-            $(row!(rows $class $name ($($params)*));)*
-            rows
+            [$(row!($class $name ($($params)*))),*].into_iter().flatten().collect()
         }
     };
 }
 
 #[cfg(test)]
 macro_rules! row {
-    ($rows:ident local $name:ident ($($arg:ident: $ty:ty),*)) => {
-        $rows.push((stringify!($name), vec![$(api::Class::of::<$ty>()),*]));
+    (local $name:ident ($($arg:ident: $ty:ty),*)) => {
+        Some((stringify!($name), vec![$(api::Class::of::<$ty>()),*]))
     };
-    ($rows:ident custom $name:ident ($($arg:ident: $ty:ty),*)) => {
-        $rows.push((stringify!($name), vec![$(api::Class::of::<$ty>()),*]));
+    (custom $name:ident ($($arg:ident: $ty:ty),*)) => {
+        Some((stringify!($name), vec![$(api::Class::of::<$ty>()),*]))
     };
-    ($rows:ident $class:ident $name:ident $params:tt) => {};
+    ($class:ident $name:ident $params:tt) => {
+        None
+    };
 }
 
 for_each_driver_fn!(entries);

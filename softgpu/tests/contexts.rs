@@ -1,4 +1,9 @@
 //! Contexts: the stack, primary and created ones, limits and flags. Answers are those of an H200 with driver 580.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "an integration test is a test as a whole"
+)]
 
 mod support;
 

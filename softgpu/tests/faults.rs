@@ -1,5 +1,10 @@
 //! What a kernel's fault does to its context, its device and its process: every call's answer is that of an H200 with
 //! driver 580 (measured), which keeps the fault until the process ends.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "an integration test is a test as a whole"
+)]
 
 mod support;
 

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use super::aux::Data;
 use super::fault::FaultKind;
 use super::memory_ops::{
-    Addr, AddrName, Frame, GenericPlace, GlobalPlace, LocalPlace, ParamPlace, Place, Reg32, Reg64, Shape,
-    SharedPlace, SpaceName, aligned, deposit, fetch, instance, put, refuse, withdraw,
+    Addr, AddrName, Frame, Reg32, Reg64, Shape, SpaceName, deposit, fetch, instance, put, refuse, withdraw,
 };
 use super::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, common, lane, set_lane};
+use super::place::{GenericPlace, GlobalPlace, LocalPlace, ParamPlace, Place, SharedPlace, aligned};
 use crate::isa::atomic::{AtomOp, AtomType, apply, cas};
 
 /// `d = [a]; [a] = op(d, b[, c])`; without a result register `d` is scratch.

@@ -17,6 +17,11 @@ use crate::device::memory::{HostView, Memory};
 
 /// Warp-instructions that a block runs before its thread looks at other blocks.
 const BLOCK_SLICE: u32 = 1 << 18;
+/// The same while it is open whether the launch is worth waking other threads for.
+const FIRST_SLICE: u32 = 1 << 12;
+/// Thread-instructions that a small launch executes before it asks for help: some tens of microseconds, as long as
+/// waking a thread takes.
+const ALONE: u64 = 1 << 16;
 /// Blocks of one launch that a thread keeps in flight when they wait for each other, unless the launch is
 /// cooperative, for which all must be.
 const MAX_RESIDENT: usize = 64;
@@ -300,8 +305,9 @@ impl<'a> Job<'a> {
         (index < self.blocks && !self.stop.load(Ordering::Acquire)).then_some(index)
     }
 
-    /// Runs blocks on this thread until none is left to start and those it started have ended.
-    pub(super) fn work(&'a self) {
+    /// Runs blocks on this thread until none is left to start and those it started have ended. Calls `ask` once
+    /// when there turns out to be work for more than one thread.
+    pub(super) fn work(&'a self, mut ask: Option<&dyn Fn()>) {
         let mut cx = Cx {
             r32: std::ptr::null_mut(),
             r64: std::ptr::null_mut(),
@@ -336,6 +342,9 @@ impl<'a> Job<'a> {
         let limit = if self.cooperative { usize::MAX } else { MAX_RESIDENT };
         let mut wants_more = true;
         let mut idle_passes = 0u32;
+        let mut executed = 0;
+        // Of a cooperative launch a thread starts its part at once, and more when those wait for others.
+        let part = self.blocks.div_ceil(pool::threads()).max(1);
         loop {
             if wants_more
                 && running.len() < limit
@@ -344,8 +353,7 @@ impl<'a> Job<'a> {
                 let mut block = spare.pop().unwrap_or_else(|| Block::new(self));
                 block.start(self, index);
                 running.push(block);
-                if self.cooperative && self.has_work() {
-                    // All must start before any can be expected to end.
+                if self.cooperative && (running.len() as u64) < part && self.has_work() {
                     continue;
                 }
             }
@@ -355,12 +363,20 @@ impl<'a> Job<'a> {
             if self.cancelled() {
                 break;
             }
+            if (executed > ALONE || self.cooperative)
+                && let Some(ask) = ask.take_if(|_| self.has_work())
+            {
+                ask();
+            }
+            let slice = if ask.is_some() { FIRST_SLICE } else { BLOCK_SLICE };
             wants_more = true;
             let mut idle = true;
             let mut at = 0;
             while at < running.len() {
-                let state = running[at].run(self, &mut cx, BLOCK_SLICE);
-                self.instructions.fetch_add(running[at].take_executed(), Ordering::Relaxed);
+                let state = running[at].run(self, &mut cx, slice);
+                let thread_instructions = running[at].take_executed();
+                executed += thread_instructions;
+                self.instructions.fetch_add(thread_instructions, Ordering::Relaxed);
                 idle &= state == BlockState::Polling;
                 match state {
                     BlockState::Done => {

@@ -41,8 +41,8 @@ pub(super) struct Unit<'a> {
     pub(super) functions: Vec<FunctionDef<'a>>,
     /// Strictest alignment asked of dynamic shared memory.
     pub(super) dynamic_align: u32,
-    /// What each module defines for itself or for all.
-    own: Vec<HashMap<&'a str, Symbol<'a>>>,
+    /// What each module defines, and whether for all.
+    own: Vec<HashMap<&'a str, (Symbol<'a>, bool)>>,
     /// What all modules see, and whether the definition is weak.
     visible: HashMap<&'a str, (Symbol<'a>, bool)>,
 }
@@ -65,10 +65,10 @@ impl<'a> Unit<'a> {
                 }
             }
             for (new, old) in &module.aliases {
-                let Some(symbol) = unit.own[at].get(old).cloned() else {
+                let Some((symbol, shared)) = unit.own[at].get(old).cloned() else {
                     return Err(PtxError::new(1, 1, format!("alias of {old}, which is not defined")));
                 };
-                unit.own[at].insert(new, symbol.clone());
+                unit.own[at].insert(new, (symbol.clone(), shared));
                 unit.visible.entry(new).or_insert((symbol, false));
             }
         }
@@ -85,11 +85,12 @@ impl<'a> Unit<'a> {
         (line, column): (u32, u32),
     ) -> Result<()> {
         let twice = || Err(PtxError::new(line, column, format!("{name} is defined twice")));
-        if self.own[module].insert(name, symbol.clone()).is_some() {
+        let weak = matches!(linkage, Linkage::Weak | Linkage::Common);
+        let shared = linkage == Linkage::Visible || weak;
+        if self.own[module].insert(name, (symbol.clone(), shared)).is_some() {
             return twice();
         }
-        let weak = matches!(linkage, Linkage::Weak | Linkage::Common);
-        if linkage == Linkage::Visible || weak {
+        if shared {
             match self.visible.get(name) {
                 Some((_, false)) if !weak => return twice(),
                 Some((_, false)) => {}
@@ -169,13 +170,11 @@ impl<'a> Unit<'a> {
 
     /// What a name means in a module.
     pub(super) fn symbol(&self, module: usize, name: &str) -> Option<Symbol<'a>> {
-        // A weak definition gives way to a strong one of another module.
-        if let Some((symbol, _)) = self.visible.get(name)
-            && self.own[module].get(name).is_none_or(|own| !matches!(own, Symbol::DynamicShared))
-        {
-            return Some(symbol.clone());
+        match self.own[module].get(name) {
+            Some((symbol, false)) => Some(symbol.clone()),
+            // A weak definition gives way to a strong one of another module.
+            _ => self.visible.get(name).map(|(symbol, _)| symbol.clone()),
         }
-        self.own[module].get(name).cloned()
     }
 
     /// Whether a function's definition is the one that its name stands for (weak duplicates are dropped).

@@ -17,6 +17,7 @@ mod link;
 mod lower;
 mod memory_ops;
 mod op;
+mod place;
 mod pool;
 pub mod program;
 mod registers;

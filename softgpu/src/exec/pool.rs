@@ -24,6 +24,14 @@ struct Queue {
     helpers: Option<usize>,
 }
 
+impl Queue {
+    /// Helpers that there are, or will be.
+    fn helper_count(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.helpers.unwrap_or_else(|| cpus().saturating_sub(1))
+    }
+}
+
 #[derive(Default)]
 struct Pool {
     queue: Mutex<Queue>,
@@ -42,9 +50,7 @@ impl Pool {
 
     fn start(self: &Arc<Self>, queue: &mut Queue) {
         queue.started = true;
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let helpers = queue.helpers.unwrap_or_else(|| cpus.saturating_sub(1));
-        for index in 0..helpers {
+        for index in 0..queue.helper_count() {
             let pool = Arc::clone(self);
             // A thread that cannot be started is one helper fewer, nothing worse.
             let _ = std::thread::Builder::new().name(format!("pxsoft-{index}")).spawn(move || pool.help());
@@ -64,7 +70,7 @@ impl Pool {
             drop(queue);
             // SAFETY: entered above.
             unsafe {
-                (*job.0).work();
+                (*job.0).work(None);
                 (*job.0).leave();
             }
             queue = self.queue();
@@ -81,25 +87,33 @@ pub fn set_helpers(count: usize) {
     pool().queue().helpers = Some(count);
 }
 
-/// Runs a job on this thread and on those of the pool that are free.
+/// Threads that can work on a launch: the helpers and its own.
+pub(super) fn threads() -> u64 {
+    pool().queue().helper_count() as u64 + 1
+}
+
+/// Runs a job on this thread and on those of the pool that are free. Helpers are asked for when the launch has shown
+/// to be worth it; for blocks that must run side by side, at once.
 pub(super) fn share(job: &Job<'_>) {
+    let shared = Shared(std::ptr::from_ref(job).cast());
+    // SAFETY: the reference outlives the call; only its name changes.
+    let job: &Job<'static> = unsafe { &*shared.0 };
     if job.block_count() == 1 {
-        // SAFETY: the reference outlives the call; only its name changes.
-        unsafe { (*std::ptr::from_ref(job).cast::<Job<'static>>()).work() };
+        job.work(None);
         return;
     }
-    let shared = Shared(std::ptr::from_ref(job).cast());
     let pool = pool();
-    {
-        let mut queue = pool.queue();
-        if !queue.started {
-            pool.start(&mut queue);
+    let ask = || {
+        {
+            let mut queue = pool.queue();
+            if !queue.started {
+                pool.start(&mut queue);
+            }
+            queue.jobs.push(shared);
         }
-        queue.jobs.push(shared);
-    }
-    pool.work.notify_all();
-    // SAFETY: as above.
-    unsafe { (*shared.0).work() };
+        pool.work.notify_all();
+    };
+    job.work(Some(&ask));
     pool.queue().jobs.retain(|other| !std::ptr::eq(other.0, shared.0));
     job.wait();
 }

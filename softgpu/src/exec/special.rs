@@ -17,6 +17,24 @@ pub(super) enum Value {
     Special(Special),
 }
 
+impl Value {
+    /// Whether lanes of one warp see different values.
+    pub(super) fn differs_in_warp(self) -> bool {
+        matches!(
+            self,
+            Self::Special(
+                Special::Tid(_)
+                    | Special::LaneId
+                    | Special::LanemaskEq
+                    | Special::LanemaskLe
+                    | Special::LanemaskLt
+                    | Special::LanemaskGe
+                    | Special::LanemaskGt
+            )
+        )
+    }
+}
+
 /// Special registers that are constant while a block runs. `usize` is the dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Special {

@@ -10,14 +10,16 @@
     reason = "program counters and slots are 32-bit numbers held in wider ones"
 )]
 
+mod calls;
+mod converge;
+
 use std::rc::Rc;
 
-use super::aux::{Callee, Data, Piece, Reduce};
-use super::builtins;
+use super::WARP;
+use super::aux::{Data, Reduce};
 use super::fault::FaultKind;
 use super::launch::{ConstantPlace, Job};
-use super::op::{Cx, FULL, Flow, Inst, Lanes, Mask, Phase, lane, set_lane, write_pred};
-use super::{CODE_WINDOW, WARP};
+use super::op::{Cx, FULL, Flow, Inst, Lanes, Mask, set_lane, write_pred};
 
 /// Instructions that a group runs while other groups of the warp could run too.
 const GROUP_SLICE: u32 = 1 << 10;
@@ -209,6 +211,22 @@ impl Warp {
         place: ConstantPlace,
     ) {
         for constant in job.constants(function, place) {
+            if !constant.value.differs_in_warp() {
+                // One value for all lanes.
+                let value = job.constant(constant.value, self.index, 0, block);
+                match constant.class {
+                    super::lower::Class::R32 => {
+                        let slot = &mut self.r32[(bases.r32 + constant.element / 32) as usize].0;
+                        Lanes(mask).for_each(|lane| slot[lane] = value as u32);
+                    }
+                    super::lower::Class::R64 => {
+                        let slot = &mut self.r64[(bases.r64 + constant.element / 32) as usize].0;
+                        Lanes(mask).for_each(|lane| slot[lane] = value);
+                    }
+                    super::lower::Class::Pred => {}
+                }
+                continue;
+            }
             match constant.class {
                 super::lower::Class::R32 => {
                     let slot = &mut self.r32[(bases.r32 + constant.element / 32) as usize].0;
@@ -543,252 +561,5 @@ impl Warp {
             Flow::Next | Flow::Fault => {}
         }
         true
-    }
-
-    /// Runs an exchange for each set of lanes that name the same members.
-    fn members(&mut self, cx: &mut Cx<'_>, group: &Group, inst: &Inst, lanes: Mask) -> bool {
-        let mut left = lanes;
-        while left != 0 {
-            // SAFETY: the context points at the group's frame.
-            let member = |at: usize| unsafe { lane::<u32>(cx, inst.c, at) };
-            let wanted = member(left.trailing_zeros() as usize);
-            let same =
-                Lanes(left).filter(|at| member(*at) == wanted).fold(0, |mask: Mask, at| mask | 1 << at);
-            left &= !same;
-            // SAFETY: as above.
-            match unsafe { (inst.run)(cx, inst, same) } {
-                Flow::Next => self.put(group, same, group.pc + 1),
-                Flow::Converge => {
-                    let state = State::Converge { need: cx.wait_mask };
-                    self.groups.push(Group { mask: same, state, ..group.clone() });
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    /// `alloca`, `stacksave`, `stackrestore`: all lanes of a group get the same addresses, for the largest request.
-    fn stack(&mut self, job: &Job<'_>, cx: &mut Cx<'_>, mut group: Group, inst: &Inst, lanes: Mask) -> bool {
-        let end = group.bases.local + job.program.functions[group.function as usize].frame_bytes;
-        // SAFETY: the context points at the group's frame.
-        let most =
-            |cx: &Cx<'_>| Lanes(lanes).map(|at| unsafe { lane::<u64>(cx, inst.a, at) }).max().unwrap_or(0);
-        let address = match inst.code {
-            0 => {
-                let align = inst.imm.cast_unsigned();
-                let start = u64::from(end + group.stack).next_multiple_of(align);
-                let top = start.saturating_add(most(cx)).next_multiple_of(8);
-                if top > u64::from(job.stack_limit) {
-                    let text = format!("alloca needs {top} bytes of stack");
-                    cx.fail(FaultKind::StackOverflow, lanes.trailing_zeros() as usize, text);
-                    return false;
-                }
-                self.grow_local(top as usize);
-                group.stack = top as u32 - end;
-                start
-            }
-            1 => u64::from(end + group.stack),
-            _ => {
-                let top = most(cx).clamp(u64::from(end), u64::from(end + group.stack));
-                group.stack = top as u32 - end;
-                0
-            }
-        };
-        if inst.code < 2 {
-            // SAFETY: as above.
-            Lanes(lanes).for_each(|at| unsafe { set_lane(cx, inst.d, at, address) });
-        }
-        let pc = group.pc + 1;
-        self.put(&group, lanes, pc);
-        true
-    }
-
-    fn call(&mut self, job: &Job<'_>, cx: &mut Cx<'_>, group: &Group, inst: &Inst, lanes: Mask) -> bool {
-        let Data::Call(site) = &cx.aux[inst.aux as usize].data else { return false };
-        if let Callee::Builtin(builtin) = site.callee {
-            if !builtins::call(job, cx, site, builtin, lanes) {
-                return false;
-            }
-            self.put(group, lanes, group.pc + 1);
-            return true;
-        }
-        let mut left = lanes;
-        while left != 0 {
-            let lane = left.trailing_zeros() as usize;
-            let target = cx.targets[lane];
-            let same = Lanes(left).filter(|lane| cx.targets[*lane] == target);
-            let same = same.fold(0, |mask: Mask, lane| mask | 1 << lane);
-            left &= !same;
-            let index = target.wrapping_sub(CODE_WINDOW) / 16;
-            let known = usize::try_from(index).ok().filter(|at| *at < job.program.functions.len());
-            let Some(callee) = known.filter(|_| target >= CODE_WINDOW && target.is_multiple_of(16)) else {
-                cx.fail(
-                    FaultKind::InvalidPc,
-                    lane,
-                    format!("call of address {target:#x}, which is no function"),
-                );
-                return false;
-            };
-            if !self.push_frame(job, cx, group, inst, (&site.args, callee), same) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Makes a callee's frame for some lanes and puts them at its entry.
-    fn push_frame(
-        &mut self,
-        job: &Job<'_>,
-        cx: &mut Cx<'_>,
-        group: &Group,
-        inst: &Inst,
-        (args, callee): (&[Piece], usize),
-        lanes: Mask,
-    ) -> bool {
-        let caller = &job.program.functions[group.function as usize];
-        let code = &job.program.functions[callee];
-        let depth = group.depth() + 1;
-        let bases = Bases {
-            r32: group.bases.r32 + caller.sizes.r32,
-            r64: group.bases.r64 + caller.sizes.r64,
-            preds: group.bases.preds + caller.sizes.preds,
-            local: (group.bases.local + caller.frame_bytes + group.stack).next_multiple_of(16),
-        };
-        let local = bases.local as usize + code.frame_bytes as usize;
-        if depth > MAX_DEPTH || local > job.stack_limit as usize {
-            let text = format!("call of {} at depth {depth} needs {local} bytes of stack", code.name);
-            cx.fail(FaultKind::StackOverflow, lanes.trailing_zeros() as usize, text);
-            return false;
-        }
-        let grow = |have: usize, need: usize| if need > have { need.max(have + have / 2) } else { have };
-        let r32 = grow(self.r32.len(), (bases.r32 + code.sizes.r32) as usize);
-        self.r32.resize(r32, Lanes32([0; WARP]));
-        let r64 = grow(self.r64.len(), (bases.r64 + code.sizes.r64) as usize);
-        self.r64.resize(r64, Lanes64([0; WARP]));
-        let preds = grow(self.preds.len(), (bases.preds + code.sizes.preds) as usize);
-        self.preds.resize(preds, 0);
-        self.grow_local(local);
-        self.set_constants(job, callee, bases, cx.block, lanes, ConstantPlace::All);
-        for (arg, param) in args.iter().zip(&code.params) {
-            let bytes = arg.bytes.min(param.bytes) as usize;
-            self.copy_local(lanes, group.bases.local + arg.offset, bases.local + param.offset, bytes);
-        }
-        let frame = Frame {
-            parent: group.frames.clone(),
-            depth,
-            function: group.function,
-            bases: group.bases,
-            stack: group.stack,
-            return_pc: group.pc + 1,
-            call: inst.aux,
-        };
-        self.groups.push(Group {
-            pc: code.entry,
-            mask: lanes,
-            function: u32::try_from(callee).expect("few functions"),
-            bases,
-            stack: 0,
-            frames: Some(Rc::new(frame)),
-            state: State::Ready,
-            turn: group.turn,
-        });
-        true
-    }
-
-    /// Copies results into the caller's frame.
-    fn hand_back(&mut self, cx: &Cx<'_>, group: &Group, frame: &Frame, lanes: Mask) {
-        let code = &cx.job.program.functions[group.function as usize];
-        let Data::Call(site) = &cx.aux[frame.call as usize].data else { return };
-        for (result, place) in code.returns.iter().zip(&site.returns) {
-            let bytes = result.bytes.min(place.bytes) as usize;
-            self.copy_local(
-                lanes,
-                group.bases.local + result.offset,
-                frame.bases.local + place.offset,
-                bytes,
-            );
-        }
-    }
-
-    fn copy_local(&mut self, lanes: Mask, from: u32, to: u32, bytes: usize) {
-        let local: *mut u8 = self.local.as_mut_ptr().cast();
-        for lane in Lanes(lanes) {
-            let base = lane * self.stride;
-            debug_assert!(to as usize + bytes <= self.stride && from as usize + bytes <= self.stride);
-            // SAFETY: both places lie in frames inside the lane's local memory, which has `stride` bytes; frames
-            // of caller and callee do not overlap, and `copy` would not mind.
-            unsafe { std::ptr::copy(local.add(base + from as usize), local.add(base + to as usize), bytes) };
-        }
-    }
-
-    /// Makes every lane's local memory at least this large.
-    fn grow_local(&mut self, bytes: usize) {
-        if bytes <= self.stride {
-            return;
-        }
-        let stride = bytes.max(self.stride * 2).next_multiple_of(64);
-        let mut local = vec![0u128; stride * WARP / 16];
-        for lane in 0..WARP {
-            let from = lane * self.stride / 16;
-            local[lane * stride / 16..][..self.stride / 16]
-                .copy_from_slice(&self.local[from..][..self.stride / 16]);
-        }
-        self.local = local;
-        self.stride = stride;
-    }
-
-    /// Executes an instruction that lanes have been waiting for each other at, if all are there. An error after
-    /// a fault.
-    fn converge(&mut self, cx: &mut Cx<'_>) -> Result<(), ()> {
-        if !self.groups.iter().any(|group| matches!(group.state, State::Converge { .. })) {
-            return Ok(());
-        }
-        self.merge();
-        for at in 0..self.groups.len() {
-            let State::Converge { need } = self.groups[at].state else { continue };
-            let run = cx.job.program.code[self.groups[at].pc as usize].run;
-            let code = &cx.job.program.code;
-            // Other groups at the same kind of instruction for the same lanes, wherever it stands in the code.
-            let matching: Vec<usize> = (0..self.groups.len())
-                .filter(|other| {
-                    let group = &self.groups[*other];
-                    group.state == State::Converge { need }
-                        && std::ptr::fn_addr_eq(code[group.pc as usize].run, run)
-                })
-                .collect();
-            let present = matching.iter().fold(0, |mask, at| mask | self.groups[*at].mask);
-            if need & cx.live & !present != 0 {
-                continue;
-            }
-            cx.participants = present;
-            let phases: &[Phase] =
-                if matching.len() == 1 { &[Phase::Whole] } else { &[Phase::Collect, Phase::Finish] };
-            cx.votes = 0;
-            for phase in phases {
-                cx.phase = *phase;
-                for at in &matching {
-                    let (bases, pc, mask) =
-                        (self.groups[*at].bases, self.groups[*at].pc, self.groups[*at].mask);
-                    self.enter(cx, bases);
-                    let inst = &code[pc as usize];
-                    // SAFETY: the context points at the group's frame.
-                    let flow = unsafe { (inst.run)(cx, inst, mask) };
-                    if flow != Flow::Next {
-                        cx.phase = Phase::Whole;
-                        self.report(cx.job, cx, inst.line);
-                        return Err(());
-                    }
-                    self.count(1, mask);
-                }
-            }
-            cx.phase = Phase::Whole;
-            for at in matching {
-                self.groups[at].pc += 1;
-                self.groups[at].state = State::Ready;
-            }
-        }
-        Ok(())
     }
 }

@@ -8,10 +8,11 @@
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::fault::FaultKind;
-use crate::exec::memory_ops::{GlobalPlace, Place, SharedPlace, SpaceName, aligned, refuse};
+use crate::exec::memory_ops::{SpaceName, refuse};
 use crate::exec::op::{
     Cx, Exec, Flow, Inst, Lanes, Mask, common, lane, op1, read_pred, set_lane, write_pred,
 };
+use crate::exec::place::{GlobalPlace, Place, SharedPlace, aligned};
 use crate::exec::special::Value;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
@@ -172,7 +173,7 @@ impl<T: Place, F: Place> Exec for Copy<T, F> {
                 }
                 let align = inst.imm.cast_unsigned() - 1;
                 if (to | from) & align != 0 {
-                    let bad = crate::exec::memory_ops::Bad {
+                    let bad = crate::exec::place::Bad {
                         kind: FaultKind::MisalignedAddress,
                         address: if to & align != 0 { to } else { from },
                     };

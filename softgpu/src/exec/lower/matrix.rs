@@ -7,10 +7,9 @@ use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::aux::Data;
 use crate::exec::fault::FaultKind;
-use crate::exec::memory_ops::{
-    GenericPlace, GlobalPlace, Place, SharedPlace, SpaceName, aligned, deposit, refuse, withdraw,
-};
+use crate::exec::memory_ops::{SpaceName, deposit, refuse, withdraw};
 use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, common, lane, set_lane};
+use crate::exec::place::{GenericPlace, GlobalPlace, Place, SharedPlace, aligned};
 use crate::exec::special::Value;
 use crate::isa::matrix::{BitOp, Element, Fragment, Mma, Operand as Role, Shape, ldmatrix_coord};
 use crate::ptx::Ty;

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod asynchronous;
 mod call;
+mod compare;
 mod control;
 mod convert;
 mod floating;
@@ -183,6 +184,9 @@ pub(super) struct Lower<'u, 'a> {
     guard: Option<(V, bool)>,
 }
 
+/// Bytes of local memory that a thread has (CUDA C++ programming guide, "Technical Specifications": 512 KB).
+const MAX_LOCAL: u32 = 512 << 10;
+
 fn round_up(value: u32, align: u32) -> u32 {
     value.next_multiple_of(align.max(1))
 }
@@ -279,6 +283,9 @@ impl<'a> Lower<'_, 'a> {
         };
         let offset = round_up(self.params_end, param.align);
         self.params_end = offset + bytes;
+        if self.params_end > MAX_LOCAL {
+            return self.error(format!("{}: more than {MAX_LOCAL} bytes of parameters", param.name));
+        }
         self.params_most = self.params_most.max(self.params_end);
         Ok(super::aux::Piece { offset, bytes })
     }
@@ -444,6 +451,10 @@ impl<'a> Lower<'_, 'a> {
                 };
                 let offset = round_up(self.locals_end, variable.align);
                 self.locals_end = offset + bytes;
+                if self.locals_end > MAX_LOCAL {
+                    return self
+                        .error(format!("{}: more than {MAX_LOCAL} bytes of local memory", variable.name));
+                }
                 Symbol::Local(offset)
             }
             Space::Param => {

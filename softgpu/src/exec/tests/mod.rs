@@ -5,6 +5,7 @@ mod control;
 mod instructions;
 mod matrices;
 mod scheduling;
+mod textures;
 
 use std::sync::Mutex;
 

@@ -138,7 +138,7 @@ fn several_texts_are_linked() {
          st.global.u32 [o+8], v; ld.global.u32 v, [common_value]; st.global.u32 [o+12], v; ret; }",
     );
     let second = module(
-        ".global .u32 own = 100; .visible .global .align 4 .u32 shared_value = 11; .weak .global .u32 common_value = 1;
+        ".visible .global .u32 own = 100; .visible .global .align 4 .u32 shared_value = 11; .weak .global .u32 common_value = 1;
          .visible .func (.param .b32 r) from_second (.param .b32 x) { .reg .b32 v, w; ld.param.b32 v, [x];
          ld.global.u32 w, [own]; add.u32 v, v, w; st.param.b32 [r], v; ret; }",
     );
