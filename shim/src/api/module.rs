@@ -177,8 +177,8 @@ unsafe fn image_bytes<'a>(image: *const c_void) -> Result<(&'a [u8], Vec<&'a [u8
 
 /// Sends an image and has it loaded under `handle` by `opcode`.
 ///
-/// Device code that was linked at build time is machine code; for a device that this does not fit, the driver links
-/// the images from before anew. They are sent only then.
+/// Device code that was linked at build time is machine code; for a device that this does not fit, a driver links the
+/// images from before anew, perhaps only when the first kernel is asked for. So it gets them, as natively.
 ///
 /// # Safety
 /// `image` is what a load call accepts.
@@ -192,24 +192,15 @@ pub(super) unsafe fn send_image(
     // SAFETY: by this function's contract.
     let (bytes, unlinked) = unsafe { image_bytes(image)? };
     let hash = upload(session, bytes)?;
-    let load = |unlinked: &[[u64; 2]]| {
-        let reply = session.call(opcode, |writer| {
-            writer.put(handle);
-            writer.put(hash);
-            jit.write(writer);
-            writer.put(unlinked.len() as u64);
-            unlinked.iter().for_each(|hash| writer.put(*hash));
-        })?;
-        jit.read(&mut reply.reader())
-    };
-    match load(&[]) {
-        Err(CUresult::ERROR_NO_BINARY_FOR_GPU) if !unlinked.is_empty() => {
-            let hashes: Vec<_> =
-                unlinked.iter().map(|image| upload(session, image)).collect::<Result<_>>()?;
-            load(&hashes)
-        }
-        loaded => loaded,
-    }
+    let unlinked = unlinked.iter().map(|image| upload(session, image)).collect::<Result<Vec<_>>>()?;
+    let reply = session.call(opcode, |writer| {
+        writer.put(handle);
+        writer.put(hash);
+        jit.write(writer);
+        writer.put(unlinked.len() as u64);
+        unlinked.iter().for_each(|hash| writer.put(*hash));
+    })?;
+    jit.read(&mut reply.reader())
 }
 
 pub(super) fn new_module(handle: u64, context: u64) -> Module {
