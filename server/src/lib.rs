@@ -9,4 +9,5 @@ mod driver;
 pub mod handoff;
 pub mod log;
 pub mod stats;
+pub mod vm;
 pub mod worker;

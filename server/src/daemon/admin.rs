@@ -155,7 +155,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
         },
         sessions: daemon.sessions.map(|id, session| admin::Session {
             id,
-            vm: session.vm.clone(),
+            vm: session.vm.name.clone(),
             program: session.program.clone(),
             pid: session.pid,
             peer: session.peer.clone(),

@@ -4,12 +4,14 @@
 //! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
-use super::identity::{Admitted, describe, identify, origin};
+use super::identity::{Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
-use super::session::{Place, Session};
+use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
 use crate::handoff::{Assign, Limits, SOFTWARE};
 use crate::log::printable;
+use crate::vm::Policy;
+use crate::vm::registry::Vm;
 use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
@@ -122,16 +124,24 @@ fn admit(
     if daemon.is_draining() {
         return Err(Refused(Reason::Draining, "the server is shutting down".into()));
     }
-    let admitted = identify(&config, endpoint, peer, hello.token.as_deref())
+    let admitted = identify(&config, &daemon.vms.rules(), endpoint, peer, hello.token.as_deref())
         .map_err(|denied| Refused(Reason::Denied, denied.to_string()))?;
+    let vm = daemon.vms.find_or_stranger(&admitted.vm, &admitted.rights);
+    // A stranger whom an operator denied keeps that until the daemon ends.
+    if vm.rights().policy == Policy::Deny {
+        return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
+    }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &admitted),
+        Purpose::Probe => probe(daemon, socket, &vm),
         Purpose::Session => {
-            let place = daemon
-                .sessions
-                .reserve(&admitted.vm, config.max_sessions, admitted.max_sessions)
-                .map_err(|full| Refused(Reason::Full, full.to_string()))?;
-            begin(daemon, socket, &place, &admitted, hello, from, config.pool.wait_timeout)
+            let place = daemon.sessions.reserve(&vm, config.max_sessions).map_err(|full| {
+                let reason = match full {
+                    Full::Draining(_) => Reason::Draining,
+                    Full::Server(_) | Full::Vm(..) => Reason::Full,
+                };
+                Refused(reason, full.to_string())
+            })?;
+            begin(daemon, socket, &place, &vm, hello, from, config.pool.wait_timeout)
         }
     }
 }
@@ -208,7 +218,7 @@ fn begin(
     daemon: &Arc<Daemon>,
     socket: &Socket,
     place: &Place<'_>,
-    admitted: &Admitted,
+    vm: &Arc<Vm>,
     mut hello: Hello,
     from: &str,
     timeout: Duration,
@@ -230,17 +240,17 @@ fn begin(
         })?;
         let assign = Assign {
             session: place.id,
-            vm: admitted.vm.clone(),
+            vm: vm.name.clone(),
             hello: hello.clone(),
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
-            limits: Limits { memory_max: admitted.rights.memory_max },
-            exchange: daemon.exchange.of(&admitted.vm),
+            limits: Limits { memory_max: vm.limits().memory_max },
+            exchange: daemon.exchange.of(&vm.name),
         };
-        if hand_over(daemon, &worker, assign, socket) {
+        if hand_over(daemon, &worker, vm, assign, socket) {
             info!(
                 session = place.id,
-                vm = admitted.vm,
+                vm = vm.name,
                 program = hello.program,
                 pid = hello.pid,
                 from,
@@ -255,14 +265,20 @@ fn begin(
 }
 
 /// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
-fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket: &Socket) -> bool {
+fn hand_over(
+    daemon: &Arc<Daemon>,
+    worker: &Arc<Worker>,
+    vm: &Arc<Vm>,
+    assign: Assign,
+    socket: &Socket,
+) -> bool {
     let mut phase = worker.phase.lock();
     if *phase != Phase::Warm {
         return false;
     }
     let id = assign.session;
     let session = Session {
-        vm: assign.vm.clone(),
+        vm: Arc::clone(vm),
         program: assign.hello.program.clone(),
         pid: assign.hello.pid,
         software: assign.hello.software.clone(),
@@ -292,11 +308,11 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
 }
 
 /// Answers a probe: the welcome, then its pings.
-fn probe(daemon: &Arc<Daemon>, socket: &Socket, admitted: &Admitted) -> Result<(), Refused> {
+fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &Vm) -> Result<(), Refused> {
     let snapshot = daemon.pool.snapshot();
     let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
     let mut snapshot = (*snapshot).clone();
-    if let Some(memory_max) = admitted.rights.memory_max {
+    if let Some(memory_max) = vm.limits().memory_max {
         for device in &mut snapshot.devices {
             device.total_memory = device.total_memory.min(memory_max);
         }
@@ -304,7 +320,7 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, admitted: &Admitted) -> Result<(
     let welcome = Welcome {
         software: SOFTWARE.to_owned(),
         session: 0,
-        vm: admitted.vm.clone(),
+        vm: vm.name.clone(),
         snapshot,
         shared_memory: None,
     };

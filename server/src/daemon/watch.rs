@@ -147,7 +147,7 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
     let ended = daemon.sessions.end(id, |session| {
-        daemon.exchange.end(&session.vm, id);
+        daemon.exchange.end(&session.vm.name, id);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();
         daemon.totals.ended(word, &counters);
@@ -160,7 +160,7 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
         ($level:ident) => {
             $level!(
                 session = id,
-                vm = session.vm,
+                vm = session.vm.name,
                 program = session.program,
                 worker = session.worker.pid,
                 reason = word,
