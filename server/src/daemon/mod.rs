@@ -180,7 +180,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         events,
     });
     let config = daemon.config();
-    daemon.vms.load(&config, |_| false);
+    daemon.vms.load(&config, |_| false).map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
     daemon
         .endpoints
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
@@ -380,7 +380,8 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
     let busy: BTreeSet<String> =
         daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
-    for change in daemon.vms.load(&new, |name| busy.contains(name)) {
+    let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
+    for change in changes {
         info!(vm = change.vm, "changed: {}", change.text);
     }
     daemon.endpoints.keep(&new.listen);
