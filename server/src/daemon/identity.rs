@@ -1,7 +1,8 @@
 //! Who a guest is and what it may do: decided from the endpoint it arrived at, what the kernel says of its peer, and for
 //! TCP alone its token (design D13). Pure: no clock, no I/O.
 
-use crate::config::{Config, Identity, Policy, Rights, Vm};
+use crate::config::Config;
+use crate::vm::{Identity, Policy, Rights, Rule};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::Peer;
 
@@ -12,8 +13,6 @@ pub(super) struct Admitted {
     pub(super) vm: String,
     /// What it may do.
     pub(super) rights: Rights,
-    /// Sessions of the VM at once.
-    pub(super) max_sessions: Option<usize>,
 }
 
 /// Why a guest may not connect.
@@ -27,23 +26,22 @@ pub(super) enum Denied {
     Token,
 }
 
-/// Decides.
+/// Decides by `rules`, each with the rights that it gives now.
 pub(super) fn identify(
     config: &Config,
+    rules: &[Rule],
     endpoint: &Endpoint,
     peer: &Peer,
     token: Option<&str>,
 ) -> Result<Admitted, Denied> {
-    let is = |vm: &&Vm| match (&vm.identity, peer, endpoint) {
+    let is = |vm: &&Rule| match (&vm.identity, peer, endpoint) {
         (Identity::Cid(wanted), Peer::Vsock { cid }, _) => wanted == cid,
         (Identity::Socket(wanted), Peer::Unix { .. }, Endpoint::Unix(path)) => wanted == path,
         (Identity::Token(wanted), Peer::Tcp { .. }, _) => token.is_some_and(|token| same(token, wanted)),
         _ => false,
     };
-    let admitted = match config.vms.iter().find(is) {
-        Some(vm) => {
-            Admitted { vm: vm.name.clone(), rights: vm.rights.clone(), max_sessions: vm.max_sessions }
-        }
+    let admitted = match rules.iter().find(is) {
+        Some(vm) => Admitted { vm: vm.name.clone(), rights: vm.rights.clone() },
         None => {
             let vm = match peer {
                 Peer::Vsock { cid } => format!("vsock:{cid}"),
@@ -56,7 +54,7 @@ pub(super) fn identify(
                     return Err(Denied::Token);
                 }
             }
-            Admitted { vm, rights: config.default.clone(), max_sessions: None }
+            Admitted { vm, rights: config.default.clone() }
         }
     };
     match admitted.rights.policy {
@@ -103,7 +101,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = format!(
             "listen = [\"unix:/run/a.sock\", \"vsock:9700\", \"tcp:127.0.0.1:1\"]\n{more}\n\
-             [[vm]]\nname = \"red\"\ncid = 3\nmax_sessions = 2\n\
+             [[vm]]\nname = \"red\"\ncid = 3\nmax_processes = 2\n\
              [[vm]]\nname = \"blue\"\nsocket = \"/run/blue.sock\"\n\
              [[vm]]\nname = \"green\"\ntoken = \"{SECRET}\"\n\
              [[vm]]\nname = \"black\"\ncid = 5\npolicy = \"deny\"\n"
@@ -114,7 +112,7 @@ mod tests {
     }
 
     fn name(config: &Config, endpoint: &str, peer: &Peer, token: Option<&str>) -> Result<String, Denied> {
-        identify(config, &endpoint.parse().unwrap(), peer, token).map(|admitted| admitted.vm)
+        identify(config, &config.vms, &endpoint.parse().unwrap(), peer, token).map(|admitted| admitted.vm)
     }
 
     #[test]

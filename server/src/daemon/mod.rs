@@ -20,10 +20,12 @@ mod watch;
 
 use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
+use crate::vm::registry::Registry;
 use parking_lot::RwLock;
 use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ struct Daemon {
     life: AtomicU8,
     pool: pool::Pool,
     sessions: session::Sessions,
+    vms: Registry,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
@@ -162,6 +165,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
+        vms: Registry::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
@@ -176,6 +180,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         events,
     });
     let config = daemon.config();
+    daemon.vms.load(&config, |_| false).map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
     daemon
         .endpoints
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
@@ -372,6 +377,13 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     }
     let new = Arc::new(new);
     *daemon.config.write() = Arc::clone(&new);
+    let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
+    let busy: BTreeSet<String> =
+        daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
+    let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
+    for change in changes {
+        info!(vm = change.vm, "changed: {}", change.text);
+    }
     daemon.endpoints.keep(&new.listen);
     if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
         daemon.endpoints.start(daemon);

@@ -115,8 +115,13 @@ impl Worker {
     }
 
     /// Hands it a session; the caller closes its own descriptor of the connection afterwards.
-    pub(super) fn assign(&self, assign: Assign, connection: BorrowedFd<'_>) -> Result<(), HandoffError> {
-        handoff::send(&self.control, &ToWorker::Assign(assign), &[connection])
+    pub(super) fn assign(
+        &self,
+        assign: Assign,
+        quota: BorrowedFd<'_>,
+        connection: BorrowedFd<'_>,
+    ) -> Result<(), HandoffError> {
+        handoff::send(&self.control, &ToWorker::Assign(assign), &[quota, connection])
     }
 
     /// Asks it to end: its control socket closes. Whoever watches it kills it if it does not.

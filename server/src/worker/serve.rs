@@ -8,6 +8,7 @@
 
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
+use super::ledger::Ledger;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
 use super::shared::{Areas, Shared as SharedMemory};
@@ -106,13 +107,23 @@ pub(super) struct Guest {
     pub(super) shared: Option<SharedMemory>,
 }
 
+/// What a worker has before its guest comes.
+pub(super) struct Host {
+    /// The driver.
+    pub(super) driver: Driver,
+    /// What the device prints.
+    pub(super) output: Output,
+    /// What the session holds of its VM's quota.
+    pub(super) ledger: Ledger,
+    /// Counters that the daemon reads.
+    pub(super) stats: &'static Stats,
+}
+
 /// Serves a guest until it ends; why it did.
 pub(super) fn run(
-    driver: Driver,
+    host: Host,
     (snapshot, context): (Snapshot, u64),
     guest: Guest,
-    output: Output,
-    stats: &'static Stats,
     assign: &Assign,
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
@@ -137,7 +148,7 @@ pub(super) fn run(
             (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
         }
     };
-    let session = Arc::new(Session::new(driver, snapshot, sink, output, stats, assign, Callbacks::default()));
+    let session = Arc::new(Session::new(host, snapshot, sink, assign, Callbacks::default()));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,
