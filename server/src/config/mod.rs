@@ -147,6 +147,8 @@ pub enum Identity {
     Socket(PathBuf),
     /// The token that it shows over TCP.
     Token(String),
+    /// An endpoint of its own in `listen`: `vm:NAME=/path` or `serial:NAME=/path`.
+    Endpoint,
 }
 
 impl Config {
@@ -161,7 +163,7 @@ impl Config {
         let default_memory = layers.take("default.memory_max", value::memory_max);
         let default =
             Rights { policy: layers.take("default.policy", value::policy), memory_max: default_memory };
-        let vms = vms(&mut layers, &default);
+        let vms = vms(&mut layers, &default, &listen);
         let mut config = Self {
             file: layers.file.clone(),
             listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
@@ -212,7 +214,7 @@ impl Config {
                 problem(format!("listen: {endpoint} is named twice"));
             }
             match endpoint {
-                Endpoint::Unix(path) if *path == self.control => {
+                endpoint if endpoint.socket().as_ref() == Some(&self.control) => {
                     problem(format!("listen: {endpoint} is the control socket, which guests must not reach"));
                 }
                 Endpoint::Unix(path) if !path.is_absolute() => {
@@ -280,6 +282,7 @@ impl Config {
                 Identity::Cid(cid) => format!("cid {cid}"),
                 Identity::Socket(path) => format!("socket {}", path.display()),
                 Identity::Token(_) => "token".to_owned(),
+                Identity::Endpoint => "endpoint of its own".to_owned(),
             };
             let policy = format!("{:?}", vm.rights.policy).to_lowercase();
             let memory = memory_text(vm.rights.memory_max);
@@ -334,7 +337,7 @@ fn is_loopback(address: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Vm)> {
+fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Vm)> {
     let mut vms = Vec::new();
     for mut table in std::mem::take(&mut layers.vms) {
         let origin = table.origin.clone();
@@ -353,11 +356,16 @@ fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Vm)> {
         if !table.had("name") {
             problem("vm: a rule needs a name");
         }
-        if named != 1 {
-            problem("vm: a rule needs exactly one of cid, socket and token, by which the VM is recognised");
+        let own = listen.iter().any(|(_, endpoint)| name.is_some() && endpoint.vm() == name.as_deref());
+        if named + usize::from(own) != 1 {
+            problem(
+                "vm: a rule needs exactly one of cid, socket, token, and an endpoint of its own in listen \
+                 (vm:NAME=/path, serial:NAME=/path), by which the VM is recognised",
+            );
             continue;
         }
-        if let (Some(name), Some(identity)) = (name, cid.or(socket).or(token)) {
+        let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
+        if let (Some(name), Some(identity)) = (name, identity) {
             let rights = Rights { policy, memory_max };
             vms.push((origin, Vm { name, identity, rights, max_sessions }));
         }
@@ -370,7 +378,7 @@ fn check_vms(vms: &[(Origin, Vm)], problems: &mut Vec<Problem>) {
         for (_, other) in &vms[..at] {
             let same = if other.name == vm.name {
                 "name"
-            } else if other.identity == vm.identity {
+            } else if other.identity == vm.identity && vm.identity != Identity::Endpoint {
                 "identity"
             } else {
                 continue;
