@@ -85,7 +85,6 @@ impl Vm {
     }
 
     /// Waits until the guest takes commands; how long it has been up.
-    #[expect(clippy::must_use_candidate, reason = "most wait and do not ask how long it took")]
     pub fn wait_up(&self) -> f64 {
         let up = |text: &str| {
             let (_, rest) = text.split_once("PXVM-UP ")?;
