@@ -196,7 +196,10 @@ struct Greeted {
 
 fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
-    let socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    let mut socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    if matches!(endpoint, Endpoint::Vsock { .. }) {
+        socket.limit_sends(Some(config.vsock_send).filter(|bytes| *bytes != 0));
+    }
     let hello = Hello {
         version: VERSION,
         fingerprint: pxos_protocol::fingerprint(),

@@ -34,7 +34,7 @@ pub const KEYS: &[Key] = &[
         "ENDPOINT",
         "unix:/run/pxos-gpu.sock,vsock:any:9700",
         true,
-        "Where guests connect: unix:/path, vsock:any:PORT or tcp:HOST:PORT; may be repeated",
+        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
     ),
     key("socket_mode", "MODE", "0660", false, "Permissions of the unix sockets for guests, octal"),
     key("driver", "DRIVER", "auto", false, "The libcuda to use: auto, soft (this CPU) or a path"),

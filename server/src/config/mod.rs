@@ -119,7 +119,7 @@ impl Config {
         let listen_is_default = !layers.has("listen");
         let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
         let default = default_rights(&mut layers);
-        let vms = vms(&mut layers, &default);
+        let vms = vms(&mut layers, &default, &listen);
         let mut config = Self {
             file: layers.file.clone(),
             listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
@@ -170,7 +170,7 @@ impl Config {
                 problem(format!("listen: {endpoint} is named twice"));
             }
             match endpoint {
-                Endpoint::Unix(path) if *path == self.control => {
+                endpoint if endpoint.socket().as_ref() == Some(&self.control) => {
                     problem(format!("listen: {endpoint} is the control socket, which guests must not reach"));
                 }
                 Endpoint::Unix(path) if !path.is_absolute() => {
@@ -240,7 +240,7 @@ impl Config {
             let text = format!("{}, {}", vm.identity, rights_text(&vm.rights));
             let secret = match &vm.identity {
                 Identity::Token(token) => token.as_str(),
-                Identity::Cid(_) | Identity::Socket(_) => "",
+                Identity::Cid(_) | Identity::Socket(_) | Identity::Endpoint => "",
             };
             lines.insert(format!("vm {}", vm.name), (text.clone(), format!("{text} {secret}")));
         }
@@ -359,7 +359,7 @@ fn default_rights(layers: &mut Layers) -> Rights {
     }
 }
 
-fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Rule)> {
+fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
     let mut vms = Vec::new();
     for mut table in std::mem::take(&mut layers.vms) {
         let origin = table.origin.clone();
@@ -384,11 +384,16 @@ fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Rule)> {
         if !table.had("name") {
             problem("a rule needs a name");
         }
-        if named != 1 {
-            problem("a rule needs exactly one of cid, socket and token, by which the VM is recognised");
+        let own = listen.iter().any(|(_, endpoint)| name.is_some() && endpoint.vm() == name.as_deref());
+        if named + usize::from(own) != 1 {
+            problem(
+                "a rule needs exactly one of cid, socket, token, and an endpoint of its own in listen \
+                 (vm:NAME=/path, serial:NAME=/path), by which the VM is recognised",
+            );
             continue;
         }
-        if let (Some(name), Some(identity)) = (name, cid.or(socket).or(token)) {
+        let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
+        if let (Some(name), Some(identity)) = (name, identity) {
             vms.push((origin, Rule { name, identity, rights: Rights { policy, gpus, limits } }));
         }
     }
@@ -400,7 +405,7 @@ fn check_vms(vms: &[(Origin, Rule)], problems: &mut Vec<Problem>) {
         for (_, other) in &vms[..at] {
             let same = if other.name == vm.name {
                 "name"
-            } else if other.identity == vm.identity {
+            } else if other.identity == vm.identity && vm.identity != Identity::Endpoint {
                 "identity"
             } else {
                 continue;

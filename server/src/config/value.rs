@@ -288,8 +288,7 @@ pub(super) fn optional_token(raw: &Raw) -> Result<Option<String>, String> {
 /// A VM's name: no character that the names of unnamed guests (`vsock:3`) have, none that harms a log.
 pub(super) fn vm_name(raw: &Raw) -> Result<String, String> {
     let name = text(raw, "a name")?;
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+    if !pxos_protocol::endpoint::is_vm_name(name) {
         return Err(format!("{raw} is not a name of 1 to 64 letters, digits, dots, dashes and underscores"));
     }
     Ok(name.to_owned())

@@ -22,7 +22,6 @@ use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
 use crate::vm::registry::Registry;
 use parking_lot::RwLock;
-use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
@@ -361,7 +360,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
     (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
     new.log.format = old.log.format;
-    if new.listen.iter().any(|endpoint| *endpoint == Endpoint::Unix(new.control.clone())) {
+    if new.listen.iter().any(|endpoint| endpoint.socket().as_ref() == Some(&new.control)) {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
     daemon
