@@ -6,6 +6,7 @@ use super::dispatch::Later;
 use super::exchange::Exchange;
 use super::output::Output;
 use super::staging::Staging;
+use super::submissions::Submissions;
 use crate::driver::{Driver, Result};
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, count};
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) callbacks: Callbacks,
     /// What graphs have written for the guest.
     pub(crate) deliveries: Deliveries,
+    /// Primitives under way.
+    pub(crate) submissions: Submissions,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
@@ -121,6 +124,7 @@ impl Session {
             stats,
             callbacks,
             deliveries: Deliveries::default(),
+            submissions: Submissions::default(),
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),

@@ -331,7 +331,10 @@ impl Generator {
                     self.noise.pick(&["<<", ">>"]),
                     self.noise.below(35)
                 ),
-                9 => format!("int({})", self.expr(self.noise.clone().pick(&["float", "double", "uint"]), d)),
+                9 => format!(
+                    "int({})",
+                    self.expr(self.noise.clone().pick::<&str>(&["float", "double", "uint"]), d)
+                ),
                 10 => format!(
                     "{}.{}",
                     self.expr("pixel", 0).replace(' ', ""),
@@ -378,7 +381,10 @@ impl Generator {
             "double" => match self.noise.below(6) {
                 0..3 => two(self, &["+", "-", "*", "/"]),
                 3 => format!("sqrt(abs({}))", self.expr("double", d)),
-                4 => format!("double({})", self.expr(self.noise.clone().pick(&["int", "uint", "float"]), d)),
+                4 => format!(
+                    "double({})",
+                    self.expr(self.noise.clone().pick::<&str>(&["int", "uint", "float"]), d)
+                ),
                 _ => format!("({} * {} - {})", self.leaf("double"), self.leaf("double"), self.leaf("double")),
             },
             _ => match self.noise.below(3) {

@@ -9,8 +9,8 @@ use pxos_protocol::frame::{BULK_CHUNK, Header, control};
 use pxos_protocol::types::CUresult;
 use std::sync::atomic::Ordering;
 
-/// `cuMemGetInfo`: free and total, within the session's limit.
-pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+/// Free and total bytes of the current device, within the session's limit.
+pub(super) fn figures(call: &mut Call<'_>) -> Result<(u64, u64)> {
     call.state.pools.recount(call.session);
     let (mut free, mut total) = (0, 0);
     // SAFETY: pointers to locals.
@@ -22,6 +22,12 @@ pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
         total = total.min(limit);
         free = free.min(limit.saturating_sub(stats.memory_used.load(Ordering::Relaxed)));
     }
+    Ok((free, total))
+}
+
+/// `cuMemGetInfo`: free and total.
+pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+    let (free, total) = figures(call)?;
     let mut reply = call.reply();
     reply.put(free);
     reply.put(total);
