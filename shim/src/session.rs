@@ -139,6 +139,7 @@ pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
 
 extern "C" fn after_fork_child() {
     FORKED.store(true, Ordering::Relaxed);
+    crate::primitive::after_fork_child();
     pxos_cudart::after_fork_child();
 }
 

@@ -136,15 +136,15 @@ mod tests {
     fn the_path_of_a_vm_s_own_socket_says_who_it_is() {
         let config = config("");
         let unix = Peer::Unix { pid: Some(1), uid: Some(0) };
-        let white =
-            identify(&config, &"vm:white=/run/w.vsock".parse().unwrap(), &unix, Some(SECRET)).unwrap();
-        assert_eq!((white.vm.as_str(), white.max_sessions), ("white", Some(1)));
+        let admitted = |endpoint: &str, token| {
+            identify(&config, &config.vms, &endpoint.parse().unwrap(), &unix, token).unwrap()
+        };
+        let white = admitted("vm:white=/run/w.vsock", Some(SECRET));
+        assert_eq!((white.vm.as_str(), white.rights.limits.max_processes), ("white", Some(1)));
         assert_eq!(name(&config, "vm:other=/run/o.vsock", &unix, None).unwrap(), "other");
         assert_eq!(name(&config, "serial:white=/run/w.serial", &unix, None).unwrap(), "white");
         // A rule that is recognised by something else is not recognised by its name.
-        assert!(
-            identify(&config, &"vm:red=/run/x".parse().unwrap(), &unix, None).unwrap().max_sessions.is_none()
-        );
+        assert!(admitted("vm:red=/run/x", None).rights.limits.max_processes.is_none());
     }
 
     #[test]

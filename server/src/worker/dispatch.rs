@@ -124,6 +124,8 @@ pub(super) fn synchronises(number: u16) -> bool {
             | control::PING
             | control::STAGE_WAIT
             | control::COPY
+            | control::SUBMIT_PRIMITIVE
+            | control::QUERY_STATUS
     )
 }
 
@@ -212,6 +214,11 @@ fn answer(call: &mut Call<'_>) -> Answer {
         control::STAGE_WRITE | control::STAGE_READ => api::shared::stage(call),
         control::STAGE_WAIT => api::shared::wait(call),
         control::COPY => api::shared::copy(call),
+        control::COMPILE_PRIMITIVE => api::primitive::compile(call),
+        control::SUBMIT_PRIMITIVE => api::primitive::run(call),
+        control::ALLOC_MEMORY => api::memory::allocate(call),
+        control::FREE_MEMORY => api::memory::free(call),
+        control::QUERY_STATUS => api::primitive::status(call),
         op::cuMemHostAlloc => api::shared::pin(call),
         op::cuMemFreeHost => api::shared::unpin(call),
         op::cuMemcpyDtoDAsync_v2 => api::memory::device_to_device(call),

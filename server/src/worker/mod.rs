@@ -17,6 +17,7 @@ mod shared;
 mod snapshot;
 mod staging;
 mod state;
+mod submissions;
 mod tables;
 
 use crate::driver::Driver;

@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::output::Output;
 use super::serve::Host;
 use super::staging::Staging;
+use super::submissions::Submissions;
 use crate::driver::{Driver, Result};
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, count};
@@ -77,6 +78,8 @@ pub(crate) struct Session {
     pub(crate) callbacks: Callbacks,
     /// What graphs have written for the guest.
     pub(crate) deliveries: Deliveries,
+    /// Primitives under way.
+    pub(crate) submissions: Submissions,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
@@ -122,6 +125,7 @@ impl Session {
             stats,
             callbacks,
             deliveries: Deliveries::default(),
+            submissions: Submissions::default(),
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),

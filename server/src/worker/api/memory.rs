@@ -9,8 +9,8 @@ use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{BULK_CHUNK, Header, control};
 use pxos_protocol::types::CUresult;
 
-/// `cuMemGetInfo`: free and total, within the session's quota.
-pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+/// Free and total bytes of the current device, within the session's quota.
+pub(super) fn figures(call: &mut Call<'_>) -> Result<(u64, u64)> {
     call.state.pools.recount(call.session);
     let (mut free, mut total) = (0, 0);
     // SAFETY: pointers to locals.
@@ -19,6 +19,12 @@ pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
     let (limit, left) = call.session.ledger.limits();
     total = total.min(limit.unwrap_or(u64::MAX));
     free = free.min(left.unwrap_or(u64::MAX));
+    Ok((free, total))
+}
+
+/// `cuMemGetInfo`: free and total.
+pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+    let (free, total) = figures(call)?;
     let mut reply = call.reply();
     reply.put(free);
     reply.put(total);
