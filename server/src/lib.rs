@@ -8,6 +8,7 @@ pub mod daemon;
 mod driver;
 pub mod handoff;
 pub mod log;
+pub mod scheduler;
 pub mod stats;
 pub mod vm;
 pub mod worker;

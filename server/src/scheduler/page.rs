@@ -1,0 +1,299 @@
+//! The page that a worker shares with the daemon: the worker's gates, and what it does behind them.
+//!
+//! The worker reads one word before it hands a command to the driver, and parks on it (`futex(2)`) where it says *closed*;
+//! no message passes. What it does, it writes beside that word; the daemon reads it when it decides. The bell is an event
+//! descriptor by which the worker has the daemon look: when it begins to wait, has run dry or nearly drained.
+//!
+//! One slot is one device. The page is sealed against resizing like the stats page. To the daemon, every number in it is an
+//! allegation of a process that a guest may have taken over: [`Slot::read`] bounds what it takes, and a lie is one about the
+//! worker's own VM.
+
+use super::{Gate, Nanos, Observation};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Devices that a page has slots for; those beyond share the last one.
+pub const DEVICES: usize = 16;
+
+/// Directions of copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the device.
+    ToDevice = 0,
+    /// To the host.
+    ToHost = 1,
+}
+
+/// Values of [`Slot::gate`].
+pub mod gate {
+    /// Nothing is scheduled.
+    pub const OFF: u32 = 0;
+    /// Wide open, with a limit on what is in flight.
+    pub const FREE: u32 = 1;
+    /// Open until the deadline, and measured.
+    pub const OPEN: u32 = 2;
+    /// As [`OPEN`]; the daemon wants to hear of each command that finds the device without work of this worker.
+    pub const OPEN_TELL: u32 = 3;
+    /// Closed.
+    pub const CLOSED: u32 = 4;
+}
+
+/// What a worker and the daemon share about one device.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Slot {
+    /// The gate of compute work: a value of [`gate`]. The daemon writes it; the worker may close it.
+    pub gate: AtomicU32,
+    /// Gates of the two directions of copies: 0 for open, 1 for closed. Written by the daemon.
+    pub copy_gates: [AtomicU32; 2],
+    /// Threads of the worker that wait at [`Self::gate`].
+    pub waiting: AtomicU32,
+    /// Those that wait at [`Self::copy_gates`].
+    pub copy_waiting: [AtomicU32; 2],
+    /// Commands let through and not known to be complete, where they are measured.
+    pub in_flight: AtomicU32,
+    /// 1 where the worker has closed its gate because its lease is used up.
+    pub stopped: AtomicU32,
+    /// When the lease ends, on `CLOCK_MONOTONIC` in nanoseconds. Written by the daemon.
+    pub deadline: AtomicU64,
+    /// How long a kernel may take in nanoseconds, 0 for no limit. Written by the daemon.
+    pub max_kernel: AtomicU64,
+    /// Device time until all in flight is complete, as estimated, in nanoseconds.
+    pub remaining: AtomicU64,
+    /// Device time measured so far, in nanoseconds.
+    pub charged: AtomicU64,
+    /// Device time of commands behind a wide open gate, as estimated, in nanoseconds.
+    pub estimated: AtomicU64,
+    /// Compute commands let through.
+    pub commands: AtomicU64,
+    /// Bytes copied in each direction.
+    pub copied: [AtomicU64; 2],
+}
+
+/// The page.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Slots {
+    /// By device.
+    pub slots: [Slot; DEVICES],
+}
+
+/// Now, on `CLOCK_MONOTONIC`, which all processes of the host share.
+#[must_use]
+pub fn now() -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a pointer to a local; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// Sleeps while `word` is `value`, for at most `most`.
+pub fn wait(word: &AtomicU32, value: u32, most: Duration) {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(most.subsec_nanos()),
+    };
+    // Shared between processes, so not FUTEX_PRIVATE_FLAG.
+    // SAFETY: an aligned word that outlives the call, and a pointer to a local.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, &raw const time);
+    }
+}
+
+/// Wakes all who sleep on `word`.
+pub fn wake(word: &AtomicU32) {
+    // SAFETY: an aligned word that outlives the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Rings a bell; one that is rung already stays so.
+pub fn ring(bell: &OwnedFd) {
+    let one = 1_u64;
+    // SAFETY: eight bytes of a local to a descriptor of ours, which does not block.
+    unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
+}
+
+/// A new bell.
+///
+/// # Errors
+/// The operating system's.
+pub fn bell() -> io::Result<OwnedFd> {
+    // SAFETY: a plain call.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Slot {
+    /// Puts the gate of compute work, and wakes who waits there. For the daemon.
+    pub fn put(&self, gate: Gate) {
+        let word = match gate {
+            Gate::Off => gate::OFF,
+            Gate::Free => gate::FREE,
+            Gate::Open { deadline, tell } => {
+                self.deadline.store(deadline, Ordering::Relaxed);
+                if tell { gate::OPEN_TELL } else { gate::OPEN }
+            }
+            Gate::Closed => gate::CLOSED,
+        };
+        self.stopped.store(0, Ordering::Relaxed);
+        // Release: who sees the gate open sees its deadline.
+        self.gate.store(word, Ordering::Release);
+        if word != gate::CLOSED {
+            wake(&self.gate);
+        }
+    }
+
+    /// Puts the gate of a direction of copies. For the daemon.
+    pub fn put_copies(&self, direction: Direction, open: bool) {
+        let word = &self.copy_gates[direction as usize];
+        word.store(u32::from(!open), Ordering::Release);
+        if open {
+            wake(word);
+        }
+    }
+
+    /// What the worker does; `charged` counts from the start. For the daemon.
+    #[must_use]
+    pub fn read(&self) -> Observation {
+        let in_flight = self.in_flight.load(Ordering::Relaxed).min(1 << 20);
+        Observation {
+            waiting: self.waiting.load(Ordering::Acquire) > 0,
+            in_flight,
+            processes: u32::from(in_flight > 0),
+            remaining: self.remaining.load(Ordering::Relaxed),
+            charged: self.charged.load(Ordering::Relaxed),
+            stopped: self.stopped.load(Ordering::Relaxed) != 0,
+        }
+    }
+}
+
+/// A mapping of a page; unmapped when it goes.
+#[derive(Debug)]
+pub struct Page {
+    slots: *const Slots,
+}
+
+// SAFETY: the page holds nothing but atomics.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// A new page, all gates [`gate::OFF`], and the descriptor to give to the worker.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        // SAFETY: the name is a C string.
+        let fd =
+            unsafe { libc::memfd_create(c"pxos-gate".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just created, owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let size = libc::off_t::try_from(size_of::<Slots>()).expect("the page is small");
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: plain calls on our descriptor.
+        let failed = unsafe {
+            libc::ftruncate(fd.as_raw_fd(), size) != 0
+                || libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) != 0
+        };
+        if failed {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((Self::map(&fd)?, fd))
+    }
+
+    /// Maps the page that the daemon passed.
+    ///
+    /// # Errors
+    /// The operating system's; `InvalidData` where the descriptor is of another size.
+    pub fn map(fd: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: an all-zero stat is valid, and the call fills it.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open and the buffer is a `stat`.
+        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if usize::try_from(stat.st_size) != Ok(size_of::<Slots>()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the gate's page has another size"));
+        }
+        // SAFETY: a fresh shared mapping of a descriptor of exactly that size; the address is the kernel's choice.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Slots>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { slots: address.cast() })
+    }
+
+    /// The slot of a device.
+    #[must_use]
+    pub fn slot(&self, device: usize) -> &Slot {
+        // SAFETY: mapped for as long as `self` lives, page-aligned, sealed against shrinking, and any bytes are valid
+        // atomics.
+        let slots = unsafe { &*self.slots };
+        &slots.slots[device.min(DEVICES - 1)]
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length, and no reference outlives `self`.
+        unsafe { libc::munmap(self.slots.cast_mut().cast(), size_of::<Slots>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn an_opened_gate_wakes_who_waits_there() {
+        let (daemon, fd) = Page::create().unwrap();
+        let worker = Page::map(&fd).unwrap();
+        daemon.slot(3).put(Gate::Closed);
+        let waiter = std::thread::spawn(move || {
+            let slot = worker.slot(3);
+            let begun = Instant::now();
+            while slot.gate.load(Ordering::Acquire) == gate::CLOSED {
+                assert!(begun.elapsed() < Duration::from_secs(60));
+                wait(&slot.gate, gate::CLOSED, Duration::from_secs(5));
+            }
+            slot.deadline.load(Ordering::Relaxed)
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        daemon.slot(3).put(Gate::Open { deadline: 77, tell: false });
+        assert_eq!(waiter.join().unwrap(), 77);
+    }
+
+    #[test]
+    fn garbage_is_only_odd_numbers() {
+        let (daemon, fd) = Page::create().unwrap();
+        let worker = Page::map(&fd).unwrap();
+        let slot = worker.slot(usize::MAX);
+        slot.in_flight.store(u32::MAX, Ordering::Relaxed);
+        slot.charged.store(u64::MAX, Ordering::Relaxed);
+        let seen = daemon.slot(DEVICES - 1).read();
+        assert!(seen.in_flight <= 1 << 20 && seen.processes == 1);
+        let bell = bell().unwrap();
+        ring(&bell);
+        ring(&bell);
+    }
+}
