@@ -8,7 +8,7 @@
 //! allegation of a process that a guest may have taken over: [`Slot::read`] bounds what it takes, and a lie is one about the
 //! worker's own VM.
 
-use super::{Gate, Nanos, Observation};
+use super::{Gate, HANDOVER, Nanos, Observation};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -60,8 +60,8 @@ pub struct Slot {
     pub deadline: AtomicU64,
     /// How long a kernel may take in nanoseconds, 0 for no limit. Written by the daemon.
     pub max_kernel: AtomicU64,
-    /// Device time until all in flight is complete, as estimated, in nanoseconds.
-    pub remaining: AtomicU64,
+    /// When all in flight will be complete, as estimated; the clock is that of `deadline`.
+    pub done_at: AtomicU64,
     /// Device time measured so far, in nanoseconds.
     pub charged: AtomicU64,
     /// Device time of commands behind a wide open gate, as estimated, in nanoseconds.
@@ -160,13 +160,20 @@ impl Slot {
 
     /// What the worker does; `charged` counts from the start. For the daemon.
     #[must_use]
-    pub fn read(&self) -> Observation {
+    pub fn read(&self, now: Nanos) -> Observation {
         let in_flight = self.in_flight.load(Ordering::Relaxed).min(1 << 20);
+        let left = self.done_at.load(Ordering::Relaxed).saturating_sub(now);
+        // What should be complete and is not may take as long as it likes.
+        let remaining = match (in_flight, left) {
+            (0, _) => 0,
+            (_, 0) => HANDOVER + 1,
+            (_, left) => left,
+        };
         Observation {
             waiting: self.waiting.load(Ordering::Acquire) > 0,
             in_flight,
             processes: u32::from(in_flight > 0),
-            remaining: self.remaining.load(Ordering::Relaxed),
+            remaining,
             charged: self.charged.load(Ordering::Relaxed),
             stopped: self.stopped.load(Ordering::Relaxed) != 0,
         }
@@ -290,7 +297,7 @@ mod tests {
         let slot = worker.slot(usize::MAX);
         slot.in_flight.store(u32::MAX, Ordering::Relaxed);
         slot.charged.store(u64::MAX, Ordering::Relaxed);
-        let seen = daemon.slot(DEVICES - 1).read();
+        let seen = daemon.slot(DEVICES - 1).read(now());
         assert!(seen.in_flight <= 1 << 20 && seen.processes == 1);
         let bell = bell().unwrap();
         ring(&bell);

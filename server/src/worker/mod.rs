@@ -7,7 +7,10 @@
 mod api;
 mod callbacks;
 mod dispatch;
+mod estimate;
 mod exchange;
+mod flight;
+mod gate;
 mod images;
 mod output;
 mod serve;
@@ -20,7 +23,9 @@ mod tables;
 
 use crate::driver::Driver;
 use crate::handoff::{self, Assign, EndReason, FromWorker, ToWorker};
+use crate::scheduler::page::Page;
 use crate::stats::{State, Stats};
+use gate::Gate;
 use output::Output;
 use pxos_protocol::control::{Snapshot, Welcome, encode};
 use pxos_protocol::frame::{Header, control};
@@ -94,7 +99,13 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     else {
         return Ok(None);
     };
-    let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
+    let (bell, page) = (beside.pop(), beside.pop());
+    let (Some(bell), Some(page), Some(connection)) = (bell, page, beside.pop()) else {
+        return Err("the daemon sent no connection, or no gate".into());
+    };
+    let page = Page::map(&page).map_err(|error| format!("the gate cannot be mapped: {error}"))?;
+    let gate = Gate::new(page, bell);
+    let connection = Socket::from(connection);
     connection.set_buffers(SOCKET_BUFFER);
     start.stats.set_state(State::Serving);
     let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
@@ -104,7 +115,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
         return Ok(Some((EndReason::Lost, error)));
     }
     let guest = serve::Guest { reader, connection, shared: memory };
-    let ended = serve::run(driver, (snapshot, context), guest, output, start.stats, &assign);
+    let ended = serve::run(driver, (snapshot, context), guest, (output, gate), start.stats, &assign);
     let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
     Ok(Some(ended))
 }

@@ -8,6 +8,7 @@
 
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
+use super::gate::Gate;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
 use super::shared::{Areas, Shared as SharedMemory};
@@ -19,6 +20,7 @@ use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header};
 use pxos_protocol::transport::ring::{Consumer, RingError};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket};
+use pxos_protocol::types::CUresult;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -97,7 +99,7 @@ pub(super) fn run(
     driver: Driver,
     (snapshot, context): (Snapshot, u64),
     guest: Guest,
-    output: Output,
+    (output, gate): (Output, Gate),
     stats: &'static Stats,
     assign: &Assign,
 ) -> (EndReason, String) {
@@ -123,7 +125,8 @@ pub(super) fn run(
             (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
         }
     };
-    let session = Arc::new(Session::new(driver, snapshot, sink, output, stats, assign, Callbacks::default()));
+    let session =
+        Arc::new(Session::new(driver, snapshot, sink, (output, gate), stats, assign, Callbacks::default()));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,
@@ -135,6 +138,13 @@ pub(super) fn run(
         end: Mutex::new(None),
         ended: Condvar::new(),
     });
+    let late = Arc::downgrade(&shared);
+    shared.session.gate.on_timeout(Box::new(move |message| {
+        if let Some(shared) = late.upgrade() {
+            shared.session.refuse(CUresult::ERROR_LAUNCH_TIMEOUT, message);
+            finish(&shared, EndReason::Host, message.to_owned());
+        }
+    }));
     spawn_lane(&shared);
     if let Some(watched) = watched {
         notice_hangup(&shared, watched);
@@ -156,6 +166,8 @@ fn notice_hangup(shared: &Arc<Shared>, watched: Socket) {
         let mut poll = libc::pollfd { fd: watched.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: one entry, which outlives the call.
         while unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {}
+        // Who waits at the gate sees nothing of it.
+        shared.session.gate.end();
         // The lanes see it themselves unless they are held up, and know better why the session ends.
         std::thread::sleep(HELD_UP);
         finish(&shared, EndReason::Closed, String::new());
@@ -188,7 +200,7 @@ fn fail(shared: &Shared, fatal: Fatal) {
     let (reason, message) = fatal.describe();
     if reason == EndReason::Malformed {
         count(&shared.session.stats.decode_errors);
-        shared.session.refuse(&message);
+        shared.session.refuse(CUresult::ERROR_DEVICE_UNAVAILABLE, &message);
     }
     finish(shared, reason, message);
 }
@@ -297,6 +309,9 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
     let Leader { source, state, .. } = leader;
     match source {
         Source::Socket(reader) => loop {
+            if !reader.has_buffered() {
+                session.gate.settle(session);
+            }
             let header = reader.header()?;
             let payload = reader.payload(&header)?;
             if let Some(later) = run_frame(session, state, &header, payload)? {
@@ -312,6 +327,7 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
                             return Ok(Turn::Later(header, later));
                         }
                     }
+                    None if session.gate.settle(session) => {}
                     None if spin(consumer, shared.spin) => {}
                     None if consumer.park() => return Ok(Turn::Idle),
                     None => {}
@@ -351,7 +367,10 @@ fn run_frame(
     bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
-        Outcome::Later(later) => return Ok(Some(later)),
+        Outcome::Later(later) => {
+            session.gate.settle(session);
+            return Ok(Some(later));
+        }
     }
     state.reply.clear();
     Ok(None)

@@ -1,6 +1,7 @@
 //! Launches, attributes of functions, occupancy.
 
 use super::super::dispatch::{Answer, Call, Failed, done};
+use super::super::estimate::Key;
 use super::super::state::State;
 use super::module::write_attributes;
 use crate::stats::bump;
@@ -56,6 +57,8 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
         if attribute_count == 0 { Vec::new() } else { attributes(call, attribute_count.into())? };
     let packed = call.get::<u32>()? != 0;
     let block = call.fields.get_bytes()?;
+    let place = call.place(stream);
+    let session = call.session;
     let state = &mut *call.state;
     let function = state.kernels.get(raw).or_else(|_| state.functions.get(raw))?;
     bump(&call.session.stats.launches, 1);
@@ -82,19 +85,22 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
         (state.pointers.as_mut_ptr(), std::ptr::null_mut())
     };
     let native = function.native;
-    let driver = &call.session.driver;
-    // SAFETY: handles of this session's; parameter pointers into the frame, of the sizes that the driver itself told.
-    unsafe {
-        if attributes.is_empty() {
-            driver.cuLaunchKernel(
-                native, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, params, extra,
-            )?;
-        } else {
-            let config =
-                config([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared, stream, &attributes);
-            driver.cuLaunchKernelEx(&raw const config, native, params, extra)?;
+    let driver = &session.driver;
+    let shape = || Key::launch(native, first[0], first[1], second[0] ^ u64::from(shared).rotate_left(40));
+    session.gate.command(session, place, shape, || {
+        // SAFETY: handles of this session's; parameter pointers into the frame, of the sizes that the driver itself told.
+        unsafe {
+            if attributes.is_empty() {
+                driver.cuLaunchKernel(
+                    native, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, params, extra,
+                )
+            } else {
+                let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+                let config = config(grid, block, shared, stream, &attributes);
+                driver.cuLaunchKernelEx(&raw const config, native, params, extra)
+            }
         }
-    }
+    })?;
     done()
 }
 
