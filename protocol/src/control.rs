@@ -57,6 +57,8 @@ pub struct Hello {
     pub token: Option<String>,
     /// Whether the guest can map memory that comes with the socket.
     pub shared_memory: bool,
+    /// Bytes of device memory that the guest limits itself to, within what the server lets it have.
+    pub memory_max: Option<u64>,
 }
 
 /// What a connection is for.
@@ -81,6 +83,8 @@ pub struct Welcome {
     pub snapshot: Snapshot,
     /// Layout of the shared memory that came with the socket, where there is one.
     pub shared_memory: Option<SharedLayout>,
+    /// Whether the number of streams is bounded, so that making one has to be asked for.
+    pub bounds_streams: bool,
 }
 
 /// Where things lie in the shared memory of a session; offsets and lengths in bytes.
@@ -184,6 +188,7 @@ mod tests {
             program: "app".into(),
             token: None,
             shared_memory: true,
+            memory_max: Some(1 << 20),
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes).unwrap(), hello);

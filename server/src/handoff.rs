@@ -61,7 +61,7 @@ pub enum EndReason {
 /// What the daemon tells a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Serve this session; the guest's connection is the one descriptor beside the message.
+    /// Serve this session; beside it the quota's page and the guest's connection.
     Assign(Assign),
 }
 
@@ -78,6 +78,8 @@ pub struct Assign {
     pub peer: String,
     /// [`SOFTWARE`], for the WELCOME.
     pub software: String,
+    /// Its slot in its VM's quota, whose page is the first descriptor beside the message; the connection is the second.
+    pub slot: usize,
     /// What the session may use.
     pub limits: Limits,
     /// The VM's directory in which its workers share interprocess handles; `None` where there is none.
@@ -87,9 +89,10 @@ pub struct Assign {
 /// What a session may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Device memory in bytes, `None` for no limit. The same number stands in [`crate::stats::Stats::memory_limit`]
-    /// (0 for none), which the daemon may change while the session runs.
+    /// Device memory in bytes at the beginning, `None` for no limit; what holds later stands in the quota's page.
     pub memory_max: Option<u64>,
+    /// Whether the VM's streams were bounded when the session began.
+    pub bounds_streams: bool,
 }
 
 /// Why a message did not come or go.
@@ -171,10 +174,12 @@ mod tests {
                 program: "app".into(),
                 token: None,
                 shared_memory: false,
+                memory_max: None,
             },
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
-            limits: Limits { memory_max: Some(1 << 30) },
+            slot: 0,
+            limits: Limits { memory_max: Some(1 << 30), bounds_streams: false },
             exchange: Some("/run/x".into()),
         })
     }

@@ -8,6 +8,8 @@ pub mod daemon;
 mod driver;
 pub mod handoff;
 pub mod log;
+pub mod page;
+pub mod quota;
 pub mod scheduler;
 pub mod stats;
 pub mod vm;

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) token: Option<String>,
     /// Whether memory may be shared with a server on this host; `PXOS_SHARED_MEMORY=0` says no.
     pub(crate) shared_memory: bool,
+    /// Bytes of device memory that this process limits itself to, `PXOS_MEMORY_MAX`: a number, or one with `K`, `M`, `G`.
+    pub(crate) memory_max: Option<u64>,
     /// What is wrong with the settings; connecting goes on with what is right.
     pub(crate) problems: Vec<String>,
 }
@@ -35,7 +37,15 @@ impl Config {
     pub(crate) fn load() -> Self {
         let shared_memory = std::env::var_os("PXOS_SHARED_MEMORY").is_none_or(|value| value != "0");
         let parts = (std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok());
-        Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) }
+        let mut config = Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) };
+        match std::env::var("PXOS_MEMORY_MAX").ok().map(|text| bytes(&text).ok_or(text)) {
+            Some(Ok(limit)) => config.memory_max = Some(limit),
+            Some(Err(text)) => {
+                config.problems.push(format!("PXOS_MEMORY_MAX: '{text}' is not a size such as 512M or 4G"));
+            }
+            None => {}
+        }
+        config
     }
 
     fn from_parts(server: Option<String>, token: Option<String>, path: &Path) -> Self {
@@ -70,9 +80,35 @@ impl Config {
     }
 }
 
+/// An amount of memory: bytes, or a number with `K`, `M`, `G` or `T` (powers of 1024), as the server's configuration
+/// takes it.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches("iB").trim_end_matches('B');
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "K" | "k" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return None,
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("64M"), Some(64 << 20));
+        assert_eq!(bytes("1GiB"), Some(1 << 30));
+        assert_eq!(bytes("4096"), Some(4096));
+        for wrong in ["", "0", "-1", "1.5G", "M", "9999999999T", "1X"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_environment_wins_and_is_final() {

@@ -83,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) sticky: AtomicU32,
     /// Whether a stream was ever made that does not wait for the default stream.
     pub(crate) has_free_streams: AtomicBool,
+    /// Whether the VM may have so many streams only, so that the host is asked for each.
+    pub(crate) bounds_streams: bool,
     next_request: AtomicU64,
     next_context_id: AtomicU64,
 }
@@ -156,7 +158,9 @@ fn connect() -> Result<Session, CUresult> {
                         if welcome.snapshot.software { " in software" } else { "" }
                     ),
                 );
-                return Session::open(reader, socket, welcome.snapshot, memory);
+                let mut session = Session::open(reader, socket, welcome.snapshot, memory)?;
+                session.bounds_streams = welcome.bounds_streams;
+                return Ok(session);
             }
             Err(GreetError::Refused(refusal)) => {
                 log::line(Level::Error, format_args!("{endpoint} refuses: {}", refusal.message));
@@ -202,6 +206,7 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         program: program_name(),
         token: config.token.clone(),
         shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
+        memory_max: config.memory_max,
     };
     socket.set_buffers(SOCKET_BUFFER);
     let payload = encode(&hello).map_err(|error| failed(&error))?;
@@ -318,6 +323,7 @@ impl Session {
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),
+            bounds_streams: false,
             next_request: AtomicU64::new(1),
             next_context_id,
         })

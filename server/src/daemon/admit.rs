@@ -4,12 +4,13 @@
 //! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
-use super::identity::{Denied, describe, identify, origin};
+use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
-use crate::handoff::{Assign, Limits, SOFTWARE};
+use crate::handoff::{Assign, HandoffError, Limits, SOFTWARE};
 use crate::log::printable;
+use crate::quota;
 use crate::vm::Policy;
 use crate::vm::registry::Vm;
 use parking_lot::Mutex;
@@ -22,7 +23,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
@@ -52,12 +52,12 @@ struct Prefix {
 pub(super) struct Connecting(Mutex<BTreeMap<String, usize>>);
 
 /// One of them.
-struct Slot {
+struct Waiting {
     daemon: Arc<Daemon>,
     origin: String,
 }
 
-impl Slot {
+impl Waiting {
     /// A place among `most`, of which one origin (a VM, a socket, an address) gets half, so that none keeps others out.
     fn take(daemon: &Arc<Daemon>, origin: String, most: usize) -> Result<Self, Refused> {
         let mut connecting = daemon.connecting.0.lock();
@@ -74,7 +74,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let mut connecting = self.daemon.connecting.0.lock();
         if let Some(count) = connecting.get_mut(&self.origin) {
@@ -93,7 +93,7 @@ struct Refused(Reason, String);
 pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, peer: Peer) {
     daemon.totals.connection();
     let from = describe(endpoint, &peer);
-    let slot = match Slot::take(daemon, origin(endpoint, &peer), daemon.config().max_connecting) {
+    let slot = match Waiting::take(daemon, origin(endpoint, &peer), daemon.config().max_connecting) {
         Ok(slot) => slot,
         Err(refused) => return refuse(daemon, &socket, &from, &refused, false),
     };
@@ -126,22 +126,38 @@ fn admit(
     }
     let admitted = identify(&config, &daemon.vms.rules(), endpoint, peer, hello.token.as_deref())
         .map_err(|denied| Refused(Reason::Denied, denied.to_string()))?;
-    let vm = daemon.vms.find_or_stranger(&admitted.vm, &admitted.rights);
-    // A stranger whom an operator denied keeps that until the daemon ends.
-    if vm.rights().policy == Policy::Deny {
+    let known = daemon.vms.find(&admitted.vm);
+    // A stranger whom an operator denied stays denied as long as the daemon lives.
+    let rights = known.as_ref().map_or_else(|| admitted.rights.clone(), |vm| vm.rights());
+    if rights.policy == Policy::Deny {
         return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
     }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &vm),
+        Purpose::Probe => probe(daemon, socket, &admitted.vm, &rights.limits),
         Purpose::Session => {
-            let place = daemon.sessions.reserve(&vm, config.max_sessions).map_err(|full| {
-                let reason = match full {
-                    Full::Draining(_) => Reason::Draining,
-                    Full::Server(_) | Full::Vm(..) => Reason::Full,
-                };
-                Refused(reason, full.to_string())
-            })?;
-            begin(daemon, socket, &place, &vm, hello, from, config.pool.wait_timeout)
+            let place = reserve(daemon, &admitted, config.max_sessions)?;
+            begin(daemon, socket, &place, hello, from, config.pool.wait_timeout)
+        }
+    }
+}
+
+/// A place for a session of the guest's VM, which is entered in the registry from then on.
+fn reserve<'a>(daemon: &'a Arc<Daemon>, admitted: &Admitted, most: usize) -> Result<Place<'a>, Refused> {
+    loop {
+        let vm = daemon
+            .vms
+            .find_or_stranger(&admitted.vm, &admitted.rights)
+            .map_err(|error| Refused(Reason::Full, format!("no memory for the VM's quota: {error}")))?;
+        let place = daemon.sessions.reserve(&vm, most).map_err(|full| {
+            let reason = match full {
+                Full::Draining(_) => Reason::Draining,
+                Full::Server(_) | Full::Vm(..) => Reason::Full,
+            };
+            Refused(reason, full.to_string())
+        })?;
+        // A stranger goes with its last session, which may have been just now: two of one name would be two quotas.
+        if daemon.vms.find(&vm.name).is_some_and(|found| found.number == vm.number) {
+            return Ok(place);
         }
     }
 }
@@ -218,12 +234,18 @@ fn begin(
     daemon: &Arc<Daemon>,
     socket: &Socket,
     place: &Place<'_>,
-    vm: &Arc<Vm>,
     mut hello: Hello,
     from: &str,
     timeout: Duration,
 ) -> Result<(), Refused> {
     hello.token = None;
+    let vm = &place.vm;
+    let limits = vm.limits();
+    let own = hello.memory_max;
+    let slot = vm.quota.enter(place.id, own).map(|number| Slot { vm: Arc::clone(vm), number, kept: false });
+    let mut slot = slot.ok_or_else(|| {
+        Refused(Reason::Full, format!("VM '{}' has {} sessions, more than any may", vm.name, quota::SLOTS))
+    })?;
     socket.set_send_timeout(None).map_err(|error| malformed(&error))?;
     let deadline = Instant::now() + timeout;
     for _ in 0..TRIES {
@@ -244,10 +266,15 @@ fn begin(
             hello: hello.clone(),
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
-            limits: Limits { memory_max: vm.limits().memory_max },
+            slot: slot.number,
+            limits: Limits {
+                memory_max: least(limits.memory_max, own),
+                bounds_streams: limits.max_streams.is_some(),
+            },
             exchange: daemon.exchange.of(&vm.name),
         };
         if hand_over(daemon, &worker, vm, assign, socket) {
+            slot.kept = true;
             info!(
                 session = place.id,
                 vm = vm.name,
@@ -262,6 +289,26 @@ fn begin(
         }
     }
     Err(Refused(Reason::NoWorker, format!("{TRIES} workers died before they took the session")))
+}
+
+/// A slot of a VM's quota, which is free again when this goes, unless a session has it.
+struct Slot {
+    vm: Arc<Vm>,
+    number: usize,
+    kept: bool,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.vm.quota.clear(self.number);
+        }
+    }
+}
+
+/// The smaller of two limits.
+pub(super) fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
@@ -283,15 +330,21 @@ fn hand_over(
         pid: assign.hello.pid,
         software: assign.hello.software.clone(),
         peer: assign.peer.clone(),
+        slot: assign.slot,
+        own_limit: assign.hello.memory_max,
         worker: Arc::clone(worker),
         started: (SystemTime::now(), Instant::now()),
         dismissed: false,
     };
-    worker.stats.memory_limit.store(assign.limits.memory_max.unwrap_or(0), Ordering::Relaxed);
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
-    match worker.assign(assign, socket.as_fd()) {
+    let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
+    let assigned = gate.and_then(|(page, bell)| {
+        let gate = [page.as_fd(), bell.as_fd()];
+        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd())
+    });
+    match assigned {
         Ok(()) => {
             *phase = Phase::Assigned(id);
             true
@@ -299,6 +352,7 @@ fn hand_over(
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
             daemon.totals.no_session();
+            daemon.scheduling.end(id);
             daemon.sessions.take_back(id);
             *phase = Phase::Gone;
             worker.kill();
@@ -308,11 +362,11 @@ fn hand_over(
 }
 
 /// Answers a probe: the welcome, then its pings.
-fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &Vm) -> Result<(), Refused> {
+fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Limits) -> Result<(), Refused> {
     let snapshot = daemon.pool.snapshot();
     let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
     let mut snapshot = (*snapshot).clone();
-    if let Some(memory_max) = vm.limits().memory_max {
+    if let Some(memory_max) = limits.memory_max {
         for device in &mut snapshot.devices {
             device.total_memory = device.total_memory.min(memory_max);
         }
@@ -320,9 +374,10 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &Vm) -> Result<(), Refused> 
     let welcome = Welcome {
         software: SOFTWARE.to_owned(),
         session: 0,
-        vm: vm.name.clone(),
+        vm: vm.to_owned(),
         snapshot,
         shared_memory: None,
+        bounds_streams: limits.max_streams.is_some(),
     };
     let payload = control::encode(&welcome).map_err(|error| malformed(&error))?;
     daemon.totals.probe();
@@ -395,6 +450,7 @@ mod tests {
             program: "app\u{1b}[2J".into(),
             token: None,
             shared_memory: false,
+            memory_max: None,
         }
     }
 

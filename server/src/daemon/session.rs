@@ -20,6 +20,10 @@ pub(super) struct Session {
     pub(super) software: String,
     /// Where it came from.
     pub(super) peer: String,
+    /// Its slot in the VM's quota.
+    pub(super) slot: usize,
+    /// Bytes of device memory that it limits itself to.
+    pub(super) own_limit: Option<u64>,
     /// Its worker.
     pub(super) worker: Arc<Worker>,
     /// When it began.
@@ -48,6 +52,8 @@ pub(super) struct Place<'a> {
     sessions: &'a Sessions,
     /// Number that the session will have.
     pub(super) id: u64,
+    /// Its VM.
+    pub(super) vm: Arc<Vm>,
 }
 
 /// Why there is no place.
@@ -82,7 +88,7 @@ impl Sessions {
         table.last += 1;
         let id = table.last;
         table.reserved.insert(id, Arc::clone(vm));
-        Ok(Place { sessions: self, id })
+        Ok(Place { sessions: self, id, vm: Arc::clone(vm) })
     }
 
     /// Enters a session under its number; its place is no longer reserved, but taken.
@@ -185,8 +191,8 @@ mod tests {
         let registry = crate::vm::registry::Registry::default();
         let two_at_most =
             Rights { limits: Limits { max_processes: Some(2), ..Limits::default() }, ..Rights::default() };
-        let red = registry.find_or_stranger("red", &two_at_most);
-        let blue = registry.find_or_stranger("blue", &Rights::default());
+        let red = registry.find_or_stranger("red", &two_at_most).unwrap();
+        let blue = registry.find_or_stranger("blue", &Rights::default()).unwrap();
         let one = sessions.reserve(&red, 3).unwrap();
         let two = sessions.reserve(&red, 3).unwrap();
         assert!(two.id > one.id);

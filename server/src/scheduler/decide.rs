@@ -209,6 +209,20 @@ impl Scheduler {
         }
     }
 
+    /// A VM has nothing to do with the device any more; what it held is free at once, what it owes it still owes.
+    pub fn leave(&mut self, now: Nanos, vm: VmId) {
+        self.advance(now);
+        if self.lease.is_some_and(|lease| lease.vm == vm) {
+            self.lease = None;
+        }
+        if let Some(entity) = self.vms.get_mut(&vm) {
+            entity.note_waiting(false, now);
+            entity.seen = Observation::default();
+            entity.last_active = None;
+            (entity.gate, entity.reason) = (Gate::Closed, Reason::Quiet);
+        }
+    }
+
     /// What a VM does now. `charged` counts from its last observation on.
     pub fn observe(&mut self, now: Nanos, vm: VmId, seen: Observation) {
         self.advance(now);

@@ -4,11 +4,13 @@
 //! no message passes. What it does, it writes beside that word; the daemon reads it when it decides. The bell is an event
 //! descriptor by which the worker has the daemon look: when it begins to wait, has run dry or nearly drained.
 //!
-//! One slot is one device. The page is sealed against resizing like the stats page. To the daemon, every number in it is an
+//! One slot is one device. To the daemon, every number in it is an
 //! allegation of a process that a guest may have taken over: [`Slot::read`] bounds what it takes, and a lie is one about the
 //! worker's own VM.
 
 use super::{Gate, HANDOVER, Nanos, Observation};
+use crate::page::Shared;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -180,101 +182,29 @@ impl Slot {
     }
 }
 
-/// A mapping of a page; unmapped when it goes.
-#[derive(Debug)]
-pub struct Page {
-    slots: *const Slots,
+// SAFETY: atomics of 32 and 64 bits and nothing else.
+unsafe impl Shared for Slots {
+    const NAME: &'static CStr = c"pxos-gate";
 }
 
-// SAFETY: the page holds nothing but atomics.
-unsafe impl Send for Page {}
-// SAFETY: as above.
-unsafe impl Sync for Page {}
-
-impl Page {
-    /// A new page, all gates [`gate::OFF`], and the descriptor to give to the worker.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn create() -> io::Result<(Self, OwnedFd)> {
-        // SAFETY: the name is a C string.
-        let fd =
-            unsafe { libc::memfd_create(c"pxos-gate".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just created, owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let size = libc::off_t::try_from(size_of::<Slots>()).expect("the page is small");
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: plain calls on our descriptor.
-        let failed = unsafe {
-            libc::ftruncate(fd.as_raw_fd(), size) != 0
-                || libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) != 0
-        };
-        if failed {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((Self::map(&fd)?, fd))
-    }
-
-    /// Maps the page that the daemon passed.
-    ///
-    /// # Errors
-    /// The operating system's; `InvalidData` where the descriptor is of another size.
-    pub fn map(fd: &OwnedFd) -> io::Result<Self> {
-        // SAFETY: an all-zero stat is valid, and the call fills it.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and the buffer is a `stat`.
-        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if usize::try_from(stat.st_size) != Ok(size_of::<Slots>()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the gate's page has another size"));
-        }
-        // SAFETY: a fresh shared mapping of a descriptor of exactly that size; the address is the kernel's choice.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<Slots>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { slots: address.cast() })
-    }
-
+impl Slots {
     /// The slot of a device.
     #[must_use]
     pub fn slot(&self, device: usize) -> &Slot {
-        // SAFETY: mapped for as long as `self` lives, page-aligned, sealed against shrinking, and any bytes are valid
-        // atomics.
-        let slots = unsafe { &*self.slots };
-        &slots.slots[device.min(DEVICES - 1)]
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length, and no reference outlives `self`.
-        unsafe { libc::munmap(self.slots.cast_mut().cast(), size_of::<Slots>()) };
+        &self.slots[device.min(DEVICES - 1)]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::Page;
     use std::time::Instant;
 
     #[test]
     fn an_opened_gate_wakes_who_waits_there() {
-        let (daemon, fd) = Page::create().unwrap();
-        let worker = Page::map(&fd).unwrap();
+        let (daemon, fd) = Page::<Slots>::create().unwrap();
+        let worker = Page::<Slots>::map(&fd).unwrap();
         daemon.slot(3).put(Gate::Closed);
         let waiter = std::thread::spawn(move || {
             let slot = worker.slot(3);
@@ -292,8 +222,8 @@ mod tests {
 
     #[test]
     fn garbage_is_only_odd_numbers() {
-        let (daemon, fd) = Page::create().unwrap();
-        let worker = Page::map(&fd).unwrap();
+        let (daemon, fd) = Page::<Slots>::create().unwrap();
+        let worker = Page::<Slots>::map(&fd).unwrap();
         let slot = worker.slot(usize::MAX);
         slot.in_flight.store(u32::MAX, Ordering::Relaxed);
         slot.charged.store(u64::MAX, Ordering::Relaxed);

@@ -8,8 +8,10 @@ use super::{Identity, Limits, Policy, Rights, Rule};
 use crate::config::keys::LIMITS;
 use crate::config::layers::Raw;
 use crate::config::{Config, limits, parse_gpus, parse_policy};
+use crate::quota::Quota;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -43,6 +45,8 @@ pub struct Vm {
     pub name: String,
     /// A number that no other VM of this daemon ever has.
     pub number: u64,
+    /// The device memory of its sessions.
+    pub quota: Quota,
     state: RwLock<State>,
     draining: AtomicBool,
 }
@@ -103,6 +107,7 @@ impl Vm {
         change(&mut rights, changes)?;
         let lines = differences(&state.live, &rights);
         state.live = rights;
+        self.publish(&state);
         Ok(lines)
     }
 
@@ -129,7 +134,14 @@ impl Vm {
         state.base = base.clone();
         state.live = live;
         state.identity = identity.cloned();
+        self.publish(&state);
         lines
+    }
+
+    /// Tells the workers, which read it with their next allocation.
+    fn publish(&self, state: &State) {
+        let limits = state.live.limits;
+        self.quota.set_limits(limits.memory_max, limits.max_streams, false);
     }
 
     fn rule(&self) -> Option<Rule> {
@@ -199,7 +211,10 @@ pub struct Change {
 impl Registry {
     /// Brings the registry in line with a configuration that is known to be good. VMs whose rule is gone become
     /// strangers while they have sessions (`busy`), and go otherwise. Returns what changed.
-    pub fn load(&self, config: &Config, busy: impl Fn(&str) -> bool) -> Vec<Change> {
+    ///
+    /// # Errors
+    /// The operating system's, which has no memory for a quota's page.
+    pub fn load(&self, config: &Config, busy: impl Fn(&str) -> bool) -> io::Result<Vec<Change>> {
         let _one = self.changing.lock();
         let mut vms = self.vms.write();
         let mut changes = Vec::new();
@@ -213,8 +228,12 @@ impl Registry {
                     }
                 }
                 None => {
-                    let vm =
-                        self.make(&rule.name, Origin::Rule, Some(rule.identity.clone()), rule.rights.clone());
+                    let vm = self.make(
+                        &rule.name,
+                        Origin::Rule,
+                        Some(rule.identity.clone()),
+                        rule.rights.clone(),
+                    )?;
                     vms.insert(rule.name.clone(), vm);
                     note(&rule.name, "new".into());
                 }
@@ -237,17 +256,26 @@ impl Registry {
             }
             true
         });
-        changes
+        Ok(changes)
     }
 
-    fn make(&self, name: &str, origin: Origin, identity: Option<Identity>, rights: Rights) -> Arc<Vm> {
+    fn make(
+        &self,
+        name: &str,
+        origin: Origin,
+        identity: Option<Identity>,
+        rights: Rights,
+    ) -> io::Result<Arc<Vm>> {
         let state = State { origin, identity, base: rights.clone(), live: rights };
-        Arc::new(Vm {
+        let vm = Vm {
             name: name.to_owned(),
             number: self.last.fetch_add(1, Ordering::Relaxed) + 1,
+            quota: Quota::create()?,
             state: RwLock::new(state),
             draining: AtomicBool::new(false),
-        })
+        };
+        vm.publish(&vm.state.read());
+        Ok(Arc::new(vm))
     }
 
     /// The VM of that name.
@@ -257,14 +285,20 @@ impl Registry {
     }
 
     /// The VM of that name, made with the default's rights if no rule names it.
-    #[must_use]
-    pub fn find_or_stranger(&self, name: &str, default: &Rights) -> Arc<Vm> {
+    ///
+    /// # Errors
+    /// The operating system's, which has no memory for a quota's page.
+    pub fn find_or_stranger(&self, name: &str, default: &Rights) -> io::Result<Arc<Vm>> {
         if let Some(vm) = self.find(name) {
-            return vm;
+            return Ok(vm);
         }
         let mut vms = self.vms.write();
-        let make = || self.make(name, Origin::Stranger, None, default.clone());
-        Arc::clone(vms.entry(name.to_owned()).or_insert_with(make))
+        if let Some(vm) = vms.get(name) {
+            return Ok(Arc::clone(vm));
+        }
+        let vm = self.make(name, Origin::Stranger, None, default.clone())?;
+        vms.insert(name.to_owned(), Arc::clone(&vm));
+        Ok(vm)
     }
 
     /// Adds a VM that no configuration names.
@@ -281,6 +315,7 @@ impl Registry {
             return Err(format!("VM '{}' is recognised by the same {}", other.name, rule.identity));
         }
         let vm = self.make(&rule.name, Origin::Operator, Some(rule.identity), rule.rights);
+        let vm = vm.map_err(|error| format!("no memory for its quota: {error}"))?;
         vms.insert(rule.name, Arc::clone(&vm));
         Ok(vm)
     }
@@ -301,6 +336,18 @@ impl Registry {
                 vms.remove(name);
                 Ok(())
             }
+        }
+    }
+
+    /// Forgets a stranger that has no session (`busy`) and the default's rights: nothing is known of it.
+    pub fn forget(&self, vm: &Vm, busy: impl FnOnce(&Vm) -> bool) {
+        let mut vms = self.vms.write();
+        let is_plain = {
+            let state = vm.state.read();
+            state.origin == Origin::Stranger && state.live == state.base && !vm.is_draining()
+        };
+        if is_plain && vms.get(&vm.name).is_some_and(|known| known.number == vm.number) && !busy(vm) {
+            vms.remove(&vm.name);
         }
     }
 
@@ -370,12 +417,13 @@ mod tests {
     #[test]
     fn a_reload_changes_what_the_file_changed_and_nothing_else() {
         let registry = Registry::default();
-        registry.load(&config(&format!("{RED}weight = 200\nmemory_max = \"1G\"\n")), |_| false);
+        registry.load(&config(&format!("{RED}weight = 200\nmemory_max = \"1G\"\n")), |_| false).unwrap();
         let red = registry.find("red").unwrap();
         assert_eq!(set(&red, "memory.max", "2G").unwrap(), ["memory_max: 1073741824 -> 2147483648"]);
         assert_eq!(set(&red, "weight", "250").unwrap(), ["weight: 200 -> 250"]);
         let changes = registry
-            .load(&config(&format!("{RED}weight = 300\nmemory_max = \"1G\"\ntier = \"idle\"\n")), |_| true);
+            .load(&config(&format!("{RED}weight = 300\nmemory_max = \"1G\"\ntier = \"idle\"\n")), |_| true)
+            .unwrap();
         let texts: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
         assert_eq!(texts, ["weight: 250 -> 300", "tier: normal -> idle"]);
         assert_eq!(red.limits().memory_max, Some(2 << 30), "an operator's change stays");
@@ -384,6 +432,7 @@ mod tests {
                 .load(&config(&format!("{RED}weight = 300\nmemory_max = \"1G\"\ntier = \"idle\"\n")), |_| {
                     true
                 })
+                .unwrap()
                 .is_empty()
         );
     }
@@ -391,7 +440,7 @@ mod tests {
     #[test]
     fn changes_come_all_or_not_at_all() {
         let registry = Registry::default();
-        let vm = registry.find_or_stranger("vsock:9", &Rights::default());
+        let vm = registry.find_or_stranger("vsock:9", &Rights::default()).unwrap();
         let changes = [("weight".to_owned(), Raw::Integer(7)), ("tier".to_owned(), Raw::Text("x".into()))];
         let error = vm.set(&changes.into()).unwrap_err();
         assert!(error.contains("tier: 'x' is not one of"), "{error}");
@@ -404,7 +453,7 @@ mod tests {
     #[test]
     fn vms_come_and_go() {
         let registry = Registry::default();
-        registry.load(&config(RED), |_| false);
+        registry.load(&config(RED), |_| false).unwrap();
         let rule = |name: &str, cid| Rule {
             name: name.into(),
             identity: Identity::Cid(cid),
@@ -418,12 +467,12 @@ mod tests {
         assert!(registry.destroy("green").unwrap_err().contains("no VM"));
         // A rule that goes while the VM has sessions leaves a stranger with the default's rights.
         let deny = config("default.policy = \"deny\"\n");
-        registry.load(&deny, |name| name == "red");
+        registry.load(&deny, |name| name == "red").unwrap();
         let red = registry.find("red").unwrap();
         assert_eq!((red.origin(), may_connect(&red.rights())), (Origin::Stranger, false));
         assert_eq!(registry.find("blue").unwrap().origin(), Origin::Operator);
         registry.destroy("blue").unwrap();
-        registry.load(&config(""), |_| false);
+        registry.load(&config(""), |_| false).unwrap();
         assert!(registry.rules().is_empty());
     }
 }

@@ -344,6 +344,8 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuUserObjectCreate => api::graph::object::create_object(call),
         op::cuUserObjectRetain | op::cuUserObjectRelease => api::graph::object::count_object(call),
         op::cuGraphRetainUserObject | op::cuGraphReleaseUserObject => api::graph::object::graph_object(call),
+        op::cuDeviceGraphMemTrim => api::graph::memory::trim(call),
+        op::cuDeviceTotalMem_v2 => api::memory::total(call),
         op::cuDeviceGetGraphMemAttribute => api::graph::object::memory_attribute(call),
         op::cuDeviceSetGraphMemAttribute => api::graph::object::set_memory_attribute(call),
         op::cuStreamBeginCapture_v2 => api::graph::capture::begin(call),

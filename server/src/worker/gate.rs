@@ -17,7 +17,7 @@ use super::flight::{self, Event, Flight, Place, UNKNOWN};
 use super::session::{Fatal, Session};
 use crate::driver::Result;
 use crate::scheduler::copies::{SMALL, TELL};
-use crate::scheduler::page::{self, Direction, Page, Slot, gate};
+use crate::scheduler::page::{self, Direction, Slot, Slots, gate};
 use crate::scheduler::{
     ALONE_WINDOW, MICROSECOND, MILLISECOND, Nanos, WINDOW, WINDOW_COMMANDS, WINDOW_LEAST, YIELD_AFTER,
 };
@@ -46,7 +46,7 @@ type OnTimeout = Box<dyn Fn(&str) + Send + Sync>;
 
 /// The gate of a worker.
 pub(crate) struct Gate {
-    page: Page,
+    page: &'static Slots,
     bell: OwnedFd,
     meter: Mutex<Meter>,
     /// Completions, for who waits for room in the window.
@@ -112,7 +112,7 @@ fn is_capturing(session: &Session, stream: u64) -> bool {
 
 impl Gate {
     /// The gate of the page and bell that the daemon passed.
-    pub(super) fn new(page: Page, bell: OwnedFd) -> Self {
+    pub(super) fn new(page: &'static Slots, bell: OwnedFd) -> Self {
         Self {
             page,
             bell,

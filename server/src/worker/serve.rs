@@ -9,6 +9,7 @@
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
 use super::gate::Gate;
+use super::ledger::Ledger;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
 use super::shared::{Areas, Shared as SharedMemory};
@@ -94,13 +95,25 @@ pub(super) struct Guest {
     pub(super) shared: Option<SharedMemory>,
 }
 
+/// What a worker has before its guest comes.
+pub(super) struct Host {
+    /// The driver.
+    pub(super) driver: Driver,
+    /// What the device prints.
+    pub(super) output: Output,
+    /// What the session holds of its VM's quota.
+    pub(super) ledger: Ledger,
+    /// What compute work and copies pass.
+    pub(super) gate: Gate,
+    /// Counters that the daemon reads.
+    pub(super) stats: &'static Stats,
+}
+
 /// Serves a guest until it ends; why it did.
 pub(super) fn run(
-    driver: Driver,
+    host: Host,
     (snapshot, context): (Snapshot, u64),
     guest: Guest,
-    (output, gate): (Output, Gate),
-    stats: &'static Stats,
     assign: &Assign,
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
@@ -125,8 +138,7 @@ pub(super) fn run(
             (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
         }
     };
-    let session =
-        Arc::new(Session::new(driver, snapshot, sink, (output, gate), stats, assign, Callbacks::default()));
+    let session = Arc::new(Session::new(host, snapshot, sink, assign, Callbacks::default()));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,

@@ -5,7 +5,9 @@ use super::callbacks::Callbacks;
 use super::dispatch::Later;
 use super::exchange::Exchange;
 use super::gate::Gate;
+use super::ledger::Ledger;
 use super::output::Output;
+use super::serve::Host;
 use super::staging::Staging;
 use crate::driver::{Driver, Result};
 use crate::handoff::{Assign, EndReason};
@@ -68,6 +70,8 @@ pub(crate) struct Session {
     pub(crate) driver: Driver,
     /// What the guest was told of the devices.
     pub(crate) snapshot: Snapshot,
+    /// What the session holds of its VM's quota.
+    pub(crate) ledger: Ledger,
     /// Counters that the daemon reads.
     pub(crate) stats: &'static Stats,
     /// Host callbacks under way.
@@ -106,21 +110,18 @@ fn is_capture_error(result: CUresult) -> bool {
 
 impl Session {
     /// A session for the guest behind `connection`.
-    pub(crate) fn new(
-        driver: Driver,
+    pub(super) fn new(
+        host: Host,
         snapshot: Snapshot,
         sink: Sink,
-        (output, gate): (Output, Gate),
-        stats: &'static Stats,
         assign: &Assign,
         callbacks: Callbacks,
     ) -> Self {
-        if let Some(limit) = assign.limits.memory_max {
-            stats.memory_limit.store(limit, Ordering::Relaxed);
-        }
+        let Host { driver, output, ledger, gate, stats } = host;
         Self {
             driver,
             snapshot,
+            ledger,
             stats,
             callbacks,
             deliveries: Deliveries::default(),

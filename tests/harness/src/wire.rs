@@ -25,6 +25,7 @@ pub fn hello() -> Hello {
         program: "by-hand".into(),
         token: None,
         shared_memory: false,
+        memory_max: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::super::dispatch::{Answer, Call, Outcome, done};
 use super::super::super::estimate::Key;
+use super::memory::ending;
 use super::mirror::Done;
 use super::{Exec, Use, params, replace};
 use crate::stats::count;
@@ -33,7 +34,10 @@ pub(in crate::worker) fn instantiate(call: &mut Call<'_>) -> Answer {
         let writes = writes(&uses);
         exec = graphs.number(super::EXEC);
         let allocations = graphs.allocations(id);
-        graphs.execs.insert(exec, Exec { native, graph: id, allocations, uses, writes, done: None });
+        let promises = graphs.promises(id);
+        graphs
+            .execs
+            .insert(exec, Exec { native, graph: id, allocations, promises, uses, writes, done: None });
     }
     let failed = graphs.node_id(asked.err_node_out.0, id);
     let mut reply = call.reply();
@@ -47,9 +51,10 @@ pub(in crate::worker) fn instantiate(call: &mut Call<'_>) -> Answer {
 /// `cuGraphExecDestroy`: executable graph.
 pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
-    let exec = call.state.graphs.execs.remove(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let mut exec = call.state.graphs.execs.remove(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     // SAFETY: of this session, taken out of the table.
     unsafe { call.driver().cuGraphExecDestroy(exec.native)? };
+    call.state.graphs.lapse(call.session, ending(std::mem::take(&mut exec.promises)));
     if exec.uses.is_empty() {
         return done();
     }
