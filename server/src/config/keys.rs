@@ -60,6 +60,21 @@ pub const KEYS: &[Key] = &[
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
+        "scheduler.policy",
+        "POLICY",
+        "leasefq",
+        true,
+        "How devices are shared: leasefq, fifo (not at all) or rr",
+    ),
+    key("scheduler.quantum", "TIME", "5ms", true, "A lease of a VM of mean weight, 1ms to 20ms"),
+    key(
+        "scheduler.max_kernel",
+        "TIME",
+        "0",
+        true,
+        "How long a kernel may take before its process ends; 0 for ever",
+    ),
+    key(
         "default.policy",
         "POLICY",
         "allow",

@@ -9,6 +9,7 @@ pub mod layers;
 pub mod limits;
 mod value;
 
+use crate::scheduler;
 use crate::vm::{Identity, Limits, Policy, Rights, Rule};
 use layers::{Layers, Origin, Problem, Raw};
 pub use layers::{Problems, Sources};
@@ -46,6 +47,8 @@ pub struct Config {
     pub control_mode: u32,
     /// Warm workers.
     pub pool: Pool,
+    /// How devices are shared.
+    pub scheduler: Scheduler,
     /// The log.
     pub log: Log,
     /// What TCP guests must show.
@@ -78,6 +81,17 @@ pub struct Pool {
     pub start_timeout: Duration,
     /// How long a guest waits for a worker when none is warm.
     pub wait_timeout: Duration,
+}
+
+/// How devices are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    /// By which rule.
+    pub policy: scheduler::Policy,
+    /// A lease of a VM of mean weight.
+    pub quantum: Duration,
+    /// How long a kernel may take; zero for ever.
+    pub max_kernel: Duration,
 }
 
 /// The log.
@@ -138,6 +152,11 @@ impl Config {
                 start_timeout: layers.take("pool.start_timeout", value::duration),
                 wait_timeout: layers.take("pool.wait_timeout", value::duration),
             },
+            scheduler: Scheduler {
+                policy: layers.take("scheduler.policy", value::scheduling),
+                quantum: layers.take("scheduler.quantum", value::quantum),
+                max_kernel: layers.take("scheduler.max_kernel", value::duration_or_zero),
+            },
             log: Log {
                 level: layers.take("log.level", value::level),
                 format: layers.take("log.format", value::format),
@@ -161,6 +180,17 @@ impl Config {
             layers.problems.push(Problem::new(layers.origin("listen"), message.to_owned()));
         }
         if layers.problems.is_empty() { Ok(config) } else { Err(Problems(layers.problems)) }
+    }
+
+    /// What the scheduler decides by.
+    #[must_use]
+    pub fn tuning(&self) -> scheduler::Tuning {
+        scheduler::Tuning {
+            policy: self.scheduler.policy,
+            quantum: u64::try_from(self.scheduler.quantum.as_nanos()).unwrap_or(scheduler::QUANTUM_MOST),
+            watched: !self.scheduler.max_kernel.is_zero(),
+            ..scheduler::Tuning::default()
+        }
     }
 
     fn check_endpoints(&self, listen: &[(Origin, Endpoint)], problems: &mut Vec<Problem>) {
@@ -225,6 +255,9 @@ impl Config {
         plain("pool.size", self.pool.size.to_string());
         plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
         plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("scheduler.policy", self.scheduler.policy.to_string());
+        plain("scheduler.quantum", format!("{:?}", self.scheduler.quantum));
+        plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));
         plain("log.level", self.log.level.to_string().to_lowercase());
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());

@@ -94,6 +94,23 @@ pub(super) fn duration(raw: &Raw) -> Result<Duration, String> {
     }
 }
 
+/// The rule by which devices are shared.
+pub(super) fn scheduling(raw: &Raw) -> Result<crate::scheduler::Policy, String> {
+    text(raw, "leasefq, fifo or rr")?.parse()
+}
+
+/// The length of a lease.
+pub(super) fn quantum(raw: &Raw) -> Result<Duration, String> {
+    let quantum = duration(raw)?;
+    let [least, most] =
+        [crate::scheduler::QUANTUM_LEAST, crate::scheduler::QUANTUM_MOST].map(Duration::from_nanos);
+    if (least..=most).contains(&quantum) {
+        Ok(quantum)
+    } else {
+        Err(format!("{quantum:?} is not from {least:?} to {most:?}"))
+    }
+}
+
 /// An amount of memory, or `max` for no limit: bytes, or a text with `K`, `M`, `G` or `T` (powers of 1024).
 pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     let wanted = || format!("{raw} is not an amount of memory such as 512M, 4G or max");

@@ -13,6 +13,7 @@ mod listen;
 mod pool;
 mod process;
 mod refusal;
+mod scheduling;
 mod session;
 mod system;
 mod totals;
@@ -48,6 +49,7 @@ struct Daemon {
     life: AtomicU8,
     pool: pool::Pool,
     sessions: session::Sessions,
+    scheduling: scheduling::Scheduling,
     vms: Registry,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
@@ -164,6 +166,8 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
+        scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
+            .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
         vms: Registry::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
@@ -185,6 +189,9 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
         .map_err(|errors| lines(&errors))?;
     admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let scheduled = Arc::clone(&daemon);
+    spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {
@@ -387,6 +394,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
         daemon.endpoints.start(daemon);
     }
+    daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
     daemon.pool.set_size(new.pool.size);
     Ok(())
 }

@@ -146,6 +146,8 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 }
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
+    // Whoever waits for the device need not wait for the rest.
+    daemon.scheduling.end(id);
     let ended = daemon.sessions.end(id, |session| {
         daemon.exchange.end(&session.vm.name, id);
         session.vm.quota.clear(session.slot);

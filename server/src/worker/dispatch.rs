@@ -1,5 +1,6 @@
 //! From a frame to the code that runs it.
 
+use super::flight::Place;
 use super::session::{Fatal, Session};
 use super::state::State;
 use super::{api, callbacks::Ticket};
@@ -79,6 +80,11 @@ impl<'a> Call<'a> {
     pub(super) fn get_stream(&mut self) -> std::result::Result<u64, Failed> {
         let raw = self.fields.get()?;
         Ok(self.state.stream(self.session, raw, self.header.thread, self.header.context)?)
+    }
+
+    /// Where a command in `stream` goes.
+    pub(super) fn place(&self, stream: u64) -> Place {
+        Place { device: self.state.device, context: Session::current(), stream }
     }
 
     /// The driver.
@@ -422,6 +428,7 @@ fn host_function(call: &mut Call<'_>) -> Answer {
     let wants_status = call.get::<u32>()? != 0;
     let before = call.session.deliveries.in_stream(stream);
     let user_data = Ticket::into_user_data(call.session, number, before);
+    call.session.gate.settle(call.session);
     let driver = call.driver();
     // SAFETY: a stream of ours; the ticket lives until the driver gives it back.
     let queued = unsafe {

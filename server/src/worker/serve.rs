@@ -8,6 +8,7 @@
 
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
+use super::gate::Gate;
 use super::ledger::Ledger;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
@@ -20,6 +21,7 @@ use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, RingError};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket};
+use pxos_protocol::types::CUresult;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,6 +117,8 @@ pub(super) struct Host {
     pub(super) output: Output,
     /// What the session holds of its VM's quota.
     pub(super) ledger: Ledger,
+    /// What compute work and copies pass.
+    pub(super) gate: Gate,
     /// Counters that the daemon reads.
     pub(super) stats: &'static Stats,
 }
@@ -161,6 +165,13 @@ pub(super) fn run(
         end: Mutex::new(None),
         ended: Condvar::new(),
     });
+    let late = Arc::downgrade(&shared);
+    shared.session.gate.on_timeout(Box::new(move |message| {
+        if let Some(shared) = late.upgrade() {
+            shared.session.refuse(CUresult::ERROR_LAUNCH_TIMEOUT, message);
+            finish(&shared, EndReason::Host, message.to_owned());
+        }
+    }));
     spawn_lane(&shared);
     if let Some(watched) = watched {
         notice_hangup(&shared, watched);
@@ -182,6 +193,8 @@ fn notice_hangup(shared: &Arc<Shared>, watched: Socket) {
         let mut poll = libc::pollfd { fd: watched.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: one entry, which outlives the call.
         while unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {}
+        // Who waits at the gate sees nothing of it.
+        shared.session.gate.end();
         // The lanes see it themselves unless they are held up, and know better why the session ends.
         std::thread::sleep(HELD_UP);
         finish(&shared, EndReason::Closed, String::new());
@@ -214,7 +227,7 @@ fn fail(shared: &Shared, fatal: Fatal) {
     let (reason, message) = fatal.describe();
     if reason == EndReason::Malformed {
         count(&shared.session.stats.decode_errors);
-        shared.session.refuse(&message);
+        shared.session.refuse(CUresult::ERROR_DEVICE_UNAVAILABLE, &message);
     }
     finish(shared, reason, message);
 }
@@ -338,6 +351,9 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
         }
         match source {
             Source::Socket(reader) => {
+                if !reader.has_buffered() {
+                    session.gate.settle(session);
+                }
                 let header = reader.header()?;
                 let payload = reader.payload(&header)?;
                 if let Some(turn) = run_frame(session, state, &header, payload)? {
@@ -350,6 +366,7 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
                         return Ok(turn);
                     }
                 }
+                None if session.gate.settle(session) => {}
                 None if spin(consumer, shared.spin) => {}
                 None if consumer.park() => return Ok(Turn::Idle),
                 None => {}
@@ -420,8 +437,14 @@ fn run_frame(
     bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
-        Outcome::Later(later) => return Ok(Some(Turn::Later(*header, later, false))),
-        Outcome::Hold(later) => return Ok(Some(Turn::Later(*header, later, true))),
+        Outcome::Later(later) => {
+            session.gate.settle(session);
+            return Ok(Some(Turn::Later(*header, later, false)));
+        }
+        Outcome::Hold(later) => {
+            session.gate.settle(session);
+            return Ok(Some(Turn::Later(*header, later, true)));
+        }
     }
     state.reply.clear();
     Ok(None)

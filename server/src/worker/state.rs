@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub(crate) pointers: Vec<*mut std::ffi::c_void>,
     /// The first device's primary context, made before the guest came and not yet given to it.
     warm: Option<u64>,
+    /// Device of the context that is current.
+    pub(crate) device: usize,
     /// Highest guest thread seen.
     pub(crate) threads: u32,
 }
@@ -125,6 +127,7 @@ impl State {
             reply: Vec::new(),
             pointers: Vec::new(),
             warm: (warm != 0).then_some(warm),
+            device: 0,
             threads: 0,
         }
     }
@@ -147,6 +150,7 @@ impl State {
                 }
             };
         }
+        self.device = usize::try_from(context.device).unwrap_or(0);
         session.enter(context.native)
     }
 
