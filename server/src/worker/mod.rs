@@ -9,6 +9,7 @@ mod callbacks;
 mod dispatch;
 mod estimate;
 mod exchange;
+mod fence;
 mod flight;
 mod gate;
 mod images;
@@ -125,7 +126,6 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     let guest = serve::Guest { reader, connection, shared: memory };
     let host = serve::Host { driver, output, ledger, gate, stats: start.stats };
     let ended = serve::run(host, (snapshot, context), guest, &assign);
-    let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
     Ok(Some(ended))
 }
 
