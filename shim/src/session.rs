@@ -77,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) graphs: Graphs,
     /// Streams that are being captured.
     pub(crate) captures: Captures,
+    /// What was advised about managed memory.
+    pub(crate) advice: Mutex<pxos_protocol::advice::Advice>,
     /// Hashes of the images that the worker has.
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
@@ -324,6 +326,7 @@ impl Session {
             callbacks: Callbacks::default(),
             graphs: Graphs::default(),
             captures: Captures::default(),
+            advice: Mutex::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),

@@ -394,6 +394,13 @@ pub(crate) unsafe fn cuMemcpyDtoDAsync_v2(
     ByteCount: usize,
     hStream: CUstream,
 ) -> Result {
+    let (session, _) = enter()?;
+    stream_argument(session, hStream.0)?;
+    // Page-locked memory will do, pageable memory will not (measured).
+    let is_known = |address: CUdeviceptr| session.allocations.find(address).is_some();
+    if ByteCount > 0 && !(is_known(dstDevice) && is_known(srcDevice)) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
     // SAFETY: the contract is the same.
     unsafe { unified(dstDevice, srcDevice, ByteCount, hStream, false) }
 }

@@ -8,9 +8,9 @@
 use super::capture::Captured;
 use super::context::Active;
 use super::marker::Marker;
-use pxos_protocol::types::{CUgraphNode, CUresult, CUstream};
+use pxos_protocol::types::{CUattributeValue, CUgraphNode, CUresult, CUstream};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub(crate) struct Stream {
     /// For those who wait for room in the queue.
     room: Condvar,
     captured: Mutex<Option<Captured>>,
+    /// What `cuStreamSetAttribute` has set, by attribute.
+    attributes: Mutex<BTreeMap<u32, CUattributeValue>>,
     /// What `cuStreamGetCaptureInfo` has last given a pointer to.
     dependencies: Mutex<Vec<CUgraphNode>>,
 }
@@ -149,7 +151,13 @@ impl Stream {
             room: Condvar::new(),
             captured: Mutex::new(None),
             dependencies: Mutex::default(),
+            attributes: Mutex::default(),
         }
+    }
+
+    /// The attributes that were set.
+    pub(crate) fn attributes(&self) -> MutexGuard<'_, BTreeMap<u32, CUattributeValue>> {
+        self.attributes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its part in a capture, if it has one.
