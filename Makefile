@@ -7,10 +7,10 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all demo samples gpu-test bench docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all demo samples gpu-test bench bench-primitives docs lint fmt clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Builds everything for testing: server, shim, softgpu, pxctl, the sample runner.
 	$(CARGO) build --workspace
@@ -60,6 +60,10 @@ samples: build ## Runs built CUDA programs directly and remoted: make samples DI
 bench: release toolchain ## Measures native against remoted, and shows the ratios.
 	@$(MAKE) --no-print-directory -C benches
 	@tools/bench.sh $(RELEASE) $(BENCH_ARGS)
+
+bench-primitives: release toolchain ## Measures primitives against hand-written CUDA on the GPU.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/bench-primitives.sh $(RELEASE) $(BENCH_ARGS)
 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support

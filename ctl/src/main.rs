@@ -3,6 +3,7 @@
 
 mod control;
 mod doctor;
+mod primitive;
 mod probe;
 mod status;
 mod units;
@@ -50,6 +51,17 @@ enum Command {
         #[arg(long, value_name = "ENDPOINT")]
         server: Option<Endpoint>,
     },
+    /// Checks, compiles, runs and measures programs of the primitive language
+    Primitive {
+        /// What is done
+        #[command(subcommand)]
+        command: primitive::Command,
+    },
+    /// Sends the GPU one request: nop, vector_add or status
+    GpuTest {
+        /// The request
+        command: String,
+    },
     /// Loads a library in a process of its own, for the doctor
     #[command(hide = true)]
     OpenLibrary {
@@ -67,12 +79,21 @@ fn main() -> ExitCode {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = Args::parse();
     let result = match args.command {
+        Command::Primitive { command } => return told(primitive::execute(command)),
+        Command::GpuTest { command } => return told(primitive::gpu_test(&command)),
         Command::Status { json, calls } => show_status(&args.control, json, calls),
         Command::Kill { session } => kill(&args.control, session),
         Command::Doctor { json, server } => Ok(doctor::run(&args.control, server, json)),
         Command::OpenLibrary { init, library } => Ok(doctor::library::answer(&library, init)),
     };
     result.unwrap_or_else(|error| {
+        eprintln!("pxctl: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn told(outcome: Result<ExitCode, String>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
         eprintln!("pxctl: {error}");
         ExitCode::FAILURE
     })

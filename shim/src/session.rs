@@ -17,6 +17,7 @@ use pxos_protocol::transport::{FrameReader, Socket, Transport};
 use pxos_protocol::types::{CUresult, HandleKind, attribute};
 use std::collections::HashSet;
 use std::io::IoSlice;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use std::time::Duration;
 /// How long the server may take to greet: it may have to start a worker, whose driver takes about 0.4 s to initialise,
 /// several at once on a busy host.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Descriptors of ours have numbers from here on, where the process may have so many.
+const HIGH: libc::c_int = 512;
 
 /// Bytes under way on a socket: eight chunks of bulk data.
 const SOCKET_BUFFER: u32 = 4 << 20;
@@ -199,7 +203,8 @@ struct Greeted {
 
 fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
-    let mut socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    let mut socket =
+        Socket::from(out_of_the_way(Socket::connect(endpoint).map_err(|error| failed(&error))?.into()));
     if matches!(endpoint, Endpoint::Vsock { .. }) {
         socket.limit_sends(Some(config.vsock_send).filter(|bytes| *bytes != 0));
     }
@@ -221,7 +226,8 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let bytes = header.to_bytes();
     socket.send_all(&mut [IoSlice::new(&bytes), IoSlice::new(&payload)]).map_err(|error| failed(&error))?;
     socket.set_receive_timeout(Some(GREETING_TIMEOUT)).map_err(|error| failed(&error))?;
-    let mut reader = FrameReader::new(socket.try_clone().map_err(|error| failed(&error))?);
+    let clone = socket.try_clone().map_err(|error| failed(&error))?;
+    let mut reader = FrameReader::new(Socket::from(out_of_the_way(clone.into())));
     // The first bytes may come with a descriptor beside them.
     let beside = reader.fill_with_descriptors().map_err(|error| failed(&error))?;
     let header = reader.header().map_err(|error| failed(&error))?;
@@ -239,6 +245,18 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         control::REFUSAL => Err(decode(payload).map_or_else(|error| failed(&error), GreetError::Refused)),
         op => Err(GreetError::Failed(format!("it answered the hello with op {op}; is this a pxos-server?"))),
     }
+}
+
+/// A descriptor of ours at a number that no program picks for itself: shells put files of theirs at low numbers of their
+/// own choice (`exec 3<>file`), whatever is there.
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    // SAFETY: duplicates a live descriptor.
+    let high = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
+    if high < 0 {
+        return fd;
+    }
+    // SAFETY: just made, and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(high) }
 }
 
 fn program_name() -> String {
