@@ -7,6 +7,7 @@
 //! | `alloc BYTES`, `free`, `meminfo` | allocates and keeps, frees the last, asks for free and total memory |
 //! | `fill FUNCTION BYTES`, `drop` | allocates pieces by that function until it is refused; gives all of them back |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
+//! | `share MILLISECONDS`, `graphs MILLISECONDS` | keeps kernels in flight, singly or as graphs of four; prints how many completed |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
@@ -21,6 +22,7 @@
 
 mod driver;
 mod fill;
+mod share;
 
 use driver::{Driver, Status};
 use fill::Filled;
@@ -175,6 +177,8 @@ impl Probe {
             // SAFETY: a plain call.
             "sync" => self.name(unsafe { (self.driver.cuCtxSynchronize)() }),
             "endless" => self.name(self.endless()),
+            "share" => share::run(self, number(args)?, false)?,
+            "graphs" => share::run(self, number(args)?, true)?,
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
