@@ -163,6 +163,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             worker: session.worker.pid,
             started: seconds(session.started.0),
             uptime: session.started.1.elapsed().as_secs(),
+            shared_memory: session.memory.to_string(),
             counters: session.worker.stats.read(),
         }),
         totals: daemon.totals.view(),

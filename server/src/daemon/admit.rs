@@ -4,11 +4,12 @@
 //! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
+use super::bar::Slot as Part;
 use super::identity::{Admitted, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Place, Session};
 use super::{Daemon, refusal::Reason, system};
-use crate::handoff::{Assign, Limits, SOFTWARE};
+use crate::handoff::{Assign, Limits, Memory, SOFTWARE};
 use crate::log::printable;
 use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
@@ -131,7 +132,8 @@ fn admit(
                 .sessions
                 .reserve(&admitted.vm, config.max_sessions, admitted.max_sessions)
                 .map_err(|full| Refused(Reason::Full, full.to_string()))?;
-            begin(daemon, socket, &place, &admitted, hello, from, config.pool.wait_timeout)
+            let shared = share(daemon, endpoint, &admitted.vm, &hello);
+            begin(daemon, socket, &place, &admitted, (hello, shared), from, config.pool.wait_timeout)
         }
     }
 }
@@ -203,13 +205,32 @@ fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Resu
     Ok(())
 }
 
+/// The memory that the guest will share with its worker: a slot of its VM's where there is one and the guest can map it, else
+/// the worker's own where a descriptor can reach the guest.
+fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memory, Option<Part>) {
+    let config = daemon.config();
+    if let Some(shared) = config.shared.iter().find(|shared| hello.bar && shared.vm == vm) {
+        match daemon.bars.take(shared) {
+            Ok(part) => return (part.memory(), Some(part)),
+            Err(error) => {
+                if let Some(suppressed) = daemon.limits.bar.pass() {
+                    warn!(vm, suppressed, "a session has no shared memory: {error}");
+                }
+            }
+        }
+    }
+    // Behind the sockets of a VM is the VMM, which would get the descriptor and keep it from the guest.
+    let reaches = matches!(endpoint, Endpoint::Unix(_)) && hello.shared_memory;
+    (if reaches { Memory::Beside } else { Memory::None }, None)
+}
+
 /// Hands the connection to a warm worker.
 fn begin(
     daemon: &Arc<Daemon>,
     socket: &Socket,
     place: &Place<'_>,
     admitted: &Admitted,
-    mut hello: Hello,
+    (mut hello, (memory, mut part)): (Hello, (Memory, Option<Part>)),
     from: &str,
     timeout: Duration,
 ) -> Result<(), Refused> {
@@ -235,9 +256,10 @@ fn begin(
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
             limits: Limits { memory_max: admitted.rights.memory_max },
+            memory,
             exchange: daemon.exchange.of(&admitted.vm),
         };
-        if hand_over(daemon, &worker, assign, socket) {
+        if hand_over(daemon, &worker, assign, socket, &mut part) {
             info!(
                 session = place.id,
                 vm = admitted.vm,
@@ -246,6 +268,7 @@ fn begin(
                 from,
                 software = hello.software,
                 worker = worker.pid,
+                memory = %memory,
                 "session begins"
             );
             return Ok(());
@@ -254,14 +277,25 @@ fn begin(
     Err(Refused(Reason::NoWorker, format!("{TRIES} workers died before they took the session")))
 }
 
-/// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
-fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket: &Socket) -> bool {
+/// Whether the worker took it, and with it `part`. Under the phase's lock, so that its watcher sees either no session or all of it.
+fn hand_over(
+    daemon: &Arc<Daemon>,
+    worker: &Arc<Worker>,
+    assign: Assign,
+    socket: &Socket,
+    part: &mut Option<Part>,
+) -> bool {
     let mut phase = worker.phase.lock();
     if *phase != Phase::Warm {
         return false;
     }
     let id = assign.session;
+    // The worker gets descriptors of its own, whether or not the session takes ours.
+    let file = part.as_ref().map(|part| part.fd().try_clone_to_owned()).transpose();
+    let Ok(file) = file else { return false };
     let session = Session {
+        memory: assign.memory,
+        slot: part.take(),
         vm: assign.vm.clone(),
         program: assign.hello.program.clone(),
         pid: assign.hello.pid,
@@ -275,7 +309,8 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
-    match worker.assign(assign, socket.as_fd()) {
+    let beside: Vec<_> = [socket.as_fd()].into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
+    match worker.assign(assign, &beside) {
         Ok(()) => {
             *phase = Phase::Assigned(id);
             true
@@ -283,7 +318,7 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
             daemon.totals.no_session();
-            daemon.sessions.take_back(id);
+            *part = daemon.sessions.take_back(id);
             *phase = Phase::Gone;
             worker.kill();
             false
@@ -379,6 +414,7 @@ mod tests {
             program: "app\u{1b}[2J".into(),
             token: None,
             shared_memory: false,
+            bar: false,
         }
     }
 

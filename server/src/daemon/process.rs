@@ -114,9 +114,10 @@ impl Worker {
         &self.control
     }
 
-    /// Hands it a session; the caller closes its own descriptor of the connection afterwards.
-    pub(super) fn assign(&self, assign: Assign, connection: BorrowedFd<'_>) -> Result<(), HandoffError> {
-        handoff::send(&self.control, &ToWorker::Assign(assign), &[connection])
+    /// Hands it a session with its connection and, behind that, the memory of its VM where it has a slot there; the caller
+    /// closes its own descriptor of the connection afterwards.
+    pub(super) fn assign(&self, assign: Assign, beside: &[BorrowedFd<'_>]) -> Result<(), HandoffError> {
+        handoff::send(&self.control, &ToWorker::Assign(assign), beside)
     }
 
     /// Asks it to end: its control socket closes. Whoever watches it kills it if it does not.

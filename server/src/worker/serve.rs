@@ -14,7 +14,7 @@ use super::shared::{Areas, Shared as SharedMemory};
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
-use crate::stats::{Stats, bump, count};
+use crate::stats::{Stats, add, bump, count};
 use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header};
 use pxos_protocol::transport::ring::{Consumer, RingError};
@@ -287,7 +287,8 @@ fn watch(shared: &Shared) -> Result<(), Fatal> {
         }
     }
     let header = reader.header()?;
-    reader.payload(&header)?;
+    let length = reader.payload(&header)?.len();
+    add(&shared.session.stats.socket_bytes_in, (HEADER + length) as u64);
     Ok(())
 }
 
@@ -299,6 +300,7 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
         Source::Socket(reader) => loop {
             let header = reader.header()?;
             let payload = reader.payload(&header)?;
+            bump(&session.stats.socket_bytes_in, (HEADER + payload.len()) as u64);
             if let Some(later) = run_frame(session, state, &header, payload)? {
                 return Ok(Turn::Later(header, later));
             }
@@ -308,6 +310,7 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
             loop {
                 match consumer.next(payload)? {
                     Some(header) => {
+                        bump(&session.stats.shared_bytes_in, (HEADER + payload.len()) as u64);
                         if let Some(later) = run_frame(session, state, &header, payload)? {
                             return Ok(Turn::Later(header, later));
                         }

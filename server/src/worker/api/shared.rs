@@ -24,9 +24,11 @@ pub(in super::super) fn stage(call: &mut Call<'_>) -> Answer {
     unsafe {
         if to_device {
             add(&session.stats.copy_bytes_to_device, length);
+            add(&session.stats.shared_bytes_in, length);
             session.driver.cuMemcpyHtoDAsync_v2(address, memory, bytes, stream)?;
         } else {
             add(&session.stats.copy_bytes_to_host, length);
+            add(&session.stats.shared_bytes_out, length);
             session.driver.cuMemcpyDtoHAsync_v2(memory, address, bytes, stream)?;
         }
     }
@@ -66,11 +68,13 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         match (to_arena, from_arena) {
             (false, true) => {
                 add(&session.stats.copy_bytes_to_device, length);
+                add(&session.stats.shared_bytes_in, length);
                 let from: *mut std::ffi::c_void = pointer(from).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
                 session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream)?;
             }
             (true, false) => {
                 add(&session.stats.copy_bytes_to_host, length);
+                add(&session.stats.shared_bytes_out, length);
                 let to: *mut std::ffi::c_void = pointer(to).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
                 session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream)?;
             }
