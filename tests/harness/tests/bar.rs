@@ -22,9 +22,11 @@ struct Vm {
 
 impl Vm {
     fn with(size: u64, slots: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("pxbar").tempdir_in("/dev/shm").unwrap();
+        let folder =
+            tempfile::Builder::new().prefix("pxbar").tempdir_in("/dev/shm").expect("/dev/shm takes folders");
         let (socket, memory) = (folder.path().join("vsock"), folder.path().join("memory"));
-        File::create(&memory).unwrap().set_len(size).unwrap();
+        let file = File::create(&memory).expect("the folder takes files");
+        file.set_len(size).expect("a file can grow");
         let server = Fixture::new()
             .arg(&format!("--listen=vm:red={}", socket.display()))
             .arg(&format!("--shared=red{slots}={}", memory.display()))
@@ -43,7 +45,7 @@ impl Vm {
     }
 
     fn file(&self) -> File {
-        File::options().read(true).write(true).open(&self.memory).unwrap()
+        File::options().read(true).write(true).open(&self.memory).expect("the file is there")
     }
 
     /// A guest by hand.
