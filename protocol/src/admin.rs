@@ -246,6 +246,28 @@ pub struct LastError {
     pub function: Option<String>,
 }
 
+/// What a VM may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Share of a contended device, 1 to 10000.
+    pub weight: u32,
+    /// `QUOTA PERIOD` in microseconds; the quota may be `max`.
+    pub gpu_max: String,
+    /// `latency`, `normal` or `idle`.
+    pub tier: String,
+    /// `realtime`, `interactive`, `throughput`, `batch`, or `auto`.
+    pub class: String,
+    /// Bytes of device memory, `null` for no limit.
+    pub memory_max: Option<u64>,
+    /// Bytes of device memory that others leave to it.
+    pub memory_min: u64,
+    /// Guest processes at once, `null` for no limit.
+    pub max_processes: Option<u32>,
+    /// Streams at once, `null` for no limit.
+    pub max_streams: Option<u32>,
+}
+
 /// Sums since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -59,6 +59,8 @@ pub struct Hello {
     pub shared_memory: bool,
     /// Whether the guest has a device whose memory it can map ([`crate::transport::bar`]).
     pub bar: bool,
+    /// Bytes of device memory that the guest limits itself to, within what the server lets it have.
+    pub memory_max: Option<u64>,
 }
 
 /// What a connection is for.
@@ -83,6 +85,8 @@ pub struct Welcome {
     pub snapshot: Snapshot,
     /// Layout of the shared memory of this session, where there is any.
     pub shared_memory: Option<SharedLayout>,
+    /// Whether the number of streams is bounded, so that making one has to be asked for.
+    pub bounds_streams: bool,
 }
 
 /// Where things lie in the shared memory of a session; offsets and lengths in bytes.
@@ -191,6 +195,7 @@ mod tests {
             token: None,
             shared_memory: true,
             bar: false,
+            memory_max: Some(1 << 20),
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes).unwrap(), hello);

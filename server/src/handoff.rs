@@ -61,7 +61,8 @@ pub enum EndReason {
 /// What the daemon tells a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Serve this session; the guest's connection is the first descriptor beside the message.
+    /// Serve this session; beside it the page and the bell of the gate, the quota's page, the guest's connection, and the memory
+    /// of the VM's device where the session has a slot there.
     Assign(Assign),
 }
 
@@ -78,6 +79,8 @@ pub struct Assign {
     pub peer: String,
     /// [`SOFTWARE`], for the WELCOME.
     pub software: String,
+    /// Its slot in its VM's quota, whose page is the first descriptor beside the message; the connection is the second.
+    pub slot: usize,
     /// What the session may use.
     pub limits: Limits,
     /// The memory that it shares with its guest.
@@ -120,9 +123,10 @@ impl std::fmt::Display for Memory {
 /// What a session may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Device memory in bytes, `None` for no limit. The same number stands in [`crate::stats::Stats::memory_limit`]
-    /// (0 for none), which the daemon may change while the session runs.
+    /// Device memory in bytes at the beginning, `None` for no limit; what holds later stands in the quota's page.
     pub memory_max: Option<u64>,
+    /// Whether the VM's streams were bounded when the session began.
+    pub bounds_streams: bool,
 }
 
 /// Why a message did not come or go.
@@ -205,10 +209,12 @@ mod tests {
                 token: None,
                 shared_memory: false,
                 bar: false,
+                memory_max: None,
             },
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
-            limits: Limits { memory_max: Some(1 << 30) },
+            slot: 0,
+            limits: Limits { memory_max: Some(1 << 30), bounds_streams: false },
             memory: Memory::Beside,
             exchange: Some("/run/x".into()),
         })

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) token: Option<String>,
     /// Whether memory may be shared with a server on this host; `PXOS_SHARED_MEMORY=0` says no.
     pub(crate) shared_memory: bool,
+    /// Bytes of device memory that this process limits itself to, `PXOS_MEMORY_MAX`: a number, or one with `K`, `M`, `G`.
+    pub(crate) memory_max: Option<u64>,
     /// Most bytes of one send over vsock ([`VSOCK_SEND`] says why there is a limit); 0 for no limit.
     pub(crate) vsock_send: usize,
     /// The file of the VM's shared memory, where `PXOS_BAR` names it: for containers within a VM that do not see `/sys`.
@@ -44,6 +46,13 @@ impl Config {
         let parts = (std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok());
         let mut config = Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) };
         config.bar = std::env::var_os("PXOS_BAR").filter(|path| !path.is_empty()).map(PathBuf::from);
+        match std::env::var("PXOS_MEMORY_MAX").ok().map(|text| bytes(&text).ok_or(text)) {
+            Some(Ok(limit)) => config.memory_max = Some(limit),
+            Some(Err(text)) => {
+                config.problems.push(format!("PXOS_MEMORY_MAX: '{text}' is not a size such as 512M or 4G"));
+            }
+            None => {}
+        }
         if let Ok(text) = std::env::var("PXOS_VSOCK_SEND") {
             match text.parse() {
                 Ok(bytes) => config.vsock_send = bytes,
@@ -58,6 +67,7 @@ impl Config {
             endpoints: Vec::new(),
             token,
             shared_memory: true,
+            memory_max: None,
             vsock_send: VSOCK_SEND,
             bar: None,
             problems: Vec::new(),
@@ -94,9 +104,35 @@ impl Config {
     }
 }
 
+/// An amount of memory: bytes, or a number with `K`, `M`, `G` or `T` (powers of 1024), as the server's configuration
+/// takes it.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches("iB").trim_end_matches('B');
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "K" | "k" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return None,
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("64M"), Some(64 << 20));
+        assert_eq!(bytes("1GiB"), Some(1 << 30));
+        assert_eq!(bytes("4096"), Some(4096));
+        for wrong in ["", "0", "-1", "1.5G", "M", "9999999999T", "1X"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_environment_wins_and_is_final() {

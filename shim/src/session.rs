@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) sticky: AtomicU32,
     /// Whether a stream was ever made that does not wait for the default stream.
     pub(crate) has_free_streams: AtomicBool,
+    /// Whether the VM may have so many streams only, so that the host is asked for each.
+    pub(crate) bounds_streams: bool,
     next_request: AtomicU64,
     next_context_id: AtomicU64,
 }
@@ -138,6 +140,7 @@ pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
 
 extern "C" fn after_fork_child() {
     FORKED.store(true, Ordering::Relaxed);
+    crate::primitive::after_fork_child();
     pxos_cudart::after_fork_child();
 }
 
@@ -170,7 +173,9 @@ fn connect() -> Result<Session, CUresult> {
                         if welcome.snapshot.software { " in software" } else { "" }
                     ),
                 );
-                return Session::open(reader, socket, welcome.snapshot, memory);
+                let mut session = Session::open(reader, socket, welcome.snapshot, memory)?;
+                session.bounds_streams = welcome.bounds_streams;
+                return Ok(session);
             }
             Err(GreetError::Refused(refusal)) => {
                 log::line(Level::Error, format_args!("{endpoint} refuses: {}", refusal.message));
@@ -224,6 +229,7 @@ fn greet(endpoint: &Endpoint, config: &Config, bars: &[PathBuf]) -> Result<Greet
         token: config.token.clone(),
         shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
         bar: !bars.is_empty(),
+        memory_max: config.memory_max,
     };
     socket.set_buffers(SOCKET_BUFFER);
     let payload = encode(&hello).map_err(|error| failed(&error))?;
@@ -344,6 +350,7 @@ impl Session {
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),
+            bounds_streams: false,
             next_request: AtomicU64::new(1),
             next_context_id,
         })

@@ -173,6 +173,7 @@ pub fn hello() -> Hello {
         token: None,
         shared_memory: false,
         bar: false,
+        memory_max: None,
     }
 }
 

@@ -186,6 +186,9 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let context = call.get()?;
     let handle = call.state.green.by_context.remove(&context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     let green = call.state.green.table.remove(handle)?;
+    if let Ok(context) = call.state.contexts.get(context) {
+        call.session.gate.forget_context(context.native);
+    }
     call.state.forget_context(call.session, context);
     let _ = call.state.contexts.remove(context);
     call.session.left();
@@ -216,9 +219,9 @@ pub(in super::super) fn stream(call: &mut Call<'_>) -> Answer {
     let (green, context, handle): (u64, u64, u64) = (call.get()?, call.get()?, call.get()?);
     let (flags, priority): (u32, i32) = (call.get()?, call.get()?);
     let green = call.state.green.table.get(green)?.native;
+    call.session.ledger.open_stream()?;
     let mut native = 0;
     // SAFETY: a green context of this session's; a pointer to a local.
-    unsafe { call.driver().cuGreenCtxStreamCreate(&raw mut native, green, flags, priority)? };
-    call.state.streams.insert(handle, Owned { native, context })?;
-    done()
+    let made = unsafe { call.driver().cuGreenCtxStreamCreate(&raw mut native, green, flags, priority) };
+    super::stream::file(call, handle, made.map(|()| Owned { native, context }))
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `init` | `cuInit`, the first device's primary context, the module of the kernels |
 //! | `alloc BYTES`, `free`, `meminfo` | allocates and keeps, frees the last, asks for free and total memory |
+//! | `fill FUNCTION BYTES`, `drop` | allocates pieces by that function until it is refused; gives all of them back |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
@@ -20,8 +21,10 @@
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 mod driver;
+mod fill;
 
 use driver::{Driver, Status};
+use fill::Filled;
 use std::ffi::{CString, c_void};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -68,6 +71,7 @@ struct Probe {
     add: u64,
     endless: u64,
     kept: Vec<u64>,
+    filled: Filled,
 }
 
 fn main() -> ExitCode {
@@ -87,7 +91,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut probe = Probe { driver, context: 0, empty: 0, add: 0, endless: 0, kept: Vec::new() };
+    let mut probe = Probe {
+        driver,
+        context: 0,
+        empty: 0,
+        add: 0,
+        endless: 0,
+        kept: Vec::new(),
+        filled: Filled::default(),
+    };
     while let Some(command) = args.pop() {
         match probe.run(&command, &mut args) {
             Ok(line) => println!("{command} {line}"),
@@ -156,6 +168,11 @@ impl Probe {
                 let status = unsafe { (self.driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
                 format!("{} {free} {total}", self.name(status))
             }
+            "fill" => self.filled.fill(&self.driver, &text(args)?, number(args)? as u64)?,
+            "drop" => {
+                let status = self.filled.release(&self.driver)?;
+                self.name(status)
+            }
             // SAFETY: a plain call.
             "sync" => self.name(unsafe { (self.driver.cuCtxSynchronize)() }),
             "endless" => self.name(self.endless()),
@@ -168,7 +185,7 @@ impl Probe {
             "churn" => self.churn(number(args)?),
             "call" => {
                 let name = text(args)?;
-                format!("{name} {}", self.name(self.driver.call_with_zeros(&name)?))
+                format!("{name} {}", self.name(self.driver.call(&name, [0; 8])?))
             }
             "say" => text(args)?,
             "read" => {
