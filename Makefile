@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all demo samples gpu-test bench bench-primitives docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo samples gpu-test bench bench-primitives docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ gpu-test: build contract ## The same scenarios on this machine's GPU.
 	@mkdir -p out && rm -f $(SKIPS)
 	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
+
+loom: ## Tries the ring's control words in every order that two processors can bring them into.
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p pxos-protocol --lib transport::words
 
 demo: build programs ## Runs CUDA programs through shim and server on whatever device is there.
 	@tools/demo.sh $(BIN)
