@@ -2,31 +2,12 @@
 // does not survive the call. The codes that a real GPU's driver gives are kept in tests/harness/tests/errors-580.toml.
 //
 // What leaves the context unusable happens in processes of its own: the program starts itself with a name.
-#include <csetjmp>
-#include <csignal>
-#include <string>
-#include <vector>
-
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cuda.h>
+#include "tell.h"
 
-#include "common.h"
 #include "kernels_ptx.h"
-
-static sigjmp_buf before_call;
-static void crashed(int) { siglongjmp(before_call, 1); }
-
-// One wrong call. The line is out before the next call is made.
-#define TELL(name, call)                                                             \
-    do {                                                                             \
-        if (sigsetjmp(before_call, 1) == 0)                                          \
-            std::printf("%s: %d\n", name, static_cast<int>(call));                   \
-        else                                                                         \
-            std::printf("%s: crash\n", name);                                        \
-        std::fflush(stdout);                                                         \
-    } while (0)
 
 static const char faults_ptx[] = R"(.version 8.0
 .target sm_90
@@ -527,8 +508,7 @@ int main(int argc, char **argv) {
         return after_fault(argv[1]);
     }
     for (const char *which : {"address", "misaligned", "trap"}) start_again(argv[0], which);
-    std::signal(SIGSEGV, crashed);
-    std::signal(SIGABRT, crashed);
+    survive_crashes();
     before_initialisation();
     CHECK_DRIVER(cuInit(0));
     CHECK_DRIVER(cuDeviceGet(&device, 0));
