@@ -44,6 +44,18 @@ CUresult call(const char *name, Arguments... arguments) {
 // Calls it and tells.
 #define ROW(name, ...) TELL(name, call(name, ##__VA_ARGS__))
 
+// Rows of something that this device does not have: they are called and must come back, whatever they say.
+inline bool quiet = false;
+
+// Calls a row and tells, unless its subject is not there.
+#define MAYBE(name, ...)                                                             \
+    do {                                                                             \
+        if (!quiet)                                                                  \
+            ROW(name, ##__VA_ARGS__);                                                \
+        else if (sigsetjmp(before_call, 1) == 0)                                     \
+            static_cast<void>(call(name, ##__VA_ARGS__));                            \
+    } while (0)
+
 // A device, a context of its own and the module of modules/kernels.cu.
 struct Setting {
     CUdevice device;

@@ -362,6 +362,21 @@ impl Active {
         lock(&self.streams).mark(stream, after)
     }
 
+    /// A point behind the work of all streams.
+    pub(crate) fn mark_all(&self) -> Arc<Marker> {
+        let streams = lock(&self.streams);
+        let tails = streams.tails();
+        streams.mark(&streams.legacy, tails)
+    }
+
+    /// Makes further work of every stream wait for a point.
+    pub(crate) fn hold_all(&self, marker: &Arc<Marker>) {
+        let streams = lock(&self.streams);
+        for stream in std::iter::once(&streams.legacy).chain(&streams.others) {
+            streams.mark(stream, vec![Arc::clone(marker)]);
+        }
+    }
+
     /// Appends an operation to a stream of this context, or to the graph that the stream is captured into.
     ///
     /// # Errors
