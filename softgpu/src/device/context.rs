@@ -341,6 +341,7 @@ impl Active {
 
     /// Ends a stream's handle; its work goes on (CUDA driver API, `cuStreamDestroy`).
     pub(crate) fn retire_stream(&self, stream: &Arc<Stream>) {
+        stream.retire();
         if stream.is_idle() {
             lock(&self.streams).others.retain(|other| !Arc::ptr_eq(other, stream));
         } else {
