@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// What a program sees otherwise without shared memory, by design: managed and mapped memory need memory at one address on both
 /// sides.
-const SHARED_MEMORY_ONLY: [&str; 3] = ["managedMemory", "zeroCopy", "deviceQuery"];
+const SHARED_MEMORY_ONLY: [&str; 4] = ["managedMemory", "zeroCopy", "deviceQuery", "rowsMemory"];
 
 /// Runs `pxos-samples` over all samples but these, remoted with these variables.
 fn compare(without: &[&str], remote_env: &[&str]) {
