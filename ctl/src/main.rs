@@ -3,6 +3,7 @@
 
 mod control;
 mod doctor;
+mod mux;
 mod primitive;
 mod probe;
 mod status;
@@ -62,6 +63,18 @@ enum Command {
         /// The request
         command: String,
     },
+    /// In a VM without vsock: carries the connections of this guest's programs over a virtio-serial port
+    GuestMux {
+        /// The port's device; by default the one whose name is pxos.gpu.0
+        #[arg(long, value_name = "PATH")]
+        port: Option<PathBuf>,
+        /// The socket at which programs connect, which is where they look first
+        #[arg(long, default_value = "/run/pxos-gpu.sock", value_name = "PATH")]
+        listen: PathBuf,
+        /// Its permissions, octal
+        #[arg(long, default_value = "0666", value_name = "MODE", value_parser = mux::mode)]
+        mode: u32,
+    },
     /// Loads a library in a process of its own, for the doctor
     #[command(hide = true)]
     OpenLibrary {
@@ -84,6 +97,7 @@ fn main() -> ExitCode {
         Command::Status { json, calls } => show_status(&args.control, json, calls),
         Command::Kill { session } => kill(&args.control, session),
         Command::Doctor { json, server } => Ok(doctor::run(&args.control, server, json)),
+        Command::GuestMux { port, listen, mode } => return mux::run(port, &listen, mode),
         Command::OpenLibrary { init, library } => Ok(doctor::library::answer(&library, init)),
     };
     result.unwrap_or_else(|error| {

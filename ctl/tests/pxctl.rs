@@ -106,6 +106,7 @@ fn serve(path: &Path, refuse: Option<u32>) {
                 vm: "red".into(),
                 snapshot,
                 shared_memory: None,
+                bounds_streams: false,
             };
             send(&socket, Header::new(frame::control::WELCOME), &control::encode(&welcome).unwrap());
             while let Ok(ping) = reader.header() {

@@ -172,6 +172,9 @@ pub struct Session {
     pub started: u64,
     /// Seconds since the start.
     pub uptime: u64,
+    /// Memory that guest and worker share: `none`, `memfd`, or `bar slot N`.
+    #[serde(default)]
+    pub shared_memory: String,
     /// What the worker counts.
     pub counters: Counters,
 }
@@ -192,6 +195,14 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes sent to the guest.
     pub bytes_out: u64,
+    /// Bytes that came over the socket: of every frame, or of doorbells alone.
+    pub socket_bytes_in: u64,
+    /// Bytes that went over the socket.
+    pub socket_bytes_out: u64,
+    /// Bytes that came through shared memory: frames, and copies to the device.
+    pub shared_bytes_in: u64,
+    /// Bytes that went through shared memory.
+    pub shared_bytes_out: u64,
     /// Kernel and graph launches.
     pub launches: u64,
     /// Bytes copied to the device.
@@ -233,6 +244,28 @@ pub struct LastError {
     pub name: Option<String>,
     /// The function, where the worker named one of the table.
     pub function: Option<String>,
+}
+
+/// What a VM may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Share of a contended device, 1 to 10000.
+    pub weight: u32,
+    /// `QUOTA PERIOD` in microseconds; the quota may be `max`.
+    pub gpu_max: String,
+    /// `latency`, `normal` or `idle`.
+    pub tier: String,
+    /// `realtime`, `interactive`, `throughput`, `batch`, or `auto`.
+    pub class: String,
+    /// Bytes of device memory, `null` for no limit.
+    pub memory_max: Option<u64>,
+    /// Bytes of device memory that others leave to it.
+    pub memory_min: u64,
+    /// Guest processes at once, `null` for no limit.
+    pub max_processes: Option<u32>,
+    /// Streams at once, `null` for no limit.
+    pub max_streams: Option<u32>,
 }
 
 /// Sums since the daemon started.

@@ -42,7 +42,7 @@ macro_rules! for_each_driver_fn {
             local 114 cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice);
             local 115 cuDeviceGetLuid(luid: *mut c_char, deviceNodeMask: *mut c_uint, dev: CUdevice);
             local 116 cuDeviceTotalMem(bytes: *mut c_uint, dev: CUdevice);
-            local 117 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
+            custom 117 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
             forward 118 cuDeviceGetTexture1DLinearMaxWidth(maxWidthInElements: Out<usize>, format: In<CUarray_format>, numChannels: In<c_uint>, dev: Dev);
             local 119 cuDeviceGetAttribute(pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice);
             custom 120 cuDeviceGetHostAtomicCapabilities(capabilities: *mut c_uint, operations: *const CUatomicOperation, count: c_uint, dev: CUdevice);
@@ -283,14 +283,14 @@ macro_rules! for_each_driver_fn {
             local 391 cuMemAdvise(devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, device: CUdevice);
             local 392 cuMemAdvise_v2(devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, location: CUmemLocation);
             local 393 cuMemRangeGetAttribute(data: *mut c_void, dataSize: usize, attribute: CUmem_range_attribute, devPtr: CUdeviceptr, count: usize);
-            unsupported 394 cuMemRangeGetAttributes "managed memory is not carried yet";
+            local 394 cuMemRangeGetAttributes(data: *mut *mut c_void, dataSizes: *mut usize, attributes: *mut CUmem_range_attribute, numAttributes: usize, devPtr: CUdeviceptr, count: usize);
             custom 395 cuPointerSetAttribute(value: *const c_void, attribute: CUpointer_attribute, ptr: CUdeviceptr);
             local 396 cuPointerGetAttributes(numAttributes: c_uint, attributes: *mut CUpointer_attribute, data: *mut *mut c_void, ptr: CUdeviceptr);
             local 397 cuMemPrefetchAsync / cuMemPrefetchAsync_ptsz(devPtr: CUdeviceptr, count: usize, dstDevice: CUdevice, hStream: CUstream);
             local 398 cuMemPrefetchAsync_v2 / cuMemPrefetchAsync_v2_ptsz(devPtr: CUdeviceptr, count: usize, location: CUmemLocation, flags: c_uint, hStream: CUstream);
-            unsupported 399 cuMemPrefetchBatchAsync / cuMemPrefetchBatchAsync_ptsz "managed memory is not carried yet";
-            unsupported 400 cuMemDiscardBatchAsync / cuMemDiscardBatchAsync_ptsz "managed memory is not carried yet";
-            unsupported 401 cuMemDiscardAndPrefetchBatchAsync / cuMemDiscardAndPrefetchBatchAsync_ptsz "managed memory is not carried yet";
+            local 399 cuMemPrefetchBatchAsync / cuMemPrefetchBatchAsync_ptsz(dptrs: *mut CUdeviceptr, sizes: *mut usize, count: usize, prefetchLocs: *mut CUmemLocation, prefetchLocIdxs: *mut usize, numPrefetchLocs: usize, flags: u64, hStream: CUstream);
+            local 400 cuMemDiscardBatchAsync / cuMemDiscardBatchAsync_ptsz(dptrs: *mut CUdeviceptr, sizes: *mut usize, count: usize, flags: u64, hStream: CUstream);
+            local 401 cuMemDiscardAndPrefetchBatchAsync / cuMemDiscardAndPrefetchBatchAsync_ptsz(dptrs: *mut CUdeviceptr, sizes: *mut usize, count: usize, prefetchLocs: *mut CUmemLocation, prefetchLocIdxs: *mut usize, numPrefetchLocs: usize, flags: u64, hStream: CUstream);
             // ---- Virtual memory management -------------------------------------------------------------
             custom 410 cuMemAddressReserve(ptr: *mut CUdeviceptr, size: usize, alignment: usize, addr: CUdeviceptr, flags: u64);
             custom 411 cuMemAddressFree(ptr: CUdeviceptr, size: usize);
@@ -426,7 +426,7 @@ macro_rules! for_each_driver_fn {
             custom 546 cuGraphMemAllocNodeGetParams(hNode: CUgraphNode, params_out: *mut CUDA_MEM_ALLOC_NODE_PARAMS);
             custom 547 cuGraphAddMemFreeNode(phGraphNode: *mut CUgraphNode, hGraph: CUgraph, dependencies: *const CUgraphNode, numDependencies: usize, dptr: CUdeviceptr);
             custom 548 cuGraphMemFreeNodeGetParams(hNode: CUgraphNode, dptr_out: *mut CUdeviceptr);
-            forward 549 cuDeviceGraphMemTrim(device: Dev);
+            custom 549 cuDeviceGraphMemTrim(device: CUdevice);
             custom 550 cuDeviceGetGraphMemAttribute(device: CUdevice, attr: CUgraphMem_attribute, value: *mut c_void);
             custom 551 cuDeviceSetGraphMemAttribute(device: CUdevice, attr: CUgraphMem_attribute, value: *mut c_void);
             custom 552 cuGraphClone(phGraphClone: *mut CUgraph, originalGraph: CUgraph);

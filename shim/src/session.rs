@@ -10,14 +10,15 @@ use crate::link::Link;
 use crate::log::{self, Level};
 use crate::memory::{Arena, Shared, Staging};
 use crate::objects::{Context, Event, Function, Module, Progress, Stream};
-use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode, encode};
+use pxos_protocol::control::{Hello, Purpose, Refusal, SharedLayout, Snapshot, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
-use pxos_protocol::transport::{FrameReader, Socket, Transport};
+use pxos_protocol::transport::{FrameReader, Socket, Transport, bar};
 use pxos_protocol::types::{CUresult, HandleKind, attribute};
 use std::collections::HashSet;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
@@ -81,12 +82,16 @@ pub(crate) struct Session {
     pub(crate) graphs: Graphs,
     /// Streams that are being captured.
     pub(crate) captures: Captures,
+    /// What was advised about managed memory.
+    pub(crate) advice: Mutex<pxos_protocol::advice::Advice>,
     /// Hashes of the images that the worker has.
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
     pub(crate) sticky: AtomicU32,
     /// Whether a stream was ever made that does not wait for the default stream.
     pub(crate) has_free_streams: AtomicBool,
+    /// Whether the VM may have so many streams only, so that the host is asked for each.
+    pub(crate) bounds_streams: bool,
     next_request: AtomicU64,
     next_context_id: AtomicU64,
 }
@@ -149,7 +154,20 @@ fn connect() -> Result<Session, CUresult> {
     let config = Config::load();
     let mut tried = config.problems.clone();
     for endpoint in &config.endpoints {
-        match greet(endpoint, &config) {
+        let bars = match &config.bar {
+            _ if !config.shared_memory => Vec::new(),
+            Some(path) => vec![path.clone()],
+            None => bar::candidates(),
+        };
+        let mut greeted = greet(endpoint, &config, &bars);
+        if let Err(GreetError::NoMemory(reason)) = &greeted {
+            log::line(
+                Level::Warn,
+                format_args!("the VM's shared memory is not used, which is slower: {reason}"),
+            );
+            greeted = greet(endpoint, &config, &[]);
+        }
+        match greeted {
             Ok(Greeted { reader, socket, welcome, memory }) => {
                 log::line(
                     Level::Info,
@@ -161,14 +179,18 @@ fn connect() -> Result<Session, CUresult> {
                         if welcome.snapshot.software { " in software" } else { "" }
                     ),
                 );
-                return Session::open(reader, socket, welcome.snapshot, memory);
+                let mut session = Session::open(reader, socket, welcome.snapshot, memory)?;
+                session.bounds_streams = welcome.bounds_streams;
+                return Ok(session);
             }
             Err(GreetError::Refused(refusal)) => {
                 log::line(Level::Error, format_args!("{endpoint} refuses: {}", refusal.message));
                 let result = CUresult(refusal.result);
                 return Err(if result.is_success() { CUresult::ERROR_NO_DEVICE } else { result });
             }
-            Err(GreetError::Failed(reason)) => tried.push(format!("{endpoint}: {reason}")),
+            Err(GreetError::Failed(reason) | GreetError::NoMemory(reason)) => {
+                tried.push(format!("{endpoint}: {reason}"));
+            }
         }
     }
     log::line(
@@ -184,6 +206,8 @@ fn connect() -> Result<Session, CUresult> {
 
 enum GreetError {
     Failed(String),
+    /// The part of the VM's memory cannot be mapped; without it there may be a session.
+    NoMemory(String),
     Refused(Refusal),
 }
 
@@ -195,10 +219,13 @@ struct Greeted {
     memory: Option<Shared>,
 }
 
-fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
+fn greet(endpoint: &Endpoint, config: &Config, bars: &[PathBuf]) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
-    let socket =
+    let mut socket =
         Socket::from(out_of_the_way(Socket::connect(endpoint).map_err(|error| failed(&error))?.into()));
+    if matches!(endpoint, Endpoint::Vsock { .. }) {
+        socket.limit_sends(Some(config.vsock_send).filter(|bytes| *bytes != 0));
+    }
     let hello = Hello {
         version: VERSION,
         fingerprint: pxos_protocol::fingerprint(),
@@ -208,6 +235,8 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         program: program_name(),
         token: config.token.clone(),
         shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
+        bar: !bars.is_empty(),
+        memory_max: config.memory_max,
     };
     socket.set_buffers(SOCKET_BUFFER);
     let payload = encode(&hello).map_err(|error| failed(&error))?;
@@ -227,6 +256,10 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
             let welcome: Welcome = decode(payload).map_err(|error| failed(&error))?;
             socket.set_receive_timeout(None).map_err(|error| failed(&error))?;
             let memory = match (welcome.shared_memory, beside.first()) {
+                (Some(layout @ SharedLayout { bar: Some(id), .. }), _) => {
+                    let mapped = bar::find(bars, id).and_then(|fd| Shared::map(&fd, layout));
+                    Some(mapped.map_err(|error| GreetError::NoMemory(error.to_string()))?)
+                }
                 (Some(layout), Some(fd)) => Some(Shared::map(fd, layout).map_err(|error| failed(&error))?),
                 _ => None,
             };
@@ -334,9 +367,11 @@ impl Session {
             callbacks: Callbacks::default(),
             graphs: Graphs::default(),
             captures: Captures::default(),
+            advice: Mutex::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),
+            bounds_streams: false,
             next_request: AtomicU64::new(1),
             next_context_id,
         })

@@ -11,9 +11,9 @@ use crate::api;
 )]
 use crate::api::{
     array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*,
-    graph::*, graph_node::*, graph_object::*, initialise::*, legacy::*, library::*, link::*, memory::*,
-    memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*, stream_value::*, texture::*,
-    virtual_memory::*,
+    graph::*, graph_node::*, graph_object::*, initialise::*, legacy::*, library::*, link::*, managed::*,
+    memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*, stream_value::*,
+    texture::*, virtual_memory::*,
 };
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::types::CUresult;
@@ -44,13 +44,8 @@ not_supported! {
     cuMemcpyAtoA cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync
     cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemsetD8 cuMemsetD16 cuMemsetD32
     cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32 cuArrayCreate cuArrayGetDescriptor cuArray3DCreate cuArray3DGetDescriptor
-    cuMemAdvise cuMemAdvise_v2 cuMemRangeGetAttribute cuMemRangeGetAttributes cuMemPrefetchAsync
-    cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2 cuMemPrefetchAsync_v2_ptsz cuMemPrefetchBatchAsync
-    cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz cuMemDiscardAndPrefetchBatchAsync
-    cuMemDiscardAndPrefetchBatchAsync_ptsz cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle
-    cuMemPoolImportFromShareableHandle cuMemPoolExportPointer cuMemPoolImportPointer cuStreamCopyAttributes
-    cuStreamCopyAttributes_ptsz cuStreamGetAttribute cuStreamGetAttribute_ptsz cuStreamSetAttribute
-    cuStreamSetAttribute_ptsz cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWaitValue32
+    cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle
+    cuMemPoolExportPointer cuMemPoolImportPointer cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWaitValue32
     cuStreamWaitValue32_ptsz cuStreamWriteValue64 cuStreamWriteValue64_ptsz cuStreamWaitValue64
     cuStreamWaitValue64_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuGraphAddExternalSemaphoresSignalNode
     cuGraphExternalSemaphoresSignalNodeGetParams cuGraphExternalSemaphoresSignalNodeSetParams
@@ -113,6 +108,7 @@ fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
         api::legacy::signatures(),
         api::library::signatures(),
         api::link::signatures(),
+        api::managed::signatures(),
         api::memory::signatures(),
         api::memset::signatures(),
         api::module::signatures(),

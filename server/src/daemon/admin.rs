@@ -1,7 +1,8 @@
 //! The control socket: one JSON request per line, one JSON reply per line ([`pxos_protocol::admin`]). Operators only.
 
+use super::admit::least;
 use super::{Daemon, listen, spawn_thread};
-use pxos_protocol::admin::{self, Answer, MAX_REQUEST, Reply, Request, Status};
+use pxos_protocol::admin::{self, Answer, Counters, MAX_REQUEST, Reply, Request, Status};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::{Listener, Socket};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -155,7 +156,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
         },
         sessions: daemon.sessions.map(|id, session| admin::Session {
             id,
-            vm: session.vm.clone(),
+            vm: session.vm.name.clone(),
             program: session.program.clone(),
             pid: session.pid,
             peer: session.peer.clone(),
@@ -163,7 +164,11 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             worker: session.worker.pid,
             started: seconds(session.started.0),
             uptime: session.started.1.elapsed().as_secs(),
-            counters: session.worker.stats.read(),
+            shared_memory: session.memory.to_string(),
+            counters: Counters {
+                memory_limit: least(session.vm.limits().memory_max, session.own_limit).unwrap_or(0),
+                ..session.worker.stats.read()
+            },
         }),
         totals: daemon.totals.view(),
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod admit;
+mod bar;
 mod driver;
 mod exchange;
 mod identity;
@@ -13,6 +14,8 @@ mod listen;
 mod pool;
 mod process;
 mod refusal;
+mod scheduling;
+mod serial;
 mod session;
 mod system;
 mod totals;
@@ -20,10 +23,11 @@ mod watch;
 
 use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
+use crate::vm::registry::Registry;
 use parking_lot::RwLock;
-use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,9 +51,12 @@ struct Daemon {
     life: AtomicU8,
     pool: pool::Pool,
     sessions: session::Sessions,
+    scheduling: scheduling::Scheduling,
+    vms: Registry,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
+    bars: bar::Bars,
     totals: totals::Totals,
     limits: LogLimits,
     started: (SystemTime, Instant),
@@ -61,6 +68,7 @@ struct Daemon {
 struct LogLimits {
     accept: Limited,
     session_end: Limited,
+    bar: Limited,
     refusal: [Limited; refusal::Reason::ALL.len()],
 }
 
@@ -162,13 +170,18 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
+        scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
+            .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
+        vms: Registry::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
+        bars: bar::Bars::default(),
         totals: totals::Totals::default(),
         limits: LogLimits {
             accept: Limited::new(),
             session_end: Limited::new(),
+            bar: Limited::new(),
             refusal: std::array::from_fn(|_| Limited::new()),
         },
         started: (SystemTime::now(), Instant::now()),
@@ -176,11 +189,15 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         events,
     });
     let config = daemon.config();
+    daemon.vms.load(&config, |_| false).map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
     daemon
         .endpoints
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
         .map_err(|errors| lines(&errors))?;
     admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let scheduled = Arc::clone(&daemon);
+    spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {
@@ -356,7 +373,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
     (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
     new.log.format = old.log.format;
-    if new.listen.iter().any(|endpoint| *endpoint == Endpoint::Unix(new.control.clone())) {
+    if new.listen.iter().any(|endpoint| endpoint.socket().as_ref() == Some(&new.control)) {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
     daemon
@@ -372,10 +389,18 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     }
     let new = Arc::new(new);
     *daemon.config.write() = Arc::clone(&new);
+    let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
+    let busy: BTreeSet<String> =
+        daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
+    let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
+    for change in changes {
+        info!(vm = change.vm, "changed: {}", change.text);
+    }
     daemon.endpoints.keep(&new.listen);
     if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
         daemon.endpoints.start(daemon);
     }
+    daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
     daemon.pool.set_size(new.pool.size);
     Ok(())
 }

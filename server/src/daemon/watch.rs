@@ -146,21 +146,25 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 }
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
+    // Whoever waits for the device need not wait for the rest.
+    daemon.scheduling.end(id);
     let ended = daemon.sessions.end(id, |session| {
-        daemon.exchange.end(&session.vm, id);
+        daemon.exchange.end(&session.vm.name, id);
+        session.vm.quota.clear(session.slot);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();
         daemon.totals.ended(word, &counters);
         (word, detail, counters)
     });
     let Some((session, (word, detail, counters))) = ended else { return };
+    daemon.vms.forget(&session.vm, |vm| daemon.sessions.of_vm(vm) > 0);
     let seconds = session.started.1.elapsed().as_secs_f64();
     let calls = counters.messages_sync.saturating_add(counters.messages_async);
     macro_rules! line {
         ($level:ident) => {
             $level!(
                 session = id,
-                vm = session.vm,
+                vm = session.vm.name,
                 program = session.program,
                 worker = session.worker.pid,
                 reason = word,

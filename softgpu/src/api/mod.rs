@@ -21,6 +21,7 @@ mod jit;
 pub mod legacy;
 pub mod library;
 pub mod link;
+pub mod managed;
 pub mod memory;
 pub mod memset;
 pub mod module;

@@ -47,6 +47,7 @@ pub struct Fixture {
     args: Vec<String>,
     configuration: String,
     tcp: bool,
+    environment: Vec<(String, String)>,
 }
 
 impl Fixture {
@@ -78,6 +79,13 @@ impl Fixture {
         self
     }
 
+    /// Sets an environment variable of the server and its workers.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Also listens on TCP, on this host alone.
     #[must_use]
     pub fn tcp(mut self) -> Self {
@@ -101,7 +109,8 @@ impl Fixture {
         }
         args.extend(["--driver".to_owned(), self.driver.argument()]);
         fs::write(directory.path().join("server.toml"), &self.configuration).expect("the folder takes files");
-        let mut server = Server { child: None, directory, args, address, driver: self.driver };
+        let environment = self.environment;
+        let mut server = Server { child: None, directory, args, address, driver: self.driver, environment };
         server.start();
         server
     }
@@ -126,6 +135,7 @@ pub struct Server {
     args: Vec<String>,
     address: Option<String>,
     driver: Driver,
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
@@ -146,6 +156,7 @@ impl Server {
             .arg(self.at("control.sock"))
             .arg(format!("--listen=unix:{}", self.at("guest.sock").display()))
             .args(&self.args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -5,6 +5,7 @@
 //! memory of this process, and what they hold beyond their lengths is out of the kernel's reach.
 
 use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
+use super::super::flight::Place;
 use super::super::session::Session;
 use super::super::state::State;
 use super::super::submissions::{Running, Ticket};
@@ -178,6 +179,7 @@ pub(in super::super) fn run(call: &mut Call<'_>) -> Answer {
     let submission = Submission::read(&mut call.fields)?;
     let raw = submission.stream;
     let stream = call.state.stream(call.session, raw, call.header.thread, call.header.context)?;
+    call.state.fences.pass(call.session, stream);
     let ticket = match start(call.session, call.state, call.header.context, &submission, stream) {
         Ok(ticket) => ticket,
         Err(Refusal { result, message }) => {
@@ -200,7 +202,7 @@ pub(in super::super) fn run(call: &mut Call<'_>) -> Answer {
 
 /// Checks a submission and puts its launches into the stream.
 fn start(
-    session: &Session,
+    session: &Arc<Session>,
     state: &mut State,
     context: u64,
     submission: &Submission,
@@ -286,7 +288,7 @@ fn is_live(session: &Session, state: &State, address: u64, bytes: u64) -> bool {
 
 /// Puts the launches of a plan into the ticket's stream, between its events.
 fn launch(
-    session: &Session,
+    session: &Arc<Session>,
     state: &mut State,
     context: u64,
     plan: &Plan,
@@ -299,6 +301,7 @@ fn launch(
     }
     let failed = |result| Refusal::of(result, "the kernel could not be launched");
     ticket.begin(session).map_err(failed)?;
+    let place = Place { device: state.device, context: Session::current(), stream: ticket.stream() };
     for (step, function) in plan.steps.iter().zip(functions) {
         let mut size = step.params.len();
         let mut extra: [*mut c_void; 5] = [
@@ -317,7 +320,12 @@ fn launch(
             attributes: &[],
         };
         // SAFETY: a function of this session's; its parameter block, laid out as its module says.
-        unsafe { submit(session, &work, std::ptr::null_mut(), extra.as_mut_ptr()) }.map_err(failed)?;
+        let submitted = unsafe { submit(session, place, &work, std::ptr::null_mut(), extra.as_mut_ptr()) };
+        submitted.map_err(|why| match why {
+            Failed::Call(result) => failed(result),
+            // The session ends, and nobody reads the answer.
+            Failed::Session(_) => failed(CUresult::ERROR_DEVICE_UNAVAILABLE),
+        })?;
     }
     ticket.end(session, plan.checks.1 > 0).map_err(failed)
 }
