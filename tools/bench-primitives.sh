@@ -12,13 +12,14 @@ trap 'kill "$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; 
 
 "$bin/pxos-server" --listen "unix:$dir/gpu.sock" --control "$dir/control.sock" --driver auto > "$dir/server.log" 2>&1 &
 server=$!
+status() { "$bin/pxctl" --control "$dir/control.sock" status --json 2> /dev/null; }
 for _ in $(seq 300); do
-    [ -S "$dir/gpu.sock" ] && break
+    status | grep -q '"software":' && break
     kill -0 "$server" 2> /dev/null || { cat "$dir/server.log" >&2; exit 1; }
     sleep 0.1
 done
 software=no
-if "$bin/pxctl" --control "$dir/control.sock" status --json | grep -q '"software": *true'; then
+if status | grep -q '"software": *true'; then
     software=yes
     echo "No GPU here: this is softgpu, with small sizes; only the results count." >&2
     [ $# -gt 0 ] || set -- 1 2 128

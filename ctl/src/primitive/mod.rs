@@ -36,14 +36,14 @@ pub(crate) enum Command {
 
 /// `emit`.
 #[derive(Debug, Args)]
-#[group(id = "form", required = true, multiple = false, args = ["ptx", "cuda"])]
+#[command(group = clap::ArgGroup::new("form").required(true))]
 pub(crate) struct Emit {
     file: PathBuf,
     /// PTX, as it runs for any arguments
-    #[arg(long)]
+    #[arg(long, group = "form")]
     ptx: bool,
     /// A CUDA C program with memory management, checks and timing, for nvcc
-    #[arg(long)]
+    #[arg(long, group = "form")]
     cuda: bool,
     /// One kernel's PTX only
     #[arg(long, value_name = "NAME", requires = "ptx")]
