@@ -221,6 +221,7 @@ mod tests {
                 started: 0,
                 uptime: 61,
                 counters,
+                usage: Default::default(),
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
         }

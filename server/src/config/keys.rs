@@ -60,6 +60,20 @@ pub const KEYS: &[Key] = &[
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
+        "charge_context",
+        "BOOL",
+        "false",
+        true,
+        "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
+    ),
+    key(
+        "metrics.listen",
+        "ADDRESS",
+        "",
+        false,
+        "Where Prometheus finds metrics: HOST:PORT; nothing for nowhere",
+    ),
+    key(
         "default.policy",
         "POLICY",
         "allow",

@@ -50,6 +50,10 @@ pub struct Config {
     pub log: Log,
     /// What TCP guests must show.
     pub tcp: Tcp,
+    /// Whether the overhead of contexts counts against the memory quota.
+    pub charge_context: bool,
+    /// Where metrics are served, where they are.
+    pub metrics: Option<std::net::SocketAddr>,
     /// For guests that no rule names.
     pub default: Rights,
     /// Rules, in the order of the file.
@@ -147,6 +151,8 @@ impl Config {
                 remote: layers.take("tcp.remote", value::boolean),
                 anonymous: layers.take("tcp.anonymous", value::boolean),
             },
+            charge_context: layers.take("charge_context", value::boolean),
+            metrics: layers.take("metrics.listen", value::address),
             default,
             vms: vms.iter().map(|(_, vm)| vm.clone()).collect(),
             worker_program: sources.worker_program.clone(),
@@ -229,6 +235,8 @@ impl Config {
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
+        plain("charge_context", self.charge_context.to_string());
+        plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
         plain("default.policy", self.default.policy.name().to_owned());
         plain("default.gpus", self.default.gpus.clone().unwrap_or_else(|| "all".into()));
         for key in keys::LIMITS {

@@ -197,6 +197,14 @@ pub(super) fn endpoint(raw: &Raw) -> Result<Endpoint, String> {
     text.parse().map_err(|error: pxos_protocol::endpoint::EndpointError| error.to_string())
 }
 
+/// An address and a port, or nothing.
+pub(super) fn address(raw: &Raw) -> Result<Option<std::net::SocketAddr>, String> {
+    match text(raw, "an address such as 127.0.0.1:9701")? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{raw} is not an address such as 127.0.0.1:9701")),
+    }
+}
+
 /// Which libcuda.
 pub(super) fn driver(raw: &Raw) -> Result<DriverChoice, String> {
     match text(raw, "auto, soft or a path")? {

@@ -285,6 +285,8 @@ fn begin(
                 worker = worker.pid,
                 "session begins"
             );
+            let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
+            daemon.journal.note("session.begin", Some(&vm.name), Some(place.id), text);
             return Ok(());
         }
     }
@@ -339,6 +341,7 @@ fn hand_over(
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
+    daemon.accounts.begin(&vm.name);
     match worker.assign(assign, vm.quota.descriptor(), socket.as_fd()) {
         Ok(()) => {
             *phase = Phase::Assigned(id);
@@ -409,6 +412,7 @@ fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, 
     daemon.totals.refused(*reason);
     if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
         warn!(from, reason = reason.name(), suppressed, "refused: {message}");
+        daemon.journal.note("refused", None, None, format!("{from}: {}: {message}", reason.name()));
     }
     if matches!(reason, Reason::Closed) {
         return;

@@ -4,11 +4,13 @@
 //! daemon's life ([`run`]): it waits for [`Event`]s and does nothing else. All other threads sleep in the kernel, so that
 //! an idle daemon costs no CPU.
 
+mod accounts;
 mod admin;
 mod admit;
 mod driver;
 mod exchange;
 mod identity;
+mod journal;
 mod listen;
 mod pool;
 mod process;
@@ -16,10 +18,13 @@ mod refusal;
 mod session;
 mod system;
 mod totals;
+mod usage;
+mod vms;
 mod watch;
 
 use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
+use crate::vm::Identity;
 use crate::vm::registry::Registry;
 use parking_lot::RwLock;
 use pxos_protocol::endpoint::Endpoint;
@@ -50,6 +55,8 @@ struct Daemon {
     pool: pool::Pool,
     sessions: session::Sessions,
     vms: Registry,
+    accounts: accounts::Accounts,
+    journal: journal::Journal,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
@@ -116,6 +123,24 @@ impl Daemon {
         }
     }
 
+    /// Listens at the endpoints of the configuration and of the VMs, and at no others.
+    fn open_endpoints(self: &Arc<Self>) {
+        let mut wanted = self.config().listen.clone();
+        for rule in self.vms.rules() {
+            if let Identity::Socket(path) = rule.identity {
+                wanted.push(Endpoint::Unix(path));
+            }
+        }
+        self.endpoints.keep(&wanted);
+        if self.life.load(Ordering::Relaxed) == Life::Running as u8 {
+            self.endpoints.start(self);
+        }
+    }
+
+    /// Some VM's limits are others now. Memory and streams count from the next allocation on, for the workers read them where
+    /// they stand.
+    fn limits_changed(&self) {}
+
     fn launch(&self) -> process::Launch {
         let config = self.config();
         process::Launch {
@@ -166,6 +191,8 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
         vms: Registry::default(),
+        accounts: accounts::Accounts::default(),
+        journal: journal::Journal::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
@@ -342,12 +369,16 @@ fn reload(daemon: &Arc<Daemon>, sources: &Sources) {
     let now = NotifyState::monotonic_usec_now().ok();
     notify(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
     match try_reload(daemon, sources) {
-        Ok(()) => info!("configuration is read again"),
+        Ok(()) => {
+            info!("configuration is read again");
+            daemon.journal.note("reload", None, None, "the configuration is read again".into());
+        }
         Err(message) => {
             for line in message.lines() {
                 error!("{line}");
             }
             error!("the configuration is not changed");
+            daemon.journal.note("reload", None, None, format!("the configuration is not changed: {message}"));
         }
     }
     notify(&[NotifyState::Ready]);
@@ -383,11 +414,10 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
     for change in changes {
         info!(vm = change.vm, "changed: {}", change.text);
+        daemon.journal.note("vm", Some(&change.vm), None, change.text);
     }
-    daemon.endpoints.keep(&new.listen);
-    if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
-        daemon.endpoints.start(daemon);
-    }
+    daemon.open_endpoints();
+    daemon.limits_changed();
     daemon.pool.set_size(new.pool.size);
     Ok(())
 }

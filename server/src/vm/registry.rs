@@ -49,6 +49,8 @@ pub struct Vm {
     pub quota: Quota,
     state: RwLock<State>,
     draining: AtomicBool,
+    /// Whether the overhead of contexts counts against its quota.
+    charges_context: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -141,7 +143,8 @@ impl Vm {
     /// Tells the workers, which read it with their next allocation.
     fn publish(&self, state: &State) {
         let limits = state.live.limits;
-        self.quota.set_limits(limits.memory_max, limits.max_streams, false);
+        let charges = self.charges_context.load(Ordering::Relaxed);
+        self.quota.set_limits(limits.memory_max, limits.max_streams, charges);
     }
 
     fn rule(&self) -> Option<Rule> {
@@ -195,6 +198,8 @@ fn differences(old: &Rights, new: &Rights) -> Vec<String> {
 pub struct Registry {
     vms: RwLock<BTreeMap<String, Arc<Vm>>>,
     last: AtomicU64,
+    /// Of VMs that come.
+    charges_context: AtomicBool,
     /// One reload or change of the set at a time.
     changing: Mutex<()>,
 }
@@ -217,6 +222,11 @@ impl Registry {
     pub fn load(&self, config: &Config, busy: impl Fn(&str) -> bool) -> io::Result<Vec<Change>> {
         let _one = self.changing.lock();
         let mut vms = self.vms.write();
+        self.charges_context.store(config.charge_context, Ordering::Relaxed);
+        for vm in vms.values() {
+            vm.charges_context.store(config.charge_context, Ordering::Relaxed);
+            vm.publish(&vm.state.read());
+        }
         let mut changes = Vec::new();
         let mut note = |vm: &str, text: String| changes.push(Change { vm: vm.to_owned(), text });
         for rule in &config.vms {
@@ -273,6 +283,7 @@ impl Registry {
             quota: Quota::create()?,
             state: RwLock::new(state),
             draining: AtomicBool::new(false),
+            charges_context: AtomicBool::new(self.charges_context.load(Ordering::Relaxed)),
         };
         vm.publish(&vm.state.read());
         Ok(Arc::new(vm))
