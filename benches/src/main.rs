@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Usage(String),
     #[error("server: {0}")]
     Server(String),
+    #[error("{0} of the steps failed\n{1}")]
+    Failures(usize, String),
     #[error("{program}: {why}")]
     Program { program: String, why: String },
 }
@@ -78,6 +80,9 @@ fn start(cli: &cli::Cli) -> Result<bool, Error> {
     report::table(&mut out, &run).map_err(Error::io("standard output"))?;
     if let Some(path) = &cli.json {
         report::json(path, &run)?;
+    }
+    if !run.failures.is_empty() {
+        return Err(Error::Failures(run.failures.len(), run.failures.join("\n")));
     }
     Ok(!cli.check || !run.figures.iter().any(figures::Figure::is_bad))
 }

@@ -255,7 +255,8 @@ fn length_at(source: &impl Source, kind: Kind) -> Result<usize, ImageError> {
     Ok(usize::try_from(len).expect("at most MAX_LEN"))
 }
 
-const WRAPPER_MAGIC: [u8; 4] = 0x4662_43b1u32.to_le_bytes();
+/// The first word of a wrapper (`fatbinary_section.h` of the toolkit).
+pub const WRAPPER_MAGIC: [u8; 4] = 0x4662_43b1u32.to_le_bytes();
 const FATBIN_MAGIC: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
 const OLD_FATBIN_MAGIC: [u8; 4] = 0x1ee5_5a01u32.to_le_bytes();
 const ARCHIVE_MAGIC: [u8; 4] = *b"!<ar";

@@ -35,7 +35,7 @@ pub use diagnostic::{Diagnostic, Severity, Span, to_json};
 pub use fault::{FAULT_RECORD_BYTES, Fault, FaultKind};
 pub use host::{Buffer, Executor, HostError, Value, Workspace, run_statements};
 pub use options::Options;
-pub use plan::{Arg, Plan, PlanError, Request, Step};
+pub use plan::{Access, Arg, Plan, PlanError, Request, Step};
 pub use program::{Class, HostStatement, Kernel, Module, Param, Program, Target};
 pub use types::{Element, ParamType, Scalar};
 

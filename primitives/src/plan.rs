@@ -154,6 +154,15 @@ pub enum PlanError {
     },
 }
 
+/// What a kernel may do with an array.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Read what it held before.
+    pub read: bool,
+    /// Write it.
+    pub written: bool,
+}
+
 /// An argument as the planner sees it: on a GPU or in host memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operand {
@@ -265,6 +274,40 @@ impl Kernel {
             }
         });
         own.iter().map(|own| *own && self.schedule.is_map()).collect()
+    }
+
+    /// For each parameter, what the kernel may do with the array.
+    #[must_use]
+    pub fn access(&self) -> Vec<Access> {
+        let mut access = vec![Access::default(); self.params.len()];
+        for stage in &self.stages {
+            let of = |array: &ArrayRef| match array {
+                ArrayRef::Param(index) => match stage.sources[*index as usize] {
+                    crate::intrinsics::Source::Param(param) => Some(param),
+                    crate::intrinsics::Source::Extra(_) => None,
+                },
+                _ => None,
+            };
+            visit_statements(&stage.unit.body, &mut |stmt| match stmt {
+                Stmt::Load { array, .. } => {
+                    if let Some(param) = of(array) {
+                        access[param].read = true;
+                    }
+                }
+                Stmt::Store { array, .. } => {
+                    if let Some(param) = of(array) {
+                        access[param].written = true;
+                    }
+                }
+                Stmt::Atomic(atomic) => {
+                    if let Some(param) = of(&atomic.array) {
+                        access[param] = Access { read: true, written: true };
+                    }
+                }
+                _ => {}
+            });
+        }
+        access
     }
 
     pub(crate) fn operands(&self, args: &[Arg]) -> Result<Vec<Operand>, PlanError> {

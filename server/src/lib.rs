@@ -11,6 +11,7 @@ pub mod handoff;
 pub mod log;
 pub mod page;
 pub mod quota;
+pub mod scheduler;
 pub mod stats;
 pub mod vm;
 pub mod worker;

@@ -139,6 +139,7 @@ pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
 
 extern "C" fn after_fork_child() {
     FORKED.store(true, Ordering::Relaxed);
+    crate::primitive::after_fork_child();
     pxos_cudart::after_fork_child();
 }
 
@@ -196,7 +197,10 @@ struct Greeted {
 
 fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
-    let socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    let mut socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    if matches!(endpoint, Endpoint::Vsock { .. }) {
+        socket.limit_sends(Some(config.vsock_send).filter(|bytes| *bytes != 0));
+    }
     let hello = Hello {
         version: VERSION,
         fingerprint: pxos_protocol::fingerprint(),

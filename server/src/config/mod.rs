@@ -9,6 +9,7 @@ pub mod layers;
 pub mod limits;
 mod value;
 
+use crate::scheduler;
 use crate::vm::{Identity, Limits, Policy, Rights, Rule};
 use layers::{Layers, Origin, Problem, Raw};
 pub use layers::{Problems, Sources};
@@ -46,6 +47,8 @@ pub struct Config {
     pub control_mode: u32,
     /// Warm workers.
     pub pool: Pool,
+    /// How devices are shared.
+    pub scheduler: Scheduler,
     /// The log.
     pub log: Log,
     /// What TCP guests must show.
@@ -82,6 +85,17 @@ pub struct Pool {
     pub start_timeout: Duration,
     /// How long a guest waits for a worker when none is warm.
     pub wait_timeout: Duration,
+}
+
+/// How devices are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    /// By which rule.
+    pub policy: scheduler::Policy,
+    /// A lease of a VM of mean weight.
+    pub quantum: Duration,
+    /// How long a kernel may take; zero for ever.
+    pub max_kernel: Duration,
 }
 
 /// The log.
@@ -123,7 +137,7 @@ impl Config {
         let listen_is_default = !layers.has("listen");
         let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
         let default = default_rights(&mut layers);
-        let vms = vms(&mut layers, &default);
+        let vms = vms(&mut layers, &default, &listen);
         let mut config = Self {
             file: layers.file.clone(),
             listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
@@ -141,6 +155,11 @@ impl Config {
                 size: layers.take("pool.size", value::count_or_zero),
                 start_timeout: layers.take("pool.start_timeout", value::duration),
                 wait_timeout: layers.take("pool.wait_timeout", value::duration),
+            },
+            scheduler: Scheduler {
+                policy: layers.take("scheduler.policy", value::scheduling),
+                quantum: layers.take("scheduler.quantum", value::quantum),
+                max_kernel: layers.take("scheduler.max_kernel", value::duration_or_zero),
             },
             log: Log {
                 level: layers.take("log.level", value::level),
@@ -169,6 +188,17 @@ impl Config {
         if layers.problems.is_empty() { Ok(config) } else { Err(Problems(layers.problems)) }
     }
 
+    /// What the scheduler decides by.
+    #[must_use]
+    pub fn tuning(&self) -> scheduler::Tuning {
+        scheduler::Tuning {
+            policy: self.scheduler.policy,
+            quantum: u64::try_from(self.scheduler.quantum.as_nanos()).unwrap_or(scheduler::QUANTUM_MOST),
+            watched: !self.scheduler.max_kernel.is_zero(),
+            ..scheduler::Tuning::default()
+        }
+    }
+
     fn check_endpoints(&self, listen: &[(Origin, Endpoint)], problems: &mut Vec<Problem>) {
         for (at, (origin, endpoint)) in listen.iter().enumerate() {
             let mut problem = |message: String| problems.push(Problem::new(origin.clone(), message));
@@ -176,7 +206,7 @@ impl Config {
                 problem(format!("listen: {endpoint} is named twice"));
             }
             match endpoint {
-                Endpoint::Unix(path) if *path == self.control => {
+                endpoint if endpoint.socket().as_ref() == Some(&self.control) => {
                     problem(format!("listen: {endpoint} is the control socket, which guests must not reach"));
                 }
                 Endpoint::Unix(path) if !path.is_absolute() => {
@@ -231,6 +261,9 @@ impl Config {
         plain("pool.size", self.pool.size.to_string());
         plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
         plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("scheduler.policy", self.scheduler.policy.to_string());
+        plain("scheduler.quantum", format!("{:?}", self.scheduler.quantum));
+        plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));
         plain("log.level", self.log.level.to_string().to_lowercase());
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());
@@ -248,7 +281,7 @@ impl Config {
             let text = format!("{}, {}", vm.identity, rights_text(&vm.rights));
             let secret = match &vm.identity {
                 Identity::Token(token) => token.as_str(),
-                Identity::Cid(_) | Identity::Socket(_) => "",
+                Identity::Cid(_) | Identity::Socket(_) | Identity::Endpoint => "",
             };
             lines.insert(format!("vm {}", vm.name), (text.clone(), format!("{text} {secret}")));
         }
@@ -367,7 +400,7 @@ fn default_rights(layers: &mut Layers) -> Rights {
     }
 }
 
-fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Rule)> {
+fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
     let mut vms = Vec::new();
     for mut table in std::mem::take(&mut layers.vms) {
         let origin = table.origin.clone();
@@ -392,11 +425,16 @@ fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Rule)> {
         if !table.had("name") {
             problem("a rule needs a name");
         }
-        if named != 1 {
-            problem("a rule needs exactly one of cid, socket and token, by which the VM is recognised");
+        let own = listen.iter().any(|(_, endpoint)| name.is_some() && endpoint.vm() == name.as_deref());
+        if named + usize::from(own) != 1 {
+            problem(
+                "a rule needs exactly one of cid, socket, token, and an endpoint of its own in listen \
+                 (vm:NAME=/path, serial:NAME=/path), by which the VM is recognised",
+            );
             continue;
         }
-        if let (Some(name), Some(identity)) = (name, cid.or(socket).or(token)) {
+        let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
+        if let (Some(name), Some(identity)) = (name, identity) {
             vms.push((origin, Rule { name, identity, rights: Rights { policy, gpus, limits } }));
         }
     }
@@ -408,7 +446,7 @@ fn check_vms(vms: &[(Origin, Rule)], problems: &mut Vec<Problem>) {
         for (_, other) in &vms[..at] {
             let same = if other.name == vm.name {
                 "name"
-            } else if other.identity == vm.identity {
+            } else if other.identity == vm.identity && vm.identity != Identity::Endpoint {
                 "identity"
             } else {
                 continue;

@@ -54,7 +54,7 @@ fn all_mistakes_are_told_together_and_where() {
         "5:8: pool.size: -1 is not a whole number",
         "6:1: 'pool.sise' is no setting; 'pool.size' perhaps?",
         "9:7: vm: cid: 2 is not the context id of a guest",
-        "10:1: vm: a rule needs exactly one of cid, socket and token",
+        "10:1: vm: a rule needs exactly one of cid, socket, token",
         "tcp:0.0.0.0:1 is not a loopback address",
         "tcp:0.0.0.0:1 needs a token",
     ] {

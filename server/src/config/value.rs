@@ -94,6 +94,23 @@ pub(super) fn duration(raw: &Raw) -> Result<Duration, String> {
     }
 }
 
+/// The rule by which devices are shared.
+pub(super) fn scheduling(raw: &Raw) -> Result<crate::scheduler::Policy, String> {
+    text(raw, "leasefq, fifo or rr")?.parse()
+}
+
+/// The length of a lease.
+pub(super) fn quantum(raw: &Raw) -> Result<Duration, String> {
+    let quantum = duration(raw)?;
+    let [least, most] =
+        [crate::scheduler::QUANTUM_LEAST, crate::scheduler::QUANTUM_MOST].map(Duration::from_nanos);
+    if (least..=most).contains(&quantum) {
+        Ok(quantum)
+    } else {
+        Err(format!("{quantum:?} is not from {least:?} to {most:?}"))
+    }
+}
+
 /// An amount of memory, or `max` for no limit: bytes, or a text with `K`, `M`, `G` or `T` (powers of 1024).
 pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     let wanted = || format!("{raw} is not an amount of memory such as 512M, 4G or max");
@@ -296,8 +313,7 @@ pub(super) fn optional_token(raw: &Raw) -> Result<Option<String>, String> {
 /// A VM's name: no character that the names of unnamed guests (`vsock:3`) have, none that harms a log.
 pub(super) fn vm_name(raw: &Raw) -> Result<String, String> {
     let name = text(raw, "a name")?;
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+    if !pxos_protocol::endpoint::is_vm_name(name) {
         return Err(format!("{raw} is not a name of 1 to 64 letters, digits, dots, dashes and underscores"));
     }
     Ok(name.to_owned())

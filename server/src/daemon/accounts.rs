@@ -225,15 +225,16 @@ fn seconds() -> u64 {
 }
 
 /// What a session has used.
-pub(super) fn of_session(daemon: &Daemon, session: &Session) -> Sums {
+pub(super) fn of_session(daemon: &Daemon, id: u64, session: &Session) -> Sums {
     let held = session.vm.quota.of(session.slot);
-    Sums::of(&session.worker.stats.read(), held.refusals, &super::usage::of_session(daemon, session))
+    Sums::of(&session.worker.stats.read(), held.refusals, &super::usage::of_session(daemon, id))
 }
 
 /// What the standing sessions of each VM have used, a list for each VM.
 pub(super) fn standing(daemon: &Daemon) -> BTreeMap<String, Vec<Sums>> {
     let mut all: BTreeMap<String, Vec<Sums>> = BTreeMap::new();
-    for (vm, sums) in daemon.sessions.map(|_, session| (session.vm.name.clone(), of_session(daemon, session)))
+    for (vm, sums) in
+        daemon.sessions.map(|id, session| (session.vm.name.clone(), of_session(daemon, id, session)))
     {
         all.entry(vm).or_default().push(sums);
     }
@@ -254,7 +255,7 @@ pub(super) fn report(daemon: &Daemon) -> Vec<Account> {
 pub(super) fn look(daemon: &Daemon, vm: &Vm) -> Seen {
     let standing = daemon
         .sessions
-        .map(|_, session| (session.vm.number == vm.number).then(|| of_session(daemon, session)));
+        .map(|id, session| (session.vm.number == vm.number).then(|| of_session(daemon, id, session)));
     let standing: Vec<Sums> = standing.into_iter().flatten().collect();
     daemon.accounts.look(&vm.name, &standing)
 }

@@ -201,7 +201,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
                 memory_limit: least(session.vm.limits().memory_max, session.own_limit).unwrap_or(0),
                 ..session.worker.stats.read()
             },
-            usage: usage::of_session(daemon, session),
+            usage: usage::of_session(daemon, id),
         }),
         totals: daemon.totals.view(),
     }

@@ -8,7 +8,7 @@ use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
-use crate::handoff::{Assign, Limits, SOFTWARE};
+use crate::handoff::{Assign, HandoffError, Limits, SOFTWARE};
 use crate::log::printable;
 use crate::quota;
 use crate::vm::Policy;
@@ -342,7 +342,12 @@ fn hand_over(
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
     daemon.accounts.begin(&vm.name);
-    match worker.assign(assign, vm.quota.descriptor(), socket.as_fd()) {
+    let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
+    let assigned = gate.and_then(|(page, bell)| {
+        let gate = [page.as_fd(), bell.as_fd()];
+        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd())
+    });
+    match assigned {
         Ok(()) => {
             *phase = Phase::Assigned(id);
             true
@@ -350,6 +355,7 @@ fn hand_over(
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
             daemon.totals.no_session();
+            daemon.scheduling.end(id);
             daemon.sessions.take_back(id);
             *phase = Phase::Gone;
             worker.kill();

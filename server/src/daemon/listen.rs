@@ -179,7 +179,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 /// Binds an endpoint; a unix socket gets `mode`.
 pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
-    if let Endpoint::Unix(path) = endpoint {
+    let socket = endpoint.socket();
+    if let Some(path) = &socket {
         // A stale socket is replaced, but nothing else is.
         match std::fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
@@ -193,7 +194,7 @@ pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
         make_directory(path)?;
     }
     let listener = Listener::bind(endpoint)?;
-    if let Endpoint::Unix(path) = endpoint {
+    if let Some(path) = &socket {
         // The umask made it private; only now may others come.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }

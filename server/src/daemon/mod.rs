@@ -15,6 +15,7 @@ mod listen;
 mod pool;
 mod process;
 mod refusal;
+mod scheduling;
 mod session;
 mod system;
 mod totals;
@@ -54,6 +55,7 @@ struct Daemon {
     life: AtomicU8,
     pool: pool::Pool,
     sessions: session::Sessions,
+    scheduling: scheduling::Scheduling,
     vms: Registry,
     accounts: accounts::Accounts,
     journal: journal::Journal,
@@ -138,8 +140,10 @@ impl Daemon {
     }
 
     /// Some VM's limits are others now. Memory and streams count from the next allocation on, for the workers read them where
-    /// they stand.
-    fn limits_changed(&self) {}
+    /// they stand; shares from the scheduler's next decision, which comes at once.
+    fn limits_changed(&self) {
+        self.scheduling.decide_now();
+    }
 
     fn launch(&self) -> process::Launch {
         let config = self.config();
@@ -190,6 +194,8 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
+        scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
+            .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
         vms: Registry::default(),
         accounts: accounts::Accounts::default(),
         journal: journal::Journal::default(),
@@ -213,6 +219,9 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
         .map_err(|errors| lines(&errors))?;
     admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let scheduled = Arc::clone(&daemon);
+    spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {
@@ -392,7 +401,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
     (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
     new.log.format = old.log.format;
-    if new.listen.iter().any(|endpoint| *endpoint == Endpoint::Unix(new.control.clone())) {
+    if new.listen.iter().any(|endpoint| endpoint.socket().as_ref() == Some(&new.control)) {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
     daemon
@@ -418,6 +427,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     }
     daemon.open_endpoints();
     daemon.limits_changed();
+    daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
     daemon.pool.set_size(new.pool.size);
     Ok(())
 }

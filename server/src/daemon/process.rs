@@ -114,14 +114,16 @@ impl Worker {
         &self.control
     }
 
-    /// Hands it a session; the caller closes its own descriptor of the connection afterwards.
+    /// Hands it a session: the page and the bell of its gate, its VM's quota, and the guest's connection, whose descriptor the
+    /// caller closes afterwards.
     pub(super) fn assign(
         &self,
         assign: Assign,
+        gate: [BorrowedFd<'_>; 2],
         quota: BorrowedFd<'_>,
         connection: BorrowedFd<'_>,
     ) -> Result<(), HandoffError> {
-        handoff::send(&self.control, &ToWorker::Assign(assign), &[quota, connection])
+        handoff::send(&self.control, &ToWorker::Assign(assign), &[gate[0], gate[1], quota, connection])
     }
 
     /// Asks it to end: its control socket closes. Whoever watches it kills it if it does not.

@@ -7,6 +7,7 @@ use super::process::{Phase, Worker};
 use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
+use pxos_protocol::admin::Usage;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -146,9 +147,11 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 }
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
+    // Whoever waits for the device need not wait for the rest.
+    let gpu_nanos = daemon.scheduling.end(id);
     let ended = daemon.sessions.end(id, |session| {
         daemon.exchange.end(&session.vm.name, id);
-        let usage = super::usage::of_session(daemon, session);
+        let usage = Usage { gpu_nanos, ..Usage::default() };
         let held = session.vm.quota.clear(session.slot);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();

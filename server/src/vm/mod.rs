@@ -193,6 +193,8 @@ pub enum Identity {
     Socket(PathBuf),
     /// The token that it shows over TCP.
     Token(String),
+    /// An endpoint of its own in `listen`: `vm:NAME=/path` or `serial:NAME=/path`.
+    Endpoint,
 }
 
 impl fmt::Display for Identity {
@@ -202,6 +204,7 @@ impl fmt::Display for Identity {
             Self::Cid(cid) => write!(f, "cid {cid}"),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Token(_) => f.write_str("token"),
+            Self::Endpoint => f.write_str("endpoint of its own"),
         }
     }
 }

@@ -76,6 +76,13 @@ impl Vm {
         self.state.read().live.limits
     }
 
+    /// As [`Self::limits`], with the preset of the class that the operator has pinned.
+    #[must_use]
+    pub fn effective_limits(&self) -> Limits {
+        let limits = self.limits();
+        crate::classify::preset(limits, limits.class)
+    }
+
     /// Where it comes from.
     #[must_use]
     pub fn origin(&self) -> Origin {

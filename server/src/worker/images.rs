@@ -4,6 +4,7 @@ use super::session::Fatal;
 use pxos_protocol::codec::Reader;
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
+use std::ffi::c_void;
 
 /// Most bytes of images that a session may keep here; cuBLAS and cuDNN together stay below half of it.
 const MAX_TOTAL: u64 = 4 << 30;
@@ -13,6 +14,38 @@ const MAX_TOTAL: u64 = 4 << 30;
 struct Image {
     bytes: Vec<u8>,
     total: usize,
+}
+
+/// What a load call of the driver's is given: an image by itself, or a wrapper that names the images from before its
+/// device code was linked, too.
+#[derive(Debug)]
+pub(super) enum Loadable<'a> {
+    /// An image.
+    Bare(&'a [u8]),
+    /// A wrapper.
+    Wrapped(Box<Wrapper>),
+}
+
+impl Loadable<'_> {
+    /// The pointer for the driver, good while this value is.
+    pub(super) fn as_ptr(&self) -> *const c_void {
+        match self {
+            Self::Bare(bytes) => bytes.as_ptr().cast(),
+            Self::Wrapped(wrapper) => (&raw const **wrapper).cast(),
+        }
+    }
+}
+
+/// The wrapper that nvcc writes around an image (`fatbinary_section.h` of the toolkit), of version 2: with a
+/// null-terminated list of images from before the link.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Wrapper {
+    magic: [u8; 4],
+    version: u32,
+    image: *const u8,
+    unlinked: *const *const u8,
+    list: Vec<*const u8>,
 }
 
 /// All images of a session.
@@ -46,6 +79,19 @@ impl Images {
         }
         image.bytes.extend_from_slice(chunk);
         Ok(())
+    }
+
+    /// The image of a load call: the linked one, and the others if it has to be linked anew.
+    pub(super) fn loadable(&self, hash: [u64; 2], unlinked: &[[u64; 2]]) -> Result<Loadable<'_>, CUresult> {
+        let image = self.complete(hash)?;
+        if unlinked.is_empty() {
+            return Ok(Loadable::Bare(image));
+        }
+        let images = unlinked.iter().map(|hash| Ok(self.complete(*hash)?.as_ptr()));
+        let mut list = images.collect::<Result<Vec<_>, CUresult>>()?;
+        list.push(std::ptr::null());
+        let (magic, image) = (pxos_cudart::image::WRAPPER_MAGIC, image.as_ptr());
+        Ok(Loadable::Wrapped(Box::new(Wrapper { magic, version: 2, image, unlinked: list.as_ptr(), list })))
     }
 
     /// A complete image of any kind, which the driver is given with its length.
@@ -89,6 +135,20 @@ mod tests {
         images.receive(&chunk([1, 2], text.len() as u64, 10, &text[10..])).unwrap();
         assert_eq!(images.complete([1, 2]).unwrap(), text);
         assert!(images.complete([3, 4]).is_err());
+    }
+
+    #[test]
+    fn a_wrapper_names_the_images_from_before_the_link() {
+        let mut images = Images::default();
+        let text = b".version 9.0\n.target sm_90\n.address_size 64\n\0";
+        for hash in [[1, 2], [3, 4]] {
+            images.receive(&chunk(hash, text.len() as u64, 0, text)).unwrap();
+        }
+        assert!(images.loadable([1, 2], &[[3, 4], [5, 6]]).is_err());
+        let loadable = images.loadable([1, 2], &[[3, 4], [1, 2]]).unwrap();
+        // SAFETY: the wrapper and what it points at live.
+        let found = unsafe { pxos_cudart::image::inspect(loadable.as_ptr()) }.unwrap();
+        assert_eq!(found.wrapper.unwrap().unlinked.len(), 2);
     }
 
     #[test]

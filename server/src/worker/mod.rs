@@ -7,7 +7,10 @@
 mod api;
 mod callbacks;
 mod dispatch;
+mod estimate;
 mod exchange;
+mod flight;
+mod gate;
 mod images;
 mod ledger;
 mod output;
@@ -17,13 +20,16 @@ mod shared;
 mod snapshot;
 mod staging;
 mod state;
+mod submissions;
 mod tables;
 
 use crate::driver::Driver;
 use crate::handoff::{self, Assign, EndReason, FromWorker, ToWorker};
 use crate::page::Page;
 use crate::quota::{Account, Book};
+use crate::scheduler::page::Slots;
 use crate::stats::{State, Stats};
+use gate::Gate;
 use ledger::{Ledger, Rounding};
 use output::Output;
 use pxos_protocol::control::{Snapshot, Welcome, encode};
@@ -101,6 +107,10 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
     let quota = beside.pop().ok_or("the daemon sent no quota")?;
+    let bell = beside.pop().ok_or("the daemon sent no bell")?;
+    let slots = beside.pop().ok_or("the daemon sent no gate")?;
+    let slots = Page::<Slots>::map(&slots).map_err(|error| format!("the gate cannot be mapped: {error}"))?;
+    let gate = Gate::new(slots.leak(), bell);
     let book = Page::<Book>::map(&quota).map_err(|error| format!("the quota cannot be mapped: {error}"))?;
     let account = Account::of(book.leak(), assign.slot).ok_or("the daemon named no slot of the quota")?;
     let ledger = Ledger::new(account, rounding, start.stats);
@@ -113,7 +123,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
         return Ok(Some((EndReason::Lost, error)));
     }
     let guest = serve::Guest { reader, connection, shared: memory };
-    let host = serve::Host { driver, output, ledger, stats: start.stats };
+    let host = serve::Host { driver, output, ledger, gate, stats: start.stats };
     let ended = serve::run(host, (snapshot, context), guest, &assign);
     let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
     Ok(Some(ended))

@@ -4,10 +4,12 @@ use super::api::graph::Deliveries;
 use super::callbacks::Callbacks;
 use super::dispatch::Later;
 use super::exchange::Exchange;
+use super::gate::Gate;
 use super::ledger::Ledger;
 use super::output::Output;
 use super::serve::Host;
 use super::staging::Staging;
+use super::submissions::Submissions;
 use crate::driver::{Driver, Result};
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, count};
@@ -77,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) callbacks: Callbacks,
     /// What graphs have written for the guest.
     pub(crate) deliveries: Deliveries,
+    /// Primitives under way.
+    pub(crate) submissions: Submissions,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
@@ -84,6 +88,8 @@ pub(crate) struct Session {
     /// What other workers of the VM share.
     pub(crate) exchange: Exchange,
     output: Mutex<Output>,
+    /// What compute work and copies pass.
+    pub(crate) gate: Gate,
     /// An error of a call that nobody waited for; the next call that synchronises answers it (design D5).
     pending: AtomicU32,
 }
@@ -114,7 +120,7 @@ impl Session {
         assign: &Assign,
         callbacks: Callbacks,
     ) -> Self {
-        let Host { driver, output, ledger, stats } = host;
+        let Host { driver, output, ledger, gate, stats } = host;
         Self {
             driver,
             snapshot,
@@ -122,11 +128,13 @@ impl Session {
             stats,
             callbacks,
             deliveries: Deliveries::default(),
+            submissions: Submissions::default(),
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),
             exchange: Exchange::new(assign.exchange.clone(), assign.session),
             output: Mutex::new(output),
+            gate,
             pending: AtomicU32::new(0),
         }
     }
@@ -148,6 +156,11 @@ impl Session {
         Ok(())
     }
 
+    /// The native context that is current on this thread.
+    pub(crate) fn current() -> u64 {
+        CURRENT.get()
+    }
+
     /// Forgets which context is current on this thread, after the driver has changed it.
     pub(crate) fn left(&self) {
         CURRENT.set(u64::MAX);
@@ -157,6 +170,7 @@ impl Session {
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.callbacks.end();
+        self.gate.end();
     }
 
     /// Writes one frame to the guest. A guest that is gone is noticed by the leader or the watcher.
@@ -237,11 +251,9 @@ impl Session {
     }
 
     /// Tells the guest why its session is over.
-    pub(crate) fn refuse(&self, message: &str) {
-        let refusal = Refusal {
-            result: CUresult::ERROR_DEVICE_UNAVAILABLE.0,
-            message: format!("the server ended the session: {message}"),
-        };
+    pub(crate) fn refuse(&self, result: CUresult, message: &str) {
+        let refusal =
+            Refusal { result: result.0, message: format!("the server ended the session: {message}") };
         if let Ok(payload) = encode(&refusal) {
             self.send(Header::new(control::REFUSAL), &[&payload]);
         }

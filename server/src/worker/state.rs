@@ -2,7 +2,7 @@
 
 use super::api::array::Arrays;
 use super::api::graph::Graphs;
-use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, vmm::Vmm};
+use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, primitive::Primitives, vmm::Vmm};
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) ipc: Ipc,
     /// Green contexts and their resources.
     pub(crate) green: Green,
+    /// Programs of the primitive language.
+    pub(crate) primitives: Primitives,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -89,6 +91,8 @@ pub(crate) struct State {
     pub(crate) pointers: Vec<*mut std::ffi::c_void>,
     /// The first device's primary context, made before the guest came and not yet given to it.
     warm: Option<u64>,
+    /// Device of the context that is current.
+    pub(crate) device: usize,
     /// Highest guest thread seen.
     pub(crate) threads: u32,
 }
@@ -116,12 +120,14 @@ impl State {
             links: Table::new(HandleKind::LinkState),
             ipc: Ipc::default(),
             green: Green::default(),
+            primitives: Primitives::default(),
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
             reply: Vec::new(),
             pointers: Vec::new(),
             warm: (warm != 0).then_some(warm),
+            device: 0,
             threads: 0,
         }
     }
@@ -144,6 +150,7 @@ impl State {
                 }
             };
         }
+        self.device = usize::try_from(context.device).unwrap_or(0);
         session.enter(context.native)
     }
 
@@ -234,6 +241,8 @@ impl State {
         });
         session.ledger.release(Kind::Linear, freed);
         self.links.forget(|link| link.context == raw);
+        self.primitives.forget_context(raw);
+        session.submissions.forget_context(raw);
         session.ledger.release(Kind::Imported, self.ipc.forget_context(raw));
         self.upload.forget();
         if let Some(areas) = &mut self.areas {

@@ -40,7 +40,7 @@ unsafe fn load(
     }
     let entry = session.libraries.mint(|handle| new_module(handle, 0))?;
     // SAFETY: the entry point's contract.
-    let loaded = unsafe { send_image(session, op::cuLibraryLoadData, entry.handle, image, jit, &[]) };
+    let loaded = unsafe { send_image(session, op::cuLibraryLoadData, entry.handle, image, jit) };
     if let Err(error) = loaded {
         session.libraries.remove(entry.handle);
         return Err(error);

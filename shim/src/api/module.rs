@@ -5,7 +5,7 @@ use crate::allocations::Kind;
 use crate::call::{Reply, garbled, post};
 use crate::objects::{FUNCTION_ATTRIBUTES, Function, Module};
 use crate::session::{Session, session};
-use pxos_cudart::image::{Image, inspect};
+use pxos_cudart::image::{Image, Span, inspect};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::{Reader, Writer};
 use pxos_protocol::frame::{BULK_CHUNK, control};
@@ -162,18 +162,23 @@ impl JitOptions {
     }
 }
 
-/// The bytes of an image that a load call was given.
+/// The bytes of an image that a load call was given, and those of the images from before its device code was linked.
 ///
 /// # Safety
 /// As `inspect`.
-unsafe fn image_bytes<'a>(image: *const c_void) -> Result<&'a [u8]> {
+unsafe fn image_bytes<'a>(image: *const c_void) -> Result<(&'a [u8], Vec<&'a [u8]>)> {
     // SAFETY: by this function's contract.
-    let Image { span, .. } = unsafe { inspect(image) }.map_err(|error| CUresult(error.result()))?;
+    let Image { span, wrapper, .. } = unsafe { inspect(image) }.map_err(|error| CUresult(error.result()))?;
     // SAFETY: `inspect` found that many readable bytes, which the application keeps during the call.
-    Ok(unsafe { std::slice::from_raw_parts(span.pointer, span.len) })
+    let bytes = |span: &Span| unsafe { std::slice::from_raw_parts(span.pointer, span.len) };
+    let unlinked = wrapper.map_or_else(Vec::new, |wrapper| wrapper.unlinked);
+    Ok((bytes(&span), unlinked.iter().map(bytes).collect()))
 }
 
 /// Sends an image and has it loaded under `handle` by `opcode`.
+///
+/// Device code that was linked at build time is machine code; for a device that this does not fit, a driver links the
+/// images from before anew, perhaps only when the first kernel is asked for. So it gets them, as natively.
 ///
 /// # Safety
 /// `image` is what a load call accepts.
@@ -183,20 +188,17 @@ pub(super) unsafe fn send_image(
     handle: u64,
     image: *const c_void,
     jit: &JitOptions,
-    library: &[(u32, u64)],
 ) -> Result {
     // SAFETY: by this function's contract.
-    let bytes = unsafe { image_bytes(image)? };
+    let (bytes, unlinked) = unsafe { image_bytes(image)? };
     let hash = upload(session, bytes)?;
+    let unlinked = unlinked.iter().map(|image| upload(session, image)).collect::<Result<Vec<_>>>()?;
     let reply = session.call(opcode, |writer| {
         writer.put(handle);
         writer.put(hash);
         jit.write(writer);
-        writer.put(library.len() as u64);
-        for (option, value) in library {
-            writer.put(*option);
-            writer.put(*value);
-        }
+        writer.put(unlinked.len() as u64);
+        unlinked.iter().for_each(|hash| writer.put(*hash));
     })?;
     jit.read(&mut reply.reader())
 }
@@ -228,7 +230,7 @@ unsafe fn load_with(session: &'static Session, image: *const c_void, jit: &JitOp
     }
     let module = session.modules.mint(|handle| new_module(handle, context))?;
     // SAFETY: by the caller's contract.
-    let loaded = unsafe { send_image(session, op::cuModuleLoadData, module.handle, image, jit, &[]) };
+    let loaded = unsafe { send_image(session, op::cuModuleLoadData, module.handle, image, jit) };
     if let Err(error) = loaded {
         session.modules.remove(module.handle);
         return Err(error);

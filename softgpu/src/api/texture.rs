@@ -101,11 +101,6 @@ fn source(
     if resource.flags != 0 {
         return Err(invalid);
     }
-    // A view under another format needs reinterpreting that this device does not do; format 0 is "the same".
-    if view.is_some_and(|view| view.format != 0) {
-        super::error::report("texture views under another format are not supported");
-        return Err(CUresult::ERROR_NOT_SUPPORTED);
-    }
     let layers = |most: u32| match view {
         Some(view) if view.first_layer > view.last_layer || view.last_layer >= most => Err(invalid),
         Some(view) => Ok(Some((view.first_layer, view.last_layer - view.first_layer + 1))),

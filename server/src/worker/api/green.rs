@@ -186,6 +186,9 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let context = call.get()?;
     let handle = call.state.green.by_context.remove(&context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     let green = call.state.green.table.remove(handle)?;
+    if let Ok(context) = call.state.contexts.get(context) {
+        call.session.gate.forget_context(context.native);
+    }
     call.state.forget_context(call.session, context);
     let _ = call.state.contexts.remove(context);
     call.session.left();

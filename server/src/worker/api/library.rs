@@ -2,21 +2,22 @@
 
 use super::super::dispatch::{Answer, Call, done, may_wait};
 use super::super::state::Owned;
-use super::module::{Jit, file, name, write_names};
+use super::module::{Jit, file, name, unlinked, write_names};
 
-/// `cuLibraryLoadData`: handle, hash, JIT options, library options (none of which concern the host: the driver copies the
-/// image, since the worker does not say `CU_LIBRARY_BINARY_IS_PRESERVED`).
+/// `cuLibraryLoadData`: handle, hash, JIT options, hashes of the images from before the link. Library options do not
+/// concern the host: the driver copies the image, since the worker does not say `CU_LIBRARY_BINARY_IS_PRESERVED`.
 pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     let (handle, hash): (u64, [u64; 2]) = (call.get()?, call.get()?);
     let mut jit = Jit::read(call)?;
-    let image = call.state.images.complete(hash)?;
+    let unlinked = unlinked(call)?;
+    let image = call.state.images.loadable(hash, &unlinked)?;
     let mut native = 0;
     let count = u32::try_from(jit.options.len()).expect("bounded by MAX_OPTIONS");
     // SAFETY: a complete image; arrays of `count` entries, whose pointers lead to buffers of `jit`.
     let loaded = unsafe {
         call.driver().cuLibraryLoadData(
             &raw mut native,
-            image.as_ptr().cast(),
+            image.as_ptr(),
             jit.options.as_mut_ptr(),
             jit.values.as_mut_ptr(),
             count,

@@ -1,16 +1,18 @@
 //! Memory: allocation within the quota (design D11), copies, memset.
 
 use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
+use super::super::estimate::Key;
 use super::super::session::Session;
 use crate::driver::Result;
 use crate::quota::Kind;
+use crate::scheduler::page::Direction;
 use crate::stats::add;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{BULK_CHUNK, Header, control};
 use pxos_protocol::types::CUresult;
 
-/// `cuMemGetInfo`: free and total, within the session's quota.
-pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+/// Free and total bytes of the current device, within the session's quota.
+pub(super) fn figures(call: &mut Call<'_>) -> Result<(u64, u64)> {
     call.state.pools.recount(call.session);
     let (mut free, mut total) = (0, 0);
     // SAFETY: pointers to locals.
@@ -19,6 +21,12 @@ pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
     let (limit, left) = call.session.ledger.limits();
     total = total.min(limit.unwrap_or(u64::MAX));
     free = free.min(left.unwrap_or(u64::MAX));
+    Ok((free, total))
+}
+
+/// `cuMemGetInfo`: free and total.
+pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+    let (free, total) = figures(call)?;
     let mut reply = call.reply();
     reply.put(free);
     reply.put(total);
@@ -120,13 +128,16 @@ pub(in super::super) fn to_device(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let bytes = call.fields.get_bytes()?;
     add(&call.session.stats.copy_bytes_to_device, bytes.len() as u64);
-    if call.header.wants_reply() {
-        call.state.upload.copy(call.session, to, bytes, stream)?;
-    } else {
+    let (session, place, waits) = (call.session, call.place(stream), call.header.wants_reply());
+    let upload = &mut call.state.upload;
+    session.gate.copy(session, place, Direction::ToDevice, bytes.len() as u64, || {
+        if waits {
+            return upload.copy(session, to, bytes, stream);
+        }
         // SAFETY: pageable memory of the length given, which the driver has read when it returns (CUDA driver API, "API
         // synchronization behavior"); it checks the range at `to` itself.
-        unsafe { call.driver().cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), stream)? };
-    }
+        unsafe { session.driver.cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), stream) }
+    })?;
     done()
 }
 
@@ -137,12 +148,15 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
     let length = call.get_usize()?;
     let request = call.header.request;
     add(&call.session.stats.copy_bytes_to_host, length as u64);
+    let place = call.place(stream);
     Ok(Outcome::Later(Box::new(move |session, _| {
-        if length <= SMALL {
-            small_to_host(session, request, from, stream, length)
-        } else {
-            chunks_to_host(session, request, from, stream, length)
-        }
+        session.gate.copy(session, place, Direction::ToHost, length as u64, || {
+            if length <= SMALL {
+                small_to_host(session, request, from, stream, length)
+            } else {
+                chunks_to_host(session, request, from, stream, length)
+            }
+        })
     })))
 }
 
@@ -223,8 +237,10 @@ pub(in super::super) fn device_to_device(call: &mut Call<'_>) -> Answer {
     let (to, from): (u64, u64) = (call.get()?, call.get()?);
     let length = call.get_usize()?;
     let stream = call.get_stream()?;
+    let (session, place) = (call.session, call.place(stream));
     // SAFETY: device addresses, which the driver checks.
-    unsafe { call.driver().cuMemcpyDtoDAsync_v2(to, from, length, stream)? };
+    let copy = || unsafe { session.driver.cuMemcpyDtoDAsync_v2(to, from, length, stream) };
+    session.gate.command(session, place, || Key::memory(length as u64), copy)?;
     done()
 }
 
@@ -236,21 +252,30 @@ pub(in super::super) fn fill(call: &mut Call<'_>) -> Answer {
     let element: u32 = call.get()?;
     let (width, height) = (call.get_usize()?, call.get_usize()?);
     let stream = call.get_stream()?;
-    let driver = call.driver();
+    let (session, driver, place) = (call.session, call.driver(), call.place(stream));
     let [low, high, ..] = value.to_le_bytes();
     let half = u16::from_le_bytes([low, high]);
-    // SAFETY: device addresses, which the driver checks.
-    unsafe {
-        match (element, height) {
-            (1, 1) => driver.cuMemsetD8Async(to, low, width, stream)?,
-            (2, 1) => driver.cuMemsetD16Async(to, half, width, stream)?,
-            (4, 1) => driver.cuMemsetD32Async(to, value, width, stream)?,
-            (1, _) => driver.cuMemsetD2D8Async(to, pitch, low, width, height, stream)?,
-            (2, _) => driver.cuMemsetD2D16Async(to, pitch, half, width, height, stream)?,
-            (4, _) => driver.cuMemsetD2D32Async(to, pitch, value, width, height, stream)?,
-            _ => return Err(CUresult::ERROR_INVALID_VALUE.into()),
-        }
-    }
+    // Every element is filled once; products that overflow are refused by the driver.
+    let bytes = (width as u64).saturating_mul(height as u64).saturating_mul(element.into());
+    session.gate.command(
+        session,
+        place,
+        || Key::memory(bytes),
+        || {
+            // SAFETY: device addresses, which the driver checks.
+            unsafe {
+                match (element, height) {
+                    (1, 1) => driver.cuMemsetD8Async(to, low, width, stream),
+                    (2, 1) => driver.cuMemsetD16Async(to, half, width, stream),
+                    (4, 1) => driver.cuMemsetD32Async(to, value, width, stream),
+                    (1, _) => driver.cuMemsetD2D8Async(to, pitch, low, width, height, stream),
+                    (2, _) => driver.cuMemsetD2D16Async(to, pitch, half, width, height, stream),
+                    (4, _) => driver.cuMemsetD2D32Async(to, pitch, value, width, height, stream),
+                    _ => Err(CUresult::ERROR_INVALID_VALUE),
+                }
+            }
+        },
+    )?;
     done()
 }
 

@@ -14,6 +14,9 @@ pub(super) const ATTRIBUTES: u32 = 16;
 /// Most parameters of a kernel.
 const MAX_PARAMS: usize = 32_764;
 
+/// Most images that are linked to one: object files of a program.
+const MAX_UNLINKED: u64 = 1 << 16;
+
 /// Longest compiler log that is carried.
 const MAX_LOG: u32 = 256 << 10;
 
@@ -88,18 +91,28 @@ impl Jit {
     }
 }
 
-/// `cuModuleLoadData`: handle, hash, JIT options.
+/// The hashes of the images from before the device code of a load call's image was linked.
+pub(super) fn unlinked(call: &mut Call<'_>) -> std::result::Result<Vec<[u64; 2]>, Failed> {
+    let count: u64 = call.get()?;
+    if count > MAX_UNLINKED {
+        return Err(Failed::Call(CUresult::ERROR_INVALID_VALUE));
+    }
+    (0..count).map(|_| call.get()).collect()
+}
+
+/// `cuModuleLoadData`: handle, hash, JIT options, hashes of the images from before the link.
 pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     let (handle, hash): (u64, [u64; 2]) = (call.get()?, call.get()?);
     let mut jit = Jit::read(call)?;
-    let image = call.state.images.complete(hash)?;
+    let unlinked = unlinked(call)?;
+    let image = call.state.images.loadable(hash, &unlinked)?;
     let mut native = 0;
     let count = u32::try_from(jit.options.len()).expect("bounded by MAX_OPTIONS");
     // SAFETY: a complete image; arrays of `count` entries, whose pointers lead to buffers of `jit`.
     let loaded = unsafe {
         call.driver().cuModuleLoadDataEx(
             &raw mut native,
-            image.as_ptr().cast(),
+            image.as_ptr(),
             count,
             jit.options.as_mut_ptr(),
             jit.values.as_mut_ptr(),

@@ -31,6 +31,7 @@ pub(super) fn file(call: &mut Call<'_>, handle: u64, made: Result<Owned>) -> Ans
 pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let stream = call.state.streams.remove(handle)?;
+    call.session.gate.settle(call.session);
     call.session.ledger.close_streams(1);
     // SAFETY: a stream of this session's, taken out of the table.
     unsafe { call.driver().cuStreamDestroy_v2(stream.native)? };
@@ -43,6 +44,8 @@ pub(in super::super) fn wait_event(call: &mut Call<'_>) -> Answer {
     let event = call.get()?;
     let flags = call.get()?;
     let event = call.state.events.get(event)?.native;
+    // What the stream waits for is not its own work.
+    call.session.gate.settle(call.session);
     // SAFETY: handles of this session's.
     unsafe { call.driver().cuStreamWaitEvent(stream, event, flags)? };
     done()

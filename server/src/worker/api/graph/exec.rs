@@ -1,6 +1,7 @@
 //! Instantiated graphs.
 
 use super::super::super::dispatch::{Answer, Call, Outcome, done};
+use super::super::super::estimate::Key;
 use super::memory::ending;
 use super::mirror::Done;
 use super::{Exec, Use, params, replace};
@@ -68,7 +69,7 @@ pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let stream = call.get_stream()?;
-    let session = call.session;
+    let (session, place) = (call.session, call.place(stream));
     let exec = call.state.graphs.execs.get_mut(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     count(&session.stats.launches);
     for address in &exec.allocations {
@@ -76,8 +77,10 @@ pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
         call.state.allocations.entry(*address).or_insert((0, call.header.context));
     }
     if exec.writes.is_empty() {
+        let native = exec.native;
         // SAFETY: of this session, as the stream is.
-        unsafe { session.driver.cuGraphLaunch(exec.native, stream)? };
+        let launch = || unsafe { session.driver.cuGraphLaunch(native, stream) };
+        session.gate.command(session, place, || Key::graph(native), launch)?;
         return done();
     }
     let context = call.header.context;
@@ -90,11 +93,21 @@ pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
         }
     };
     session.deliveries.expect(id, stream, Arc::clone(&event), &exec.writes);
-    // SAFETY: of this session, as the stream is.
-    let launched = unsafe { session.driver.cuGraphLaunch(exec.native, stream) };
-    let launched = launched.and_then(|()| event.record(session, stream));
+    let native = exec.native;
+    let mut launched = Err(CUresult::ERROR_DEINITIALIZED);
+    let passed = session.gate.command(
+        session,
+        place,
+        || Key::graph(native),
+        || {
+            // SAFETY: of this session, as the stream is.
+            launched = unsafe { session.driver.cuGraphLaunch(native, stream) };
+            launched = launched.and_then(|()| event.record(session, stream));
+            launched
+        },
+    );
     session.deliveries.launched(id, launched);
-    launched?;
+    passed?;
     done()
 }
 
