@@ -176,7 +176,7 @@ impl Control {
     ) -> Result<String, ControlError> {
         let set: BTreeMap<String, Value> =
             values.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-        self.act(&Request::VmSet { name: name.to_owned(), set })
+        self.act(&Request::VmSet { name: name.to_owned(), set, check: false })
     }
 
     /// What each VM has used.

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
 
 mod accounting;
+mod advise;
 mod doctor;
 mod probe;
 mod status;
@@ -57,6 +58,8 @@ enum Command {
     },
     /// Shows what each VM has used since the server started
     Accounting(accounting::Args),
+    /// Says, from what was measured, what to change about VMs
+    Advise(advise::Args),
     /// Ends a session: the guest process sees a CUDA error
     Kill {
         /// Number of the session
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Command::Vm(command) => vm::run(path, command),
         Command::Events { json, once, since } => events(path, json, !once, since),
         Command::Accounting(args) => accounting::run(path, &args),
+        Command::Advise(args) => advise::run(path, &args),
         Command::Kill { session } => act(path, &Request::Kill { id: session }),
         Command::Doctor { json, server } => return doctor::run(path, server, json),
         Command::OpenLibrary { init, library } => return doctor::library::answer(&library, init),

@@ -193,6 +193,7 @@ mod tests {
                 started: 0,
                 uptime: 7260,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),

@@ -95,7 +95,7 @@ pub(crate) fn run(path: &Path, command: Command) -> Result<(), Failure> {
         Command::Create { name, identity, set } => {
             Request::VmCreate { name, identity: [identity].into(), set: map(set)? }
         }
-        Command::Set { name, set } => Request::VmSet { name, set: map(set)? },
+        Command::Set { name, set } => Request::VmSet { name, set: map(set)?, check: false },
         Command::Drain { name, undo } => Request::VmDrain { name, undo },
         Command::Kill { name } => Request::VmKill { name },
         Command::Destroy { name } => Request::VmDestroy { name },

@@ -38,6 +38,7 @@ fn status() -> Status {
             started: 0,
             uptime: 5,
             config: None,
+            advisor: (String::new(), String::new()),
         },
         driver: Driver {
             configured: "auto".into(),

@@ -57,6 +57,9 @@ pub enum Request {
         name: String,
         /// Values as a configuration writes them, by the names of the keys of a `[[vm]]` rule.
         set: BTreeMap<String, Value>,
+        /// Only says whether they are good.
+        #[serde(default)]
+        check: bool,
     },
     /// Lets a VM begin no more sessions, or lets it again: [`Answer::Done`].
     #[serde(rename = "vm.drain")]
@@ -158,6 +161,9 @@ pub struct Server {
     pub uptime: u64,
     /// The configuration file that was read, where there was one.
     pub config: Option<PathBuf>,
+    /// Where `pxctl advise` asks for advice, and which model there; empty for nowhere.
+    #[serde(default)]
+    pub advisor: (String, String),
 }
 
 /// The libcuda in use.

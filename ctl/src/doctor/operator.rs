@@ -75,6 +75,7 @@ mod tests {
                 started: 0,
                 uptime: 0,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),

@@ -67,6 +67,14 @@ pub const KEYS: &[Key] = &[
         "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
     ),
     key(
+        "advisor.url",
+        "URL",
+        "",
+        true,
+        "An OpenAI-compatible endpoint that pxctl advise asks; nothing for none",
+    ),
+    key("advisor.model", "NAME", "default", true, "The model that it asks for"),
+    key(
         "metrics.listen",
         "ADDRESS",
         "",

@@ -121,7 +121,7 @@ fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
         Request::VmList {} => return vms::list(daemon),
         Request::VmShow { name } => vms::show(daemon, name),
         Request::VmCreate { name, identity, set } => vms::create(daemon, name, identity, set),
-        Request::VmSet { name, set } => vms::set(daemon, name, set),
+        Request::VmSet { name, set, check } => vms::set(daemon, name, set, *check),
         Request::VmDrain { name, undo } => vms::drain(daemon, name, *undo),
         Request::VmKill { name } => vms::kill(daemon, name),
         Request::VmDestroy { name } => vms::destroy(daemon, name),
@@ -164,6 +164,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             started: seconds(daemon.started.0),
             uptime: daemon.started.1.elapsed().as_secs(),
             config: config.file.clone(),
+            advisor: (config.advisor.url.clone(), config.advisor.model.clone()),
         },
         driver: admin::Driver {
             configured: config.driver.to_string(),

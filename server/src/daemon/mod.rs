@@ -12,6 +12,7 @@ mod exchange;
 mod identity;
 mod journal;
 mod listen;
+mod metrics;
 mod pool;
 mod process;
 mod refusal;
@@ -222,6 +223,11 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
     let scheduled = Arc::clone(&daemon);
     spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    if let Some(address) = config.metrics {
+        metrics::serve(&daemon, address).map_err(|error| {
+            format!("cannot serve metrics at {address} (--metrics-listen names another): {error}")
+        })?;
+    }
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {

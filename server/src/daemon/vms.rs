@@ -78,8 +78,12 @@ fn identity_of(key: &str, value: &Value) -> Result<Identity, String> {
 }
 
 /// Changes a VM's rights.
-pub(super) fn set(daemon: &Arc<Daemon>, name: &str, values: &Values) -> Result<Answer, String> {
+pub(super) fn set(daemon: &Arc<Daemon>, name: &str, values: &Values, check: bool) -> Result<Answer, String> {
     let vm = find(daemon, name)?;
+    if check {
+        registry::change(&mut vm.rights(), &registry::raw(values)?)?;
+        return Ok(Answer::Done(format!("VM {name} can have that")));
+    }
     let changes = vm.set(&registry::raw(values)?)?;
     daemon.limits_changed();
     if changes.is_empty() {

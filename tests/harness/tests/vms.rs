@@ -84,6 +84,7 @@ fn a_vm_is_made_drained_killed_and_destroyed() {
     assert!(!red(&["init"]).run().stdout.contains("init CUDA_SUCCESS"), "drained");
     pxctl(&server, &["vm", "drain", "--undo", "red"]);
     red(&["init"]).passes();
+    server.wait("one session", |status| status.sessions.len() == 1);
     assert!(pxctl(&server, &["vm", "kill", "red"]).contains("1 sessions of VM red end"));
     server.wait("no session", |status| status.sessions.is_empty());
     let _ = guest.end();
