@@ -193,6 +193,7 @@ mod tests {
                 started: 0,
                 uptime: 7260,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),
@@ -222,6 +223,7 @@ mod tests {
                 started: 0,
                 uptime: 61,
                 counters,
+                usage: Default::default(),
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
         }

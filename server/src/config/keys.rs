@@ -67,6 +67,28 @@ pub const KEYS: &[Key] = &[
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
+        "charge_context",
+        "BOOL",
+        "false",
+        true,
+        "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
+    ),
+    key(
+        "advisor.url",
+        "URL",
+        "",
+        true,
+        "An OpenAI-compatible endpoint that pxctl advise asks; nothing for none",
+    ),
+    key("advisor.model", "NAME", "default", true, "The model that it asks for"),
+    key(
+        "metrics.listen",
+        "ADDRESS",
+        "",
+        false,
+        "Where Prometheus finds metrics: HOST:PORT; nothing for nowhere",
+    ),
+    key(
         "scheduler.policy",
         "POLICY",
         "leasefq",

@@ -55,6 +55,12 @@ pub struct Config {
     pub log: Log,
     /// What TCP guests must show.
     pub tcp: Tcp,
+    /// Whether the overhead of contexts counts against the memory quota.
+    pub charge_context: bool,
+    /// Whom `pxctl advise` asks.
+    pub advisor: Advisor,
+    /// Where metrics are served, where they are.
+    pub metrics: Option<std::net::SocketAddr>,
     /// For guests that no rule names.
     pub default: Rights,
     /// Rules, in the order of the file.
@@ -94,6 +100,15 @@ pub struct Scheduler {
     pub quantum: Duration,
     /// How long a kernel may take; zero for ever.
     pub max_kernel: Duration,
+}
+
+/// An advisor outside; the server itself never asks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advisor {
+    /// Base of an OpenAI-compatible interface, empty for none.
+    pub url: String,
+    /// The model to ask for.
+    pub model: String,
 }
 
 /// The log.
@@ -188,6 +203,12 @@ impl Config {
                 remote: layers.take("tcp.remote", value::boolean),
                 anonymous: layers.take("tcp.anonymous", value::boolean),
             },
+            charge_context: layers.take("charge_context", value::boolean),
+            advisor: Advisor {
+                url: layers.take("advisor.url", value::url),
+                model: layers.take("advisor.model", value::word),
+            },
+            metrics: layers.take("metrics.listen", value::address),
             default,
             vms: vms.iter().map(|(_, vm)| vm.clone()).collect(),
             worker_program: sources.worker_program.clone(),
@@ -287,6 +308,10 @@ impl Config {
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
+        plain("charge_context", self.charge_context.to_string());
+        plain("advisor.url", self.advisor.url.clone());
+        plain("advisor.model", self.advisor.model.clone());
+        plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
         plain("default.policy", self.default.policy.name().to_owned());
         plain("default.gpus", self.default.gpus.clone().unwrap_or_else(|| "all".into()));
         for key in keys::LIMITS {

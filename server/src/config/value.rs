@@ -231,6 +231,30 @@ pub(super) fn shared(raw: &Raw) -> Result<SharedFile, String> {
     Ok(SharedFile { vm, path, slots })
 }
 
+/// An address of the web, or nothing.
+pub(super) fn url(raw: &Raw) -> Result<String, String> {
+    let text = text(raw, "an address such as http://127.0.0.1:8000/v1")?;
+    let good = text.is_empty() || text.starts_with("http://") || text.starts_with("https://");
+    if good && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{raw} is not an address such as http://127.0.0.1:8000/v1"))
+    }
+}
+
+/// Any text.
+pub(super) fn word(raw: &Raw) -> Result<String, String> {
+    text(raw, "a text").map(str::to_owned)
+}
+
+/// An address and a port, or nothing.
+pub(super) fn address(raw: &Raw) -> Result<Option<std::net::SocketAddr>, String> {
+    match text(raw, "an address such as 127.0.0.1:9701")? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{raw} is not an address such as 127.0.0.1:9701")),
+    }
+}
+
 /// Which libcuda.
 pub(super) fn driver(raw: &Raw) -> Result<DriverChoice, String> {
     match text(raw, "auto, soft or a path")? {

@@ -308,6 +308,8 @@ fn begin(
                 memory = %memory,
                 "session begins"
             );
+            let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
+            daemon.journal.note("session.begin", Some(&vm.name), Some(place.id), text);
             return Ok(());
         }
     }
@@ -367,6 +369,7 @@ fn hand_over(
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
+    daemon.accounts.begin(&vm.name);
     let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];
@@ -443,6 +446,7 @@ fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, 
     daemon.totals.refused(*reason);
     if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
         warn!(from, reason = reason.name(), suppressed, "refused: {message}");
+        daemon.journal.note("refused", None, None, format!("{from}: {}: {message}", reason.name()));
     }
     if matches!(reason, Reason::Closed) {
         return;

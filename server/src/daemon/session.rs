@@ -124,17 +124,13 @@ impl Sessions {
         self.table.lock().sessions.get_mut(&id).map(dismiss).is_some()
     }
 
-    /// Ends all sessions of a VM from here; how many there were. With `kill`, their workers get no time to say so.
-    #[expect(dead_code, reason = "the control socket's vm.kill is the next thing to come")]
-    pub(super) fn dismiss_vm(&self, vm: &Vm, kill: bool) -> usize {
+    /// Ends all sessions of a VM from here; how many there were.
+    pub(super) fn dismiss_vm(&self, vm: &Vm) -> usize {
         let mut table = self.table.lock();
         let mut count = 0;
         for session in table.sessions.values_mut().filter(|session| session.vm.number == vm.number) {
             count += 1;
             dismiss(session);
-            if kill {
-                session.worker.kill();
-            }
         }
         count
     }

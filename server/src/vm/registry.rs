@@ -49,6 +49,8 @@ pub struct Vm {
     pub quota: Quota,
     state: RwLock<State>,
     draining: AtomicBool,
+    /// Whether the overhead of contexts counts against its quota.
+    charges_context: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,13 @@ impl Vm {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.state.read().live.limits
+    }
+
+    /// As [`Self::limits`], with the preset of the class that the operator has pinned.
+    #[must_use]
+    pub fn effective_limits(&self) -> Limits {
+        let limits = self.limits();
+        crate::classify::preset(limits, limits.class)
     }
 
     /// Where it comes from.
@@ -141,7 +150,8 @@ impl Vm {
     /// Tells the workers, which read it with their next allocation.
     fn publish(&self, state: &State) {
         let limits = state.live.limits;
-        self.quota.set_limits(limits.memory_max, limits.max_streams, false);
+        let charges = self.charges_context.load(Ordering::Relaxed);
+        self.quota.set_limits(limits.memory_max, limits.max_streams, charges);
     }
 
     fn rule(&self) -> Option<Rule> {
@@ -195,6 +205,8 @@ fn differences(old: &Rights, new: &Rights) -> Vec<String> {
 pub struct Registry {
     vms: RwLock<BTreeMap<String, Arc<Vm>>>,
     last: AtomicU64,
+    /// Of VMs that come.
+    charges_context: AtomicBool,
     /// One reload or change of the set at a time.
     changing: Mutex<()>,
 }
@@ -217,6 +229,11 @@ impl Registry {
     pub fn load(&self, config: &Config, busy: impl Fn(&str) -> bool) -> io::Result<Vec<Change>> {
         let _one = self.changing.lock();
         let mut vms = self.vms.write();
+        self.charges_context.store(config.charge_context, Ordering::Relaxed);
+        for vm in vms.values() {
+            vm.charges_context.store(config.charge_context, Ordering::Relaxed);
+            vm.publish(&vm.state.read());
+        }
         let mut changes = Vec::new();
         let mut note = |vm: &str, text: String| changes.push(Change { vm: vm.to_owned(), text });
         for rule in &config.vms {
@@ -273,6 +290,7 @@ impl Registry {
             quota: Quota::create()?,
             state: RwLock::new(state),
             draining: AtomicBool::new(false),
+            charges_context: AtomicBool::new(self.charges_context.load(Ordering::Relaxed)),
         };
         vm.publish(&vm.state.read());
         Ok(Arc::new(vm))
