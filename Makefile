@@ -71,9 +71,10 @@ bench-primitives: release toolchain ## Measures primitives against hand-written 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support
 
-lint: ## Formatting and clippy of libraries and programs, warnings refused.
+lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --lib --bins -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 

@@ -88,7 +88,8 @@ impl Words {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod tests {
     use super::*;
     use loom::cell::UnsafeCell;
