@@ -78,6 +78,9 @@ pub(crate) struct Run {
     pub(crate) processors: usize,
     /// The figures, in the order in which they were first seen.
     pub(crate) figures: Vec<Figure>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub(crate) failures: Vec<String>,
 }
 
 impl Run {
@@ -118,8 +121,14 @@ pub(crate) mod tests {
 
     /// A run with one figure.
     pub(crate) fn run(name: &str, native: &[f64], remoted: &[f64], software: bool) -> Run {
-        let mut run =
-            Run { device: "a device".into(), software, rounds: 3, processors: 2, figures: Vec::new() };
+        let mut run = Run {
+            device: "a device".into(),
+            software,
+            rounds: 3,
+            processors: 2,
+            figures: Vec::new(),
+            failures: Vec::new(),
+        };
         for (way, values) in [(Name::Native, native), (Name::Remoted, remoted)] {
             values.iter().for_each(|value| run.add(name, Unit::Microseconds, way, *value));
         }

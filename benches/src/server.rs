@@ -90,6 +90,11 @@ impl Server {
         self.own.as_ref().map(|own| own.child.id())
     }
 
+    /// The end of the log of a server of our own.
+    pub(crate) fn log_tail(&self) -> String {
+        self.own.as_ref().map(Own::log_tail).unwrap_or_default()
+    }
+
     /// What the server says of itself, where it can be asked.
     pub(crate) fn status(&self) -> Result<Option<Status>, Error> {
         self.control.as_deref().map(ask).transpose()

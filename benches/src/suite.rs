@@ -32,6 +32,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Run, Error> {
         rounds: cli.rounds,
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         figures: Vec::new(),
+        failures: Vec::new(),
     };
     let mut ways = Way::all(cli, &server)?;
     let groups = [Group::Start, Group::Calls, Group::Storm, Group::Several, Group::Load];
@@ -46,7 +47,10 @@ pub(crate) fn run(cli: &Cli) -> Result<Run, Error> {
                 if way.is_remote() && *group != Group::Load {
                     server.settle(if *group == Group::Several { pool } else { 1 })?;
                 }
-                one(cli, &mut run, *group, way, &program)?;
+                // What was measured stays of worth when something else cannot be.
+                if let Err(error) = one(cli, &mut run, *group, way, &program) {
+                    run.failures.push(format!("{group:?}, {:?}: {error}", way.name));
+                }
                 bar.inc(1);
             }
         }
@@ -56,7 +60,9 @@ pub(crate) fn run(cli: &Cli) -> Result<Run, Error> {
         // Once: it is watched for seconds, and varies little.
         for way in &ways {
             bar.set_message(format!("Idle {:?}", way.name));
-            several::idle(&mut run, way, &program, cli.idle, &server)?;
+            if let Err(error) = several::idle(&mut run, way, &program, cli.idle, &server) {
+                run.failures.push(format!("Idle, {:?}: {error}\n{}", way.name, server.log_tail()));
+            }
             bar.inc(1);
         }
     }

@@ -50,6 +50,8 @@ pub(crate) fn probe(endpoint: &Endpoint, token: Option<String>) -> Result<Probed
         program: "pxctl".into(),
         token,
         shared_memory: false,
+        bar: false,
+        memory_max: None,
     };
     let payload = control::encode(&hello).map_err(|error| strange(&error))?;
     send(&socket, Header::new(frame::control::HELLO), &payload).map_err(|error| strange(&error))?;

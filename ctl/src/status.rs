@@ -193,6 +193,7 @@ mod tests {
                 started: 0,
                 uptime: 7260,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),
@@ -215,12 +216,14 @@ mod tests {
                 vm: "a-virtual-machine-of-some-name".into(),
                 program: "a_program_with_a_long_name".into(),
                 pid: 4242,
+                shared_memory: "memfd".into(),
                 peer: "unix:/run/vm/some-directory/some-other.sock pid 12 uid 0".into(),
                 software: "0.1.0".into(),
                 worker: 4712,
                 started: 0,
                 uptime: 61,
                 counters,
+                usage: Default::default(),
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
         }

@@ -38,6 +38,7 @@ fn status() -> Status {
             started: 0,
             uptime: 5,
             config: None,
+            advisor: (String::new(), String::new()),
         },
         driver: Driver {
             configured: "auto".into(),
@@ -66,6 +67,7 @@ fn operate(path: &Path) {
                 Request::Status {} => Reply::Ok(Answer::Status(Box::new(status()))),
                 Request::Kill { id: 5 } => Reply::Ok(Answer::Done("session 5 ends".into())),
                 Request::Kill { id } => Reply::Error(format!("there is no session {id}")),
+                other => Reply::Error(format!("{other:?} is not played here")),
             };
             stream.write_all(format!("{}\n", serde_json::to_string(&reply).unwrap()).as_bytes()).unwrap();
         }
@@ -106,6 +108,7 @@ fn serve(path: &Path, refuse: Option<u32>) {
                 vm: "red".into(),
                 snapshot,
                 shared_memory: None,
+                bounds_streams: false,
             };
             send(&socket, Header::new(frame::control::WELCOME), &control::encode(&welcome).unwrap());
             while let Ok(ping) = reader.header() {

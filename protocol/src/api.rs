@@ -42,7 +42,7 @@ macro_rules! for_each_driver_fn {
             local 114 cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice);
             local 115 cuDeviceGetLuid(luid: *mut c_char, deviceNodeMask: *mut c_uint, dev: CUdevice);
             local 116 cuDeviceTotalMem(bytes: *mut c_uint, dev: CUdevice);
-            local 117 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
+            custom 117 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
             forward 118 cuDeviceGetTexture1DLinearMaxWidth(maxWidthInElements: Out<usize>, format: In<CUarray_format>, numChannels: In<c_uint>, dev: Dev);
             local 119 cuDeviceGetAttribute(pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice);
             custom 120 cuDeviceGetHostAtomicCapabilities(capabilities: *mut c_uint, operations: *const CUatomicOperation, count: c_uint, dev: CUdevice);
@@ -426,7 +426,7 @@ macro_rules! for_each_driver_fn {
             custom 546 cuGraphMemAllocNodeGetParams(hNode: CUgraphNode, params_out: *mut CUDA_MEM_ALLOC_NODE_PARAMS);
             custom 547 cuGraphAddMemFreeNode(phGraphNode: *mut CUgraphNode, hGraph: CUgraph, dependencies: *const CUgraphNode, numDependencies: usize, dptr: CUdeviceptr);
             custom 548 cuGraphMemFreeNodeGetParams(hNode: CUgraphNode, dptr_out: *mut CUdeviceptr);
-            forward 549 cuDeviceGraphMemTrim(device: Dev);
+            custom 549 cuDeviceGraphMemTrim(device: CUdevice);
             custom 550 cuDeviceGetGraphMemAttribute(device: CUdevice, attr: CUgraphMem_attribute, value: *mut c_void);
             custom 551 cuDeviceSetGraphMemAttribute(device: CUdevice, attr: CUgraphMem_attribute, value: *mut c_void);
             custom 552 cuGraphClone(phGraphClone: *mut CUgraph, originalGraph: CUgraph);

@@ -1,6 +1,8 @@
-//! Where a server listens and a guest connects: `unix:/path`, `vsock:CID:PORT` (or `vsock:PORT` to listen), `tcp:HOST:PORT`.
+//! Where a server listens and a guest connects: `unix:/path`, `vsock:CID:PORT` (or `vsock:PORT` to listen), `tcp:HOST:PORT`;
+//! and for a server alone the sockets that a VMM keeps for one VM: `vm:NAME=/path` and `serial:NAME=/path`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// The vsock port of a pxOS server where none is named.
 pub const DEFAULT_VSOCK_PORT: u32 = 9700;
@@ -19,11 +21,77 @@ pub enum Endpoint {
     },
     /// A TCP address; for tests and loopback only, with a token.
     Tcp(String),
+    /// The unix socket of one VM's vsock device, as Firecracker, Cloud Hypervisor and `vhost-device-vsock` have it: what the
+    /// guest connects to at port P of CID 2 arrives at the path with `_P` behind it.
+    Vm {
+        /// The VM.
+        name: String,
+        /// The device's `uds_path`, without a port.
+        path: PathBuf,
+        /// Port at which the guest connects.
+        port: u32,
+    },
+    /// The unix socket at which QEMU serves the chardev of one VM's `virtserialport`: the server connects to it.
+    Serial {
+        /// The VM.
+        name: String,
+        /// The chardev's path.
+        path: PathBuf,
+    },
+}
+
+impl Endpoint {
+    /// The VM whose own endpoint this is.
+    #[must_use]
+    pub fn vm(&self) -> Option<&str> {
+        match self {
+            Self::Vm { name, .. } | Self::Serial { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The unix socket that a server makes for this endpoint, if it makes one.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path.clone()),
+            Self::Vm { path, port, .. } => {
+                let mut name = OsString::from(path);
+                name.push(format!("_{port}"));
+                Some(name.into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a text can name a VM: no character that the names of unnamed guests (`vsock:3`) have, none that harms a log.
+#[must_use]
+pub fn is_vm_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && name.len() <= 64 && name.chars().all(good)
+}
+
+/// A VM's name and a path of its own.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn named_path(name: &str, path: &str) -> Result<(String, PathBuf), &'static str> {
+    if !is_vm_name(name) {
+        return Err("a VM's name has 1 to 64 letters, digits, dots, dashes and underscores");
+    }
+    if !Path::new(path).is_absolute() {
+        return Err("the path is not absolute");
+    }
+    Ok((name.to_owned(), path.into()))
 }
 
 /// Why a text is no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no endpoint: {reason}; write unix:/path, vsock:CID:PORT or tcp:HOST:PORT")]
+#[error(
+    "'{text}' is no endpoint: {reason}; write unix:/path, vsock:CID:PORT or tcp:HOST:PORT (a server also takes \
+     vm:NAME=/path and serial:NAME=/path)"
+)]
 pub struct EndpointError {
     text: String,
     reason: &'static str,
@@ -55,6 +123,23 @@ impl std::str::FromStr for Endpoint {
                 Ok(Self::Tcp(rest.to_owned()))
             }
             "tcp" => Err(error("a TCP address is HOST:PORT")),
+            "vm" => {
+                let (name, path) = rest.split_once('=').ok_or_else(|| error("it is not vm:NAME=/path"))?;
+                let (name, port) = match name.split_once(':') {
+                    Some((name, port)) => {
+                        (name, port.parse().map_err(|_| error("the port is not a number"))?)
+                    }
+                    None => (name, DEFAULT_VSOCK_PORT),
+                };
+                let (name, path) = named_path(name, path).map_err(error)?;
+                Ok(Self::Vm { name, path, port })
+            }
+            "serial" => {
+                let (name, path) =
+                    rest.split_once('=').ok_or_else(|| error("it is not serial:NAME=/path"))?;
+                let (name, path) = named_path(name, path).map_err(error)?;
+                Ok(Self::Serial { name, path })
+            }
             _ => Err(error("the transport is unknown")),
         }
     }
@@ -67,6 +152,9 @@ impl std::fmt::Display for Endpoint {
             Self::Vsock { cid: u32::MAX, port } => write!(f, "vsock:any:{port}"),
             Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Vm { name, path, port: DEFAULT_VSOCK_PORT } => write!(f, "vm:{name}={}", path.display()),
+            Self::Vm { name, path, port } => write!(f, "vm:{name}:{port}={}", path.display()),
+            Self::Serial { name, path } => write!(f, "serial:{name}={}", path.display()),
         }
     }
 }
@@ -77,17 +165,48 @@ mod tests {
 
     #[test]
     fn endpoints_parse_and_print() {
-        for text in
-            ["unix:/run/pxos-gpu.sock", "vsock:2:9700", "vsock:any:9700", "tcp:127.0.0.1:9700", "tcp:[::1]:1"]
-        {
+        for text in [
+            "unix:/run/pxos-gpu.sock",
+            "vsock:2:9700",
+            "vsock:any:9700",
+            "tcp:127.0.0.1:9700",
+            "tcp:[::1]:1",
+            "vm:red=/run/vm3.vsock",
+            "vm:red:52=/run/a=c.vsock",
+            "serial:blue.2=/run/pxos-gpu.sock",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("vsock:9700".parse(), Ok(Endpoint::Vsock { cid: u32::MAX, port: 9700 }));
     }
 
     #[test]
+    fn the_socket_of_a_vsock_port_has_the_port_behind_it() {
+        let endpoint: Endpoint = "vm:red=/run/vm3.vsock".parse().unwrap();
+        assert_eq!(endpoint.socket(), Some("/run/vm3.vsock_9700".into()));
+        assert_eq!(endpoint.vm(), Some("red"));
+        let endpoint: Endpoint = "serial:red=/run/a.sock".parse().unwrap();
+        assert_eq!((endpoint.socket(), endpoint.vm()), (None, Some("red")));
+    }
+
+    #[test]
     fn nonsense_says_what_is_wrong() {
-        for text in ["", "unix:", "vsock:x:1", "vsock:2:", "tcp:host", "tcp::1", "http://x", "/run/x"] {
+        for text in [
+            "",
+            "unix:",
+            "vsock:x:1",
+            "vsock:2:",
+            "tcp:host",
+            "tcp::1",
+            "http://x",
+            "/run/x",
+            "vm:/run/x",
+            "vm:a b=/x",
+            "vm:=/x",
+            "vm:red=x",
+            "vm:red:y=/x",
+            "serial:red",
+        ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains("no endpoint"), "{error}");
         }

@@ -6,8 +6,9 @@
 /// First word of every frame: a byte stream that has lost its step is seen at once.
 pub const MAGIC: u16 = 0x5870;
 
-/// Version of the wire format. History: 1, the first.
-pub const VERSION: u32 = 1;
+/// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
+/// whether streams are bounded, and shared memory may be part of a device's.
+pub const VERSION: u32 = 2;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
 /// more than this for a peer that does not read.
@@ -160,9 +161,24 @@ pub mod control {
     /// Guest: a copy of which at least one end lies in the arena: u64 to, u64 from, u64 length, u64 stream. A reply, where
     /// one is asked for, says that the stream is done with it.
     pub const COPY: u16 = 19;
+    /// Guest: what is put into any stream from here on comes after what this stream holds by now: u64 stream.
+    pub const FENCE: u16 = 20;
     /// Guest: bytes of its own memory that copy nodes of graphs read: u64 mirror, u64 offset, u64 1 after a host
     /// function, bytes.
     pub const MIRROR_WRITE: u16 = 40;
+    /// Guest: checks and compiles a program of the primitive language: its text; the reply is
+    /// [`crate::primitive::Compilation`].
+    pub const COMPILE_PRIMITIVE: u16 = 60;
+    /// Guest: runs a kernel of a compiled program: [`crate::primitive::Submission`]; the reply is
+    /// [`crate::primitive::Completion`].
+    pub const SUBMIT_PRIMITIVE: u16 = 61;
+    /// Guest: device memory for primitives: u64 bytes; the reply is the u64 address. As `cuMemAlloc`.
+    pub const ALLOC_MEMORY: u16 = 62;
+    /// Guest: gives it back: u64 address. As `cuMemFree`.
+    pub const FREE_MEMORY: u16 = 63;
+    /// Guest: how a submission stands: u64 its number, u64 1 to wait for it; the reply is
+    /// [`crate::primitive::Completion`]. Number 0 asks for the device: [`crate::primitive::DeviceStatus`].
+    pub const QUERY_STATUS: u16 = 64;
 }
 
 #[cfg(test)]

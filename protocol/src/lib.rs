@@ -9,6 +9,7 @@ pub mod control;
 pub mod endpoint;
 pub mod frame;
 pub mod param;
+pub mod primitive;
 pub mod transport;
 pub mod types;
 

@@ -99,6 +99,7 @@ fn serve(socket: &Socket, assign: &Assign, stats: &'static Stats, control: UnixS
         vm: assign.vm.clone(),
         snapshot: snapshot(),
         shared_memory: None,
+        bounds_streams: false,
     };
     let payload = control::encode(&welcome).expect("small");
     send(socket, Header::new(frame::control::WELCOME), &payload);

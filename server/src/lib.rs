@@ -3,10 +3,15 @@
 //! The binary is a thin shell around this library; tests and fuzz targets reach the parts through it.
 
 pub mod args;
+pub mod classify;
 pub mod config;
 pub mod daemon;
 mod driver;
 pub mod handoff;
 pub mod log;
+pub mod page;
+pub mod quota;
+pub mod scheduler;
 pub mod stats;
+pub mod vm;
 pub mod worker;

@@ -1,14 +1,15 @@
 //! The stats page: counters of one worker in memory that the daemon reads, so that a status costs the worker nothing.
 //!
-//! A memfd, sealed against resizing (a worker that cut it would else kill the daemon with SIGBUS), mapped by both.
+//! It is shared memory ([`crate::page`]).
 //! The worker adds to it with relaxed atomics; the daemon reads it with [`Stats::read`] at any time. To the daemon every
-//! number is an allegation: nothing but reports is made of it. Only the daemon writes `memory_limit`.
+//! number is an allegation: nothing but reports is made of it.
 
+use crate::page;
 use pxos_protocol::admin::{Counters, LastError};
 use pxos_protocol::api::{NUMBERS, ROWS};
 use pxos_protocol::types::CUresult;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The page. All zero at first. Every field is one number of 64 bits, so that a torn read cannot happen.
@@ -27,6 +28,14 @@ pub struct Stats {
     pub bytes_in: AtomicU64,
     /// Bytes sent to the guest, headers included.
     pub bytes_out: AtomicU64,
+    /// Bytes that came over the socket.
+    pub socket_bytes_in: AtomicU64,
+    /// Bytes that went over the socket.
+    pub socket_bytes_out: AtomicU64,
+    /// Bytes that came through shared memory, in rings, staging area and arena.
+    pub shared_bytes_in: AtomicU64,
+    /// Bytes that went through shared memory.
+    pub shared_bytes_out: AtomicU64,
     /// Kernel launches, graph launches counted as one each.
     pub launches: AtomicU64,
     /// Bytes that the guest copied to the device.
@@ -37,8 +46,10 @@ pub struct Stats {
     pub memory_used: AtomicU64,
     /// Most of it that the session ever held, in bytes.
     pub memory_peak: AtomicU64,
-    /// What the session may hold, in bytes; 0 for no limit. Written by the daemon.
-    pub memory_limit: AtomicU64,
+    /// Device memory held times time, in bytes times milliseconds, up to `memory_since`.
+    pub memory_byte_millis: AtomicU64,
+    /// When `memory_used` changed last, in milliseconds of `CLOCK_MONOTONIC`; 0 for never.
+    pub memory_since: AtomicU64,
     /// Device memory that the worker's contexts and modules hold, in bytes.
     pub context_bytes: AtomicU64,
     /// Wire number of the last call.
@@ -96,6 +107,14 @@ impl State {
     }
 }
 
+/// Milliseconds on a clock that all processes of the host share.
+fn monotonic_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a buffer of the right type; the clock exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or(0)
+}
+
 /// Adds one.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
@@ -119,12 +138,7 @@ impl Stats {
     /// # Errors
     /// The operating system's; `InvalidData` where the descriptor is of another size.
     pub fn inherit(fd: &OwnedFd) -> io::Result<&'static Self> {
-        let mapping = Page::map(fd)?;
-        // SAFETY: the mapping is never unmapped, since the `Page` is not dropped.
-        let stats = unsafe { &*mapping.stats };
-        #[expect(clippy::mem_forget, reason = "the mapping stays for the life of the process")]
-        std::mem::forget(mapping);
-        Ok(stats)
+        Ok(Page::map(fd)?.leak())
     }
 
     /// Says what the worker is doing.
@@ -147,6 +161,25 @@ impl Stats {
         }
     }
 
+    /// Says how much memory the session holds from now on, and how much at most.
+    pub fn set_memory(&self, used: u64, peak: u64) {
+        let now = monotonic_millis();
+        let since = self.memory_since.swap(now, Ordering::Relaxed);
+        let before = self.memory_used.swap(used, Ordering::Relaxed);
+        if since != 0 {
+            add(&self.memory_byte_millis, before.saturating_mul(now.saturating_sub(since)));
+        }
+        self.memory_peak.store(peak, Ordering::Relaxed);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an account is good to a millionth")]
+    fn memory_byte_seconds(&self) -> f64 {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let since = get(&self.memory_since);
+        let running = if since == 0 { 0 } else { monotonic_millis().saturating_sub(since) };
+        (get(&self.memory_byte_millis) as f64 + get(&self.memory_used) as f64 * running as f64) / 1e3
+    }
+
     /// Everything at this moment.
     #[must_use]
     pub fn read(&self) -> Counters {
@@ -161,13 +194,18 @@ impl Stats {
             replies: get(&self.replies),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
+            socket_bytes_in: get(&self.socket_bytes_in),
+            socket_bytes_out: get(&self.socket_bytes_out),
+            shared_bytes_in: get(&self.shared_bytes_in),
+            shared_bytes_out: get(&self.shared_bytes_out),
             launches: get(&self.launches),
             copy_bytes_to_device: get(&self.copy_bytes_to_device),
             copy_bytes_to_host: get(&self.copy_bytes_to_host),
             memory_used: get(&self.memory_used),
             memory_peak: get(&self.memory_peak),
-            memory_limit: get(&self.memory_limit),
+            memory_limit: 0, // the daemon knows
             context_bytes: get(&self.context_bytes),
+            memory_byte_seconds: self.memory_byte_seconds(),
             last_op: name(get(&self.last_op)),
             last_error: (last_error != 0).then(|| {
                 let result = u32::try_from(last_error & 0xffff_ffff).expect("32 bits");
@@ -188,95 +226,19 @@ impl Stats {
     }
 }
 
-/// The daemon's mapping of a page; unmapped when it goes.
-#[derive(Debug)]
-pub struct Page {
-    stats: *const Stats,
+// SAFETY: `repr(C)`, atomics only.
+unsafe impl page::Shared for Stats {
+    const NAME: &'static std::ffi::CStr = c"pxos-stats";
 }
 
-// SAFETY: the page holds nothing but atomics.
-unsafe impl Send for Page {}
-// SAFETY: as above.
-unsafe impl Sync for Page {}
-
-impl Page {
-    /// A new page and the descriptor to give to the worker (closed on exec unless that is undone).
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn create() -> io::Result<(Self, OwnedFd)> {
-        // SAFETY: the name is a C string.
-        let fd = unsafe {
-            libc::memfd_create(c"pxos-stats".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just created, owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let size = libc::off_t::try_from(size_of::<Stats>()).expect("the page is small");
-        // SAFETY: plain calls on our descriptor.
-        let result = unsafe { libc::ftruncate(fd.as_raw_fd(), size) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: as above.
-        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((Self::map(&fd)?, fd))
-    }
-
-    fn map(fd: &OwnedFd) -> io::Result<Self> {
-        // SAFETY: an all-zero stat is valid, and the call fills it.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and the buffer is a `stat`.
-        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if usize::try_from(stat.st_size) != Ok(size_of::<Stats>()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the stats page has another size"));
-        }
-        // SAFETY: a fresh shared mapping of a descriptor of exactly that size; the address is the kernel's choice.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<Stats>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { stats: address.cast() })
-    }
-}
-
-impl std::ops::Deref for Page {
-    type Target = Stats;
-
-    fn deref(&self) -> &Stats {
-        // SAFETY: mapped for as long as `self` lives, page-aligned, sealed against shrinking, and all-zero bytes as
-        // well as any others are valid atomics.
-        unsafe { &*self.stats }
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length, and no reference outlives `self`.
-        unsafe { libc::munmap(self.stats.cast_mut().cast(), size_of::<Stats>()) };
-    }
-}
+/// The daemon's mapping of a page.
+pub type Page = page::Page<Stats>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use pxos_protocol::api::op;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn both_sides_see_the_counters() {

@@ -16,5 +16,6 @@ mod link;
 mod log;
 mod memory;
 mod objects;
+mod primitive;
 mod session;
 mod thread;

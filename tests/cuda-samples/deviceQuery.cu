@@ -7,6 +7,8 @@
 bool about_the_host(int attribute) {
     switch (attribute) {
     case cudaDevAttrKernelExecTimeout:
+    case cudaDevAttrCanMapHostMemory:
+    case cudaDevAttrManagedMemory:
     case cudaDevAttrTccDriver:
     case cudaDevAttrHostNativeAtomicSupported:
     case cudaDevAttrPageableMemoryAccess:

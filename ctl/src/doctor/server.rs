@@ -93,7 +93,7 @@ fn remedy(endpoint: &Endpoint, kind: ErrorKind) -> String {
         (Endpoint::Unix(_), ErrorKind::NotFound) => "start pxos-server on this host, or set PXOS_SERVER".into(),
         (Endpoint::Unix(_), ErrorKind::ConnectionRefused) => "pxos-server has ended; start it again".into(),
         (Endpoint::Vsock { .. }, _) => {
-            "start pxos-server on the host, with a vsock endpoint of this port; is there a vsock device in the VM?".into()
+            "start pxos-server on the host, with a vsock endpoint of this port (or vm:NAME=/path for the socket of this VM's device); is there a vsock device in the VM?".into()
         }
         (Endpoint::Tcp(_), _) => "start pxos-server there with this endpoint in listen, and open the port".into(),
         _ => "start pxos-server, or set PXOS_SERVER".into(),

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// The shim's file.
 const FILE: &str = "/etc/pxos/client.toml";
-/// Where the shim looks last.
+/// Where the shim looks first.
 const SOCKET: &str = "/run/pxos-gpu.sock";
 
 /// Where the shim looks for the server: as the shim itself decides it.
@@ -27,6 +27,9 @@ pub(crate) struct Settings {
 struct File {
     server: Option<String>,
     token: Option<String>,
+    /// The shim's alone; here only so that it is known.
+    #[serde(rename = "vsock_send")]
+    _vsock_send: Option<usize>,
 }
 
 impl Settings {
@@ -56,8 +59,8 @@ impl Settings {
             return settings;
         }
         settings.source = "the default";
-        settings.endpoints.push(Endpoint::Vsock { cid: 2, port: DEFAULT_VSOCK_PORT });
         settings.endpoints.push(Endpoint::Unix(SOCKET.into()));
+        settings.endpoints.push(Endpoint::Vsock { cid: 2, port: DEFAULT_VSOCK_PORT });
         settings
     }
 
@@ -136,7 +139,7 @@ mod tests {
     fn the_shims_order_is_kept() {
         let none = Path::new("/nonexistent/client.toml");
         let settings = Settings::from_parts(None, None, None, none);
-        assert_eq!(endpoints(&settings), ["vsock:2:9700", "unix:/run/pxos-gpu.sock"]);
+        assert_eq!(endpoints(&settings), ["unix:/run/pxos-gpu.sock", "vsock:2:9700"]);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "server = \"unix:/file\"\ntoken = \"t\"\n").unwrap();
         let settings = Settings::from_parts(None, None, None, file.path());

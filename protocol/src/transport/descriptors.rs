@@ -119,6 +119,16 @@ pub fn peer_credentials(socket: &impl AsRawFd) -> (Option<u32>, Option<u32>) {
 /// Whether a socket is a unix socket, over which descriptors can travel.
 #[must_use]
 pub fn is_unix(socket: &impl AsRawFd) -> bool {
+    domain(socket) == Some(libc::AF_UNIX)
+}
+
+/// Whether a socket is a vsock socket.
+#[must_use]
+pub fn is_vsock(socket: &impl AsRawFd) -> bool {
+    domain(socket) == Some(libc::AF_VSOCK)
+}
+
+fn domain(socket: &impl AsRawFd) -> Option<libc::c_int> {
     let mut domain: libc::c_int = 0;
     let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("an int is small");
     // SAFETY: the buffer is an int of the length given.
@@ -131,7 +141,7 @@ pub fn is_unix(socket: &impl AsRawFd) -> bool {
             &raw mut length,
         )
     };
-    result == 0 && domain == libc::AF_UNIX
+    (result == 0).then_some(domain)
 }
 
 #[cfg(test)]

@@ -34,7 +34,14 @@ pub const KEYS: &[Key] = &[
         "ENDPOINT",
         "unix:/run/pxos-gpu.sock,vsock:any:9700",
         true,
-        "Where guests connect: unix:/path, vsock:any:PORT or tcp:HOST:PORT; may be repeated",
+        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
+    ),
+    key(
+        "shared",
+        "VM=PATH",
+        "",
+        true,
+        "File of the memory that a VM shares (NAME=/dev/shm/file, or NAME:SLOTS=/path); may be repeated",
     ),
     key("socket_mode", "MODE", "0660", false, "Permissions of the unix sockets for guests, octal"),
     key("driver", "DRIVER", "auto", false, "The libcuda to use: auto, soft (this CPU) or a path"),
@@ -60,17 +67,114 @@ pub const KEYS: &[Key] = &[
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
+        "charge_context",
+        "BOOL",
+        "false",
+        true,
+        "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
+    ),
+    key(
+        "advisor.url",
+        "URL",
+        "",
+        true,
+        "An OpenAI-compatible endpoint that pxctl advise asks; nothing for none",
+    ),
+    key("advisor.model", "NAME", "default", true, "The model that it asks for"),
+    key(
+        "metrics.listen",
+        "ADDRESS",
+        "",
+        false,
+        "Where Prometheus finds metrics: HOST:PORT; nothing for nowhere",
+    ),
+    key(
+        "scheduler.policy",
+        "POLICY",
+        "leasefq",
+        true,
+        "How devices are shared: leasefq, fifo (not at all) or rr",
+    ),
+    key("scheduler.quantum", "TIME", "5ms", true, "A lease of a VM of mean weight, 1ms to 20ms"),
+    key(
+        "scheduler.max_kernel",
+        "TIME",
+        "0",
+        true,
+        "How long a kernel may take before its process ends; 0 for ever",
+    ),
+    key(
         "default.policy",
         "POLICY",
         "allow",
         true,
         "Whether guests that no rule names may connect: allow or deny",
     ),
-    key("default.memory_max", "SIZE", "max", true, "Device memory of a session of such a guest"),
+    key("default.gpus", "LIST", "all", true, "Devices of a VM that does not say otherwise, as in devices"),
+    key("default.weight", "WEIGHT", "100", true, "Its share of a contended device, 1 to 10000"),
+    key(
+        "default.gpu_max",
+        "CAP",
+        "max",
+        true,
+        "Its cap on device time: \"QUOTA PERIOD\" in µs, a percentage, or max",
+    ),
+    key("default.tier", "TIER", "normal", true, "Whom it goes before: latency, normal or idle"),
+    key(
+        "default.class",
+        "CLASS",
+        "auto",
+        true,
+        "Its kind of work: realtime, interactive, throughput, batch, or auto to find out",
+    ),
+    key("default.memory_max", "SIZE", "max", true, "Device memory that it may hold"),
+    key("default.memory_min", "SIZE", "0", true, "Device memory that others leave to it"),
+    key("default.max_processes", "COUNT", "max", true, "Guest processes of it with a session at once"),
+    key("default.max_streams", "COUNT", "max", true, "Streams of it at once"),
 ];
 
-/// Keys of a `[[vm]]` rule.
-pub const VM_KEYS: &[&str] = &["name", "cid", "socket", "token", "policy", "memory_max", "max_sessions"];
+/// A limit of a VM: a key of its rule, and of `[default]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitKey {
+    /// In a rule, and for `pxctl vm set`.
+    pub name: &'static str,
+    /// In [`KEYS`].
+    pub in_default: &'static str,
+}
+
+const fn limit(name: &'static str, in_default: &'static str) -> LimitKey {
+    LimitKey { name, in_default }
+}
+
+/// Every limit of a VM.
+pub const LIMITS: &[LimitKey] = &[
+    limit("weight", "default.weight"),
+    limit("gpu_max", "default.gpu_max"),
+    limit("tier", "default.tier"),
+    limit("class", "default.class"),
+    limit("memory_max", "default.memory_max"),
+    limit("memory_min", "default.memory_min"),
+    limit("max_processes", "default.max_processes"),
+    limit("max_streams", "default.max_streams"),
+];
+
+/// Keys of a `[[vm]]` rule: who it is, and its [`LIMITS`].
+pub const VM_KEYS: &[&str] = &[
+    "name",
+    "cid",
+    "socket",
+    "token",
+    "policy",
+    "gpus",
+    "weight",
+    "gpu_max",
+    "tier",
+    "class",
+    "memory_max",
+    "memory_min",
+    "max_processes",
+    "max_streams",
+];
 
 impl Key {
     /// The flag without its dashes: `pool-size`.
@@ -88,7 +192,7 @@ impl Key {
     /// Whether it takes several values.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        self.name == "listen"
+        ["listen", "shared"].contains(&self.name)
     }
 }
 
@@ -135,8 +239,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
-        assert_eq!(KEYS[10].flag(), "pool-size");
-        assert_eq!(KEYS[10].variable(), "PXOS_POOL_SIZE");
+        assert_eq!(KEYS[11].flag(), "pool-size");
+        assert_eq!(KEYS[11].variable(), "PXOS_POOL_SIZE");
+    }
+
+    #[test]
+    fn every_limit_is_a_key_of_rules_and_of_the_default() {
+        for limit in LIMITS {
+            assert!(VM_KEYS.contains(&limit.name), "{}", limit.name);
+            assert_eq!(limit.in_default, format!("default.{}", limit.name));
+            assert!(KEYS.iter().any(|key| key.name == limit.in_default), "{}", limit.in_default);
+        }
     }
 
     #[test]

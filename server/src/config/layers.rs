@@ -246,6 +246,15 @@ impl Layers {
 
     /// The meaning of a setting, or of its default where there is none or it is wrong (which is noted).
     pub(super) fn take<T>(&mut self, name: &'static str, parse: Parse<T>) -> T {
+        self.take_with(name, parse)
+    }
+
+    /// As [`Self::take`], with a closure.
+    pub(super) fn take_with<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> T {
         if let Some((origin, raw)) = self.values.get(name) {
             match parse(raw) {
                 Ok(value) => return value,
@@ -287,6 +296,16 @@ impl Table {
 
     /// The meaning of a key of the rule; `None` where it is absent or wrong (which is noted).
     pub(super) fn take<T>(&mut self, name: &str, parse: Parse<T>, problems: &mut Vec<Problem>) -> Option<T> {
+        self.take_with(name, parse, problems)
+    }
+
+    /// As [`Self::take`], with a closure.
+    pub(super) fn take_with<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&Raw) -> Result<T, String>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<T> {
         let (origin, raw) = self.values.get(name)?;
         match parse(raw) {
             Ok(value) => Some(value),

@@ -6,9 +6,12 @@
 
 pub mod keys;
 pub mod layers;
+pub mod limits;
 mod value;
 
-use layers::{Layers, Origin, Problem};
+use crate::scheduler;
+use crate::vm::{Identity, Limits, Policy, Rights, Rule};
+use layers::{Layers, Origin, Problem, Raw};
 pub use layers::{Problems, Sources};
 use pxos_protocol::endpoint::Endpoint;
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ pub struct Config {
     pub listen: Vec<Endpoint>,
     /// Whether somebody asked for these endpoints; a default one that fails is only a warning.
     pub listen_is_default: bool,
+    /// Files of memory that VMs share with the server.
+    pub shared: Vec<SharedFile>,
     /// Permissions of unix sockets for guests.
     pub socket_mode: u32,
     /// Which libcuda.
@@ -44,14 +49,22 @@ pub struct Config {
     pub control_mode: u32,
     /// Warm workers.
     pub pool: Pool,
+    /// How devices are shared.
+    pub scheduler: Scheduler,
     /// The log.
     pub log: Log,
     /// What TCP guests must show.
     pub tcp: Tcp,
+    /// Whether the overhead of contexts counts against the memory quota.
+    pub charge_context: bool,
+    /// Whom `pxctl advise` asks.
+    pub advisor: Advisor,
+    /// Where metrics are served, where they are.
+    pub metrics: Option<std::net::SocketAddr>,
     /// For guests that no rule names.
     pub default: Rights,
     /// Rules, in the order of the file.
-    pub vms: Vec<Vm>,
+    pub vms: Vec<Rule>,
     /// What is started as a worker instead of this binary (tests).
     pub worker_program: Option<PathBuf>,
 }
@@ -76,6 +89,26 @@ pub struct Pool {
     pub start_timeout: Duration,
     /// How long a guest waits for a worker when none is warm.
     pub wait_timeout: Duration,
+}
+
+/// How devices are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    /// By which rule.
+    pub policy: scheduler::Policy,
+    /// A lease of a VM of mean weight.
+    pub quantum: Duration,
+    /// How long a kernel may take; zero for ever.
+    pub max_kernel: Duration,
+}
+
+/// An advisor outside; the server itself never asks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advisor {
+    /// Base of an OpenAI-compatible interface, empty for none.
+    pub url: String,
+    /// The model to ask for.
+    pub model: String,
 }
 
 /// The log.
@@ -107,46 +140,22 @@ pub struct Tcp {
     pub anonymous: bool,
 }
 
-/// What a guest may do.
+/// The file behind the memory of a VM's device (QEMU's `ivshmem-plain`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rights {
-    /// Whether it may connect.
-    pub policy: Policy,
-    /// Device memory of a session in bytes, `None` for no limit.
-    pub memory_max: Option<u64>,
+pub struct SharedFile {
+    /// The VM.
+    pub vm: String,
+    /// The file.
+    pub path: PathBuf,
+    /// How many sessions share it; `None` for as many as fit.
+    pub slots: Option<u64>,
 }
 
-/// Whether a guest may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// It may.
-    Allow,
-    /// It may not.
-    Deny,
-}
-
-/// A rule for one VM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vm {
-    /// Its name, in the log, the status and `pxctl`.
-    pub name: String,
-    /// How it is recognised.
-    pub identity: Identity,
-    /// What it may do.
-    pub rights: Rights,
-    /// Sessions of it at once, `None` for no limit of its own.
-    pub max_sessions: Option<usize>,
-}
-
-/// How a VM is recognised: by what the host's kernel says, or by a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// The context id of its vsock device.
-    Cid(u32),
-    /// The unix socket at which it arrives; the server listens there.
-    Socket(PathBuf),
-    /// The token that it shows over TCP.
-    Token(String),
+impl std::fmt::Display for SharedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slots = self.slots.map_or_else(String::new, |slots| format!(":{slots}"));
+        write!(f, "{}{slots}={}", self.vm, self.path.display())
+    }
 }
 
 impl Config {
@@ -158,14 +167,14 @@ impl Config {
         let mut layers = Layers::read(sources);
         let listen_is_default = !layers.has("listen");
         let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
-        let default_memory = layers.take("default.memory_max", value::memory_max);
-        let default =
-            Rights { policy: layers.take("default.policy", value::policy), memory_max: default_memory };
-        let vms = vms(&mut layers, &default);
+        let shared: Vec<(Origin, SharedFile)> = layers.list("shared", value::shared);
+        let default = default_rights(&mut layers);
+        let vms = vms(&mut layers, &default, &listen);
         let mut config = Self {
             file: layers.file.clone(),
             listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
             listen_is_default,
+            shared: shared.iter().map(|(_, file)| file.clone()).collect(),
             socket_mode: layers.take("socket_mode", value::mode),
             driver: layers.take("driver", value::driver),
             devices: layers.take("devices", value::devices),
@@ -180,6 +189,11 @@ impl Config {
                 start_timeout: layers.take("pool.start_timeout", value::duration),
                 wait_timeout: layers.take("pool.wait_timeout", value::duration),
             },
+            scheduler: Scheduler {
+                policy: layers.take("scheduler.policy", value::scheduling),
+                quantum: layers.take("scheduler.quantum", value::quantum),
+                max_kernel: layers.take("scheduler.max_kernel", value::duration_or_zero),
+            },
             log: Log {
                 level: layers.take("log.level", value::level),
                 format: layers.take("log.format", value::format),
@@ -189,6 +203,12 @@ impl Config {
                 remote: layers.take("tcp.remote", value::boolean),
                 anonymous: layers.take("tcp.anonymous", value::boolean),
             },
+            charge_context: layers.take("charge_context", value::boolean),
+            advisor: Advisor {
+                url: layers.take("advisor.url", value::url),
+                model: layers.take("advisor.model", value::word),
+            },
+            metrics: layers.take("metrics.listen", value::address),
             default,
             vms: vms.iter().map(|(_, vm)| vm.clone()).collect(),
             worker_program: sources.worker_program.clone(),
@@ -196,6 +216,7 @@ impl Config {
         let problems = &mut layers.problems;
         config.check_endpoints(&listen, problems);
         check_vms(&vms, problems);
+        check_shared(&shared, problems);
         config.listen_at_rules();
         if config.listen.is_empty() && layers.problems.is_empty() {
             let message =
@@ -205,6 +226,17 @@ impl Config {
         if layers.problems.is_empty() { Ok(config) } else { Err(Problems(layers.problems)) }
     }
 
+    /// What the scheduler decides by.
+    #[must_use]
+    pub fn tuning(&self) -> scheduler::Tuning {
+        scheduler::Tuning {
+            policy: self.scheduler.policy,
+            quantum: u64::try_from(self.scheduler.quantum.as_nanos()).unwrap_or(scheduler::QUANTUM_MOST),
+            watched: !self.scheduler.max_kernel.is_zero(),
+            ..scheduler::Tuning::default()
+        }
+    }
+
     fn check_endpoints(&self, listen: &[(Origin, Endpoint)], problems: &mut Vec<Problem>) {
         for (at, (origin, endpoint)) in listen.iter().enumerate() {
             let mut problem = |message: String| problems.push(Problem::new(origin.clone(), message));
@@ -212,7 +244,7 @@ impl Config {
                 problem(format!("listen: {endpoint} is named twice"));
             }
             match endpoint {
-                Endpoint::Unix(path) if *path == self.control => {
+                endpoint if endpoint.socket().as_ref() == Some(&self.control) => {
                     problem(format!("listen: {endpoint} is the control socket, which guests must not reach"));
                 }
                 Endpoint::Unix(path) if !path.is_absolute() => {
@@ -255,6 +287,8 @@ impl Config {
         let mut plain = |key: &str, text: String| lines.insert(key.to_owned(), (text.clone(), text));
         let endpoints: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
         plain("listen", endpoints.join(" "));
+        let shared: Vec<String> = self.shared.iter().map(ToString::to_string).collect();
+        plain("shared", shared.join(" "));
         plain("socket_mode", format!("{:04o}", self.socket_mode));
         plain("driver", self.driver.to_string());
         plain("devices", self.devices.clone().unwrap_or_else(|| "all".into()));
@@ -267,25 +301,31 @@ impl Config {
         plain("pool.size", self.pool.size.to_string());
         plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
         plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("scheduler.policy", self.scheduler.policy.to_string());
+        plain("scheduler.quantum", format!("{:?}", self.scheduler.quantum));
+        plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));
         plain("log.level", self.log.level.to_string().to_lowercase());
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
-        plain("default.policy", format!("{:?}", self.default.policy).to_lowercase());
-        plain("default.memory_max", memory_text(self.default.memory_max));
+        plain("charge_context", self.charge_context.to_string());
+        plain("advisor.url", self.advisor.url.clone());
+        plain("advisor.model", self.advisor.model.clone());
+        plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
+        plain("default.policy", self.default.policy.name().to_owned());
+        plain("default.gpus", self.default.gpus.clone().unwrap_or_else(|| "all".into()));
+        for key in keys::LIMITS {
+            plain(key.in_default, limits::text(&self.default.limits, key.name));
+        }
         let token = if self.tcp.token.is_some() { "set" } else { "none" };
         lines.insert("tcp.token".into(), (token.into(), format!("{:?}", self.tcp.token)));
         for vm in &self.vms {
-            let identity = match &vm.identity {
-                Identity::Cid(cid) => format!("cid {cid}"),
-                Identity::Socket(path) => format!("socket {}", path.display()),
-                Identity::Token(_) => "token".to_owned(),
+            let text = format!("{}, {}", vm.identity, rights_text(&vm.rights));
+            let secret = match &vm.identity {
+                Identity::Token(token) => token.as_str(),
+                Identity::Cid(_) | Identity::Socket(_) | Identity::Endpoint => "",
             };
-            let policy = format!("{:?}", vm.rights.policy).to_lowercase();
-            let memory = memory_text(vm.rights.memory_max);
-            let sessions = vm.max_sessions.map_or_else(|| "max".to_owned(), |sessions| sessions.to_string());
-            let text = format!("{identity}, {policy}, memory_max {memory}, max_sessions {sessions}");
-            lines.insert(format!("vm {}", vm.name), (text, format!("{vm:?}")));
+            lines.insert(format!("vm {}", vm.name), (text.clone(), format!("{text} {secret}")));
         }
         lines
     }
@@ -324,8 +364,53 @@ impl std::fmt::Display for DriverChoice {
     }
 }
 
-fn memory_text(memory: Option<u64>) -> String {
-    memory.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string())
+/// Rights on a line: the policy, and what differs from having no limit.
+fn rights_text(rights: &Rights) -> String {
+    let mut text = rights.policy.name().to_owned();
+    if let Some(gpus) = &rights.gpus {
+        text += &format!(", gpus {gpus}");
+    }
+    for line in limits::differences(&Limits::default(), &rights.limits) {
+        text += &format!(", {} {}", line.key, line.new);
+    }
+    text
+}
+
+/// Devices of a VM, as an operator writes them.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse_gpus(raw: &Raw) -> Result<Option<String>, String> {
+    value::devices(raw)
+}
+
+/// Whether a VM may connect, as an operator writes it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_policy(raw: &Raw) -> Result<Policy, String> {
+    value::policy(raw)
+}
+
+/// A VM's name, as an operator writes it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_name(name: &str) -> Result<String, String> {
+    value::vm_name(&Raw::Text(name.to_owned()))
+}
+
+/// A VM's identity, as an operator writes it: `cid=3`, `socket=/path`, `token=…`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_identity(key: &str, raw: &Raw) -> Result<Identity, String> {
+    match key {
+        "cid" => value::cid(raw).map(Identity::Cid),
+        "socket" => value::absolute_path(raw).map(Identity::Socket),
+        "token" => value::token(raw).map(Identity::Token),
+        _ => Err(format!("'{key}' is none of cid, socket and token")),
+    }
 }
 
 fn is_loopback(address: &str) -> bool {
@@ -334,49 +419,96 @@ fn is_loopback(address: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn vms(layers: &mut Layers, default: &Rights) -> Vec<(Origin, Vm)> {
+/// What holds for guests that no rule names, and for rules that do not say otherwise.
+fn default_rights(layers: &mut Layers) -> Rights {
+    let mut limits = Limits::default();
+    for key in keys::LIMITS {
+        let set = |raw: &Raw| {
+            let mut limits = Limits::default();
+            limits::set(&mut limits, key.name, raw).map(|()| limits)
+        };
+        let parsed = layers.take_with(key.in_default, set);
+        limits::copy(&parsed, &mut limits, key.name);
+    }
+    if let Err(message) = limits::check(&limits) {
+        layers
+            .problems
+            .push(Problem::new(layers.origin("default.memory_min"), format!("default: {message}")));
+    }
+    Rights {
+        policy: layers.take("default.policy", value::policy),
+        gpus: layers.take("default.gpus", value::devices),
+        limits,
+    }
+}
+
+fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
     let mut vms = Vec::new();
     for mut table in std::mem::take(&mut layers.vms) {
         let origin = table.origin.clone();
-        let name = table.take("name", value::vm_name, &mut layers.problems);
-        let cid = table.take("cid", value::cid, &mut layers.problems).map(Identity::Cid);
-        let socket = table.take("socket", value::absolute_path, &mut layers.problems).map(Identity::Socket);
-        let token = table.take("token", value::token, &mut layers.problems).map(Identity::Token);
+        let problems = &mut layers.problems;
+        let name = table.take("name", value::vm_name, problems);
+        let cid = table.take("cid", value::cid, problems).map(Identity::Cid);
+        let socket = table.take("socket", value::absolute_path, problems).map(Identity::Socket);
+        let token = table.take("token", value::token, problems).map(Identity::Token);
         // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
-        let policy = table.take("policy", value::policy, &mut layers.problems).unwrap_or(Policy::Allow);
-        let memory_max =
-            table.take("memory_max", value::memory_max, &mut layers.problems).unwrap_or(default.memory_max);
-        let max_sessions = table.take("max_sessions", value::count, &mut layers.problems);
+        let policy = table.take("policy", value::policy, problems).unwrap_or(Policy::Allow);
+        let gpus = table.take("gpus", value::devices, problems).unwrap_or_else(|| default.gpus.clone());
+        let mut limits = default.limits;
+        for key in keys::LIMITS {
+            table.take_with(key.name, |raw| limits::set(&mut limits, key.name, raw), problems);
+        }
         let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
         let mut problem =
-            |message: &str| layers.problems.push(Problem::new(origin.clone(), message.to_owned()));
-        if !table.had("name") {
-            problem("vm: a rule needs a name");
+            |message: &str| problems.push(Problem::new(origin.clone(), format!("vm: {message}")));
+        if let Err(message) = limits::check(&limits) {
+            problem(&message);
         }
-        if named != 1 {
-            problem("vm: a rule needs exactly one of cid, socket and token, by which the VM is recognised");
+        if !table.had("name") {
+            problem("a rule needs a name");
+        }
+        let own = listen.iter().any(|(_, endpoint)| name.is_some() && endpoint.vm() == name.as_deref());
+        if named + usize::from(own) != 1 {
+            problem(
+                "a rule needs exactly one of cid, socket, token, and an endpoint of its own in listen \
+                 (vm:NAME=/path, serial:NAME=/path), by which the VM is recognised",
+            );
             continue;
         }
-        if let (Some(name), Some(identity)) = (name, cid.or(socket).or(token)) {
-            let rights = Rights { policy, memory_max };
-            vms.push((origin, Vm { name, identity, rights, max_sessions }));
+        let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
+        if let (Some(name), Some(identity)) = (name, identity) {
+            vms.push((origin, Rule { name, identity, rights: Rights { policy, gpus, limits } }));
         }
     }
     vms
 }
 
-fn check_vms(vms: &[(Origin, Vm)], problems: &mut Vec<Problem>) {
+fn check_vms(vms: &[(Origin, Rule)], problems: &mut Vec<Problem>) {
     for (at, (origin, vm)) in vms.iter().enumerate() {
         for (_, other) in &vms[..at] {
             let same = if other.name == vm.name {
                 "name"
-            } else if other.identity == vm.identity {
+            } else if other.identity == vm.identity && vm.identity != Identity::Endpoint {
                 "identity"
             } else {
                 continue;
             };
             let message =
                 format!("vm: '{}' has the same {same} as the rule '{}' before it", vm.name, other.name);
+            problems.push(Problem::new(origin.clone(), message));
+        }
+    }
+}
+
+fn check_shared(shared: &[(Origin, SharedFile)], problems: &mut Vec<Problem>) {
+    for (at, (origin, file)) in shared.iter().enumerate() {
+        let before = &shared[..at];
+        if before.iter().any(|(_, other)| other.vm == file.vm) {
+            let message = format!("shared: VM '{}' has memory twice", file.vm);
+            problems.push(Problem::new(origin.clone(), message));
+        } else if let Some((_, other)) = before.iter().find(|(_, other)| other.path == file.path) {
+            let message =
+                format!("shared: {} is the memory of VM '{}' already", file.path.display(), other.vm);
             problems.push(Problem::new(origin.clone(), message));
         }
     }

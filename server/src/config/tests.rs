@@ -1,6 +1,7 @@
 //! Tests of the configuration as a whole.
 
 use super::*;
+use crate::vm::{Class, Tier};
 use std::io::Write;
 
 fn sources(file: &str) -> (Sources, tempfile::NamedTempFile) {
@@ -53,7 +54,7 @@ fn all_mistakes_are_told_together_and_where() {
         "5:8: pool.size: -1 is not a whole number",
         "6:1: 'pool.sise' is no setting; 'pool.size' perhaps?",
         "9:7: vm: cid: 2 is not the context id of a guest",
-        "10:1: vm: a rule needs exactly one of cid, socket and token",
+        "10:1: vm: a rule needs exactly one of cid, socket, token",
         "tcp:0.0.0.0:1 is not a loopback address",
         "tcp:0.0.0.0:1 needs a token",
     ] {
@@ -105,8 +106,13 @@ fn rules_name_their_vms() {
          [[vm]]\nname = \"red\"\ncid = 3\n[[vm]]\nname = \"blue\"\nsocket = \"/run/blue.sock\"\npolicy = \"deny\"\nmemory_max = \"max\"\n",
     )
     .unwrap();
-    assert_eq!(config.vms[0].rights, Rights { policy: Policy::Allow, memory_max: Some(1 << 30) });
-    assert_eq!(config.vms[1].rights, Rights { policy: Policy::Deny, memory_max: None });
+    let rights = |policy, memory_max| Rights {
+        policy,
+        gpus: None,
+        limits: Limits { memory_max, ..Limits::default() },
+    };
+    assert_eq!(config.vms[0].rights, rights(Policy::Allow, Some(1 << 30)));
+    assert_eq!(config.vms[1].rights, rights(Policy::Deny, None));
     assert!(config.listen.contains(&Endpoint::Unix("/run/blue.sock".into())), "{:?}", config.listen);
     let errors = load(
         "[[vm]]\nname = \"red\"\ncid = 3\n[[vm]]\nname = \"red\"\ncid = 4\n[[vm]]\nname = \"blue\"\ncid = 3\n",
@@ -155,4 +161,46 @@ fn the_packaged_example_is_a_good_configuration_and_says_the_defaults() {
         .collect();
     let all = load(&all).unwrap();
     assert_eq!(all.vms.len(), 3);
+}
+
+#[test]
+fn limits_are_read_and_their_mistakes_told_together() {
+    let config = load(
+        "[default]\nweight = 50\nmax_processes = 8\n[[vm]]\nname = \"red\"\ncid = 3\ngpus = [0, 1]\nweight = 300\n\
+         gpu_max = \"25%\"\ntier = \"latency\"\nclass = \"realtime\"\nmemory_max = \"8G\"\nmemory_min = \"2G\"\nmax_streams = 64\n",
+    )
+    .unwrap();
+    assert_eq!(config.default.limits.weight, 50);
+    let red = &config.vms[0].rights;
+    assert_eq!(red.gpus.as_deref(), Some("0,1"));
+    assert_eq!(
+        red.limits,
+        Limits {
+            weight: 300,
+            gpu_max: "25000 100000".parse().unwrap(),
+            tier: Tier::Latency,
+            class: Some(Class::Realtime),
+            memory_max: Some(8 << 30),
+            memory_min: 2 << 30,
+            max_processes: Some(8),
+            max_streams: Some(64),
+        }
+    );
+    let errors = load(
+        "[default]\nweight = 0\ntier = \"fast\"\n[[vm]]\nname = \"red\"\ncid = 3\nweight = 10001\ngpu_max = \"200%\"\n\
+         class = \"game\"\nmemory_max = \"1G\"\nmemory_min = \"2G\"\nmax_processes = 0\n",
+    )
+    .unwrap_err();
+    for wanted in [
+        "2:10: default.weight: 0 is not a weight from 1 to 10000",
+        "3:8: default.tier: 'fast' is not one of latency, normal, idle",
+        "7:10: vm: weight: 10001 is not a weight",
+        "8:11: vm: gpu_max: 200 % is not more than 0 % and at most 100 %",
+        "9:9: vm: class: 'game' is not one of auto, realtime, interactive, throughput, batch",
+        "12:17: vm: max_processes: 0 is less than 1",
+        "4:1: vm: memory_min (2147483648) is more than memory_max (1073741824)",
+    ] {
+        assert!(errors.iter().any(|error| error.contains(wanted)), "no '{wanted}' in {errors:#?}");
+    }
+    assert_eq!(errors.len(), 7, "{errors:#?}");
 }

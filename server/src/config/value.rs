@@ -1,8 +1,10 @@
 //! What one value means: each function takes a value of the file, a flag or a variable, and says what is wrong with it.
 
 use super::layers::Raw;
-use super::{DriverChoice, LogFormat, Policy};
-use pxos_protocol::endpoint::Endpoint;
+use super::{DriverChoice, LogFormat, SharedFile};
+use crate::vm::{Class, GpuMax, Policy, Tier, WEIGHTS};
+use pxos_protocol::endpoint::{Endpoint, named_path};
+use pxos_protocol::transport::bar::MAX_SLOTS;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,6 +95,23 @@ pub(super) fn duration(raw: &Raw) -> Result<Duration, String> {
     }
 }
 
+/// The rule by which devices are shared.
+pub(super) fn scheduling(raw: &Raw) -> Result<crate::scheduler::Policy, String> {
+    text(raw, "leasefq, fifo or rr")?.parse()
+}
+
+/// The length of a lease.
+pub(super) fn quantum(raw: &Raw) -> Result<Duration, String> {
+    let quantum = duration(raw)?;
+    let [least, most] =
+        [crate::scheduler::QUANTUM_LEAST, crate::scheduler::QUANTUM_MOST].map(Duration::from_nanos);
+    if (least..=most).contains(&quantum) {
+        Ok(quantum)
+    } else {
+        Err(format!("{quantum:?} is not from {least:?} to {most:?}"))
+    }
+}
+
 /// An amount of memory, or `max` for no limit: bytes, or a text with `K`, `M`, `G` or `T` (powers of 1024).
 pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     let wanted = || format!("{raw} is not an amount of memory such as 512M, 4G or max");
@@ -123,6 +142,49 @@ pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     }
 }
 
+/// An amount of memory, zero included.
+pub(super) fn memory_min(raw: &Raw) -> Result<u64, String> {
+    match raw {
+        Raw::Integer(0) => Ok(0),
+        Raw::Text(text) if text.trim() == "0" => Ok(0),
+        Raw::Text(text) if text.trim() == "max" => Err("'max' cannot be left to one VM".into()),
+        other => memory_max(other).map(Option::unwrap_or_default),
+    }
+}
+
+/// A number of things, at least one, or `max` for no limit.
+pub(super) fn count_max(raw: &Raw) -> Result<Option<u32>, String> {
+    match raw {
+        Raw::Text(text) if text.trim() == "max" => Ok(None),
+        other => count(other).map(|count| Some(u32::try_from(count).expect("at most 65536"))),
+    }
+}
+
+/// A share.
+pub(super) fn weight(raw: &Raw) -> Result<u32, String> {
+    let weight = u32::try_from(number(raw)?).ok().filter(|weight| WEIGHTS.contains(weight));
+    weight.ok_or_else(|| format!("{raw} is not a weight from {} to {}", WEIGHTS.start(), WEIGHTS.end()))
+}
+
+/// A hard cap on time.
+pub(super) fn gpu_max(raw: &Raw) -> Result<GpuMax, String> {
+    match raw {
+        Raw::Integer(quota) => quota.to_string().parse(),
+        other => text(other, "a cap such as max, 25% or \"25000 100000\"")?.parse(),
+    }
+}
+
+/// Who goes first.
+pub(super) fn tier(raw: &Raw) -> Result<Tier, String> {
+    one_of(raw, &Tier::ALL.map(|tier| (tier.name(), tier)))
+}
+
+/// What kind of work, or that the server finds out.
+pub(super) fn class(raw: &Raw) -> Result<Option<Class>, String> {
+    let classes = Class::ALL.map(|class| (class.name(), Some(class)));
+    one_of(raw, &[&[("auto", None)], &classes[..]].concat())
+}
+
 /// Permissions in octal: a text, or a number of the file written as `0o660`.
 pub(super) fn mode(raw: &Raw) -> Result<u32, String> {
     let mode = match raw {
@@ -151,6 +213,46 @@ pub(super) fn absolute_path(raw: &Raw) -> Result<PathBuf, String> {
 pub(super) fn endpoint(raw: &Raw) -> Result<Endpoint, String> {
     let text = text(raw, "an endpoint such as unix:/run/pxos-gpu.sock")?;
     text.parse().map_err(|error: pxos_protocol::endpoint::EndpointError| error.to_string())
+}
+
+/// A VM and the file of its shared memory.
+pub(super) fn shared(raw: &Raw) -> Result<SharedFile, String> {
+    let wanted = "a VM and a file, such as red=/dev/shm/red";
+    let text = text(raw, wanted)?;
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("{raw} is not {wanted}"))?;
+    let (name, slots) = match name.split_once(':') {
+        None => (name, None),
+        Some((name, slots)) => {
+            let slots = slots.parse().ok().filter(|slots| (1..=MAX_SLOTS).contains(slots));
+            (name, Some(slots.ok_or_else(|| format!("{raw}: the number of slots is 1 to {MAX_SLOTS}"))?))
+        }
+    };
+    let (vm, path) = named_path(name, path).map_err(|error| format!("{raw}: {error}"))?;
+    Ok(SharedFile { vm, path, slots })
+}
+
+/// An address of the web, or nothing.
+pub(super) fn url(raw: &Raw) -> Result<String, String> {
+    let text = text(raw, "an address such as http://127.0.0.1:8000/v1")?;
+    let good = text.is_empty() || text.starts_with("http://") || text.starts_with("https://");
+    if good && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{raw} is not an address such as http://127.0.0.1:8000/v1"))
+    }
+}
+
+/// Any text.
+pub(super) fn word(raw: &Raw) -> Result<String, String> {
+    text(raw, "a text").map(str::to_owned)
+}
+
+/// An address and a port, or nothing.
+pub(super) fn address(raw: &Raw) -> Result<Option<std::net::SocketAddr>, String> {
+    match text(raw, "an address such as 127.0.0.1:9701")? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{raw} is not an address such as 127.0.0.1:9701")),
+    }
 }
 
 /// Which libcuda.
@@ -244,8 +346,7 @@ pub(super) fn optional_token(raw: &Raw) -> Result<Option<String>, String> {
 /// A VM's name: no character that the names of unnamed guests (`vsock:3`) have, none that harms a log.
 pub(super) fn vm_name(raw: &Raw) -> Result<String, String> {
     let name = text(raw, "a name")?;
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+    if !pxos_protocol::endpoint::is_vm_name(name) {
         return Err(format!("{raw} is not a name of 1 to 64 letters, digits, dots, dashes and underscores"));
     }
     Ok(name.to_owned())

@@ -4,12 +4,16 @@
 //! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
-use super::identity::{Admitted, describe, identify, origin};
+use super::bar;
+use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
-use super::session::{Place, Session};
+use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
-use crate::handoff::{Assign, Limits, SOFTWARE};
+use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
+use crate::quota;
+use crate::vm::Policy;
+use crate::vm::registry::Vm;
 use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
@@ -20,7 +24,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
@@ -50,12 +53,12 @@ struct Prefix {
 pub(super) struct Connecting(Mutex<BTreeMap<String, usize>>);
 
 /// One of them.
-struct Slot {
+struct Waiting {
     daemon: Arc<Daemon>,
     origin: String,
 }
 
-impl Slot {
+impl Waiting {
     /// A place among `most`, of which one origin (a VM, a socket, an address) gets half, so that none keeps others out.
     fn take(daemon: &Arc<Daemon>, origin: String, most: usize) -> Result<Self, Refused> {
         let mut connecting = daemon.connecting.0.lock();
@@ -72,7 +75,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let mut connecting = self.daemon.connecting.0.lock();
         if let Some(count) = connecting.get_mut(&self.origin) {
@@ -91,7 +94,7 @@ struct Refused(Reason, String);
 pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, peer: Peer) {
     daemon.totals.connection();
     let from = describe(endpoint, &peer);
-    let slot = match Slot::take(daemon, origin(endpoint, &peer), daemon.config().max_connecting) {
+    let slot = match Waiting::take(daemon, origin(endpoint, &peer), daemon.config().max_connecting) {
         Ok(slot) => slot,
         Err(refused) => return refuse(daemon, &socket, &from, &refused, false),
     };
@@ -122,16 +125,41 @@ fn admit(
     if daemon.is_draining() {
         return Err(Refused(Reason::Draining, "the server is shutting down".into()));
     }
-    let admitted = identify(&config, endpoint, peer, hello.token.as_deref())
+    let admitted = identify(&config, &daemon.vms.rules(), endpoint, peer, hello.token.as_deref())
         .map_err(|denied| Refused(Reason::Denied, denied.to_string()))?;
+    let known = daemon.vms.find(&admitted.vm);
+    // A stranger whom an operator denied stays denied as long as the daemon lives.
+    let rights = known.as_ref().map_or_else(|| admitted.rights.clone(), |vm| vm.rights());
+    if rights.policy == Policy::Deny {
+        return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
+    }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &admitted),
+        Purpose::Probe => probe(daemon, socket, &admitted.vm, &rights.limits),
         Purpose::Session => {
-            let place = daemon
-                .sessions
-                .reserve(&admitted.vm, config.max_sessions, admitted.max_sessions)
-                .map_err(|full| Refused(Reason::Full, full.to_string()))?;
-            begin(daemon, socket, &place, &admitted, hello, from, config.pool.wait_timeout)
+            let place = reserve(daemon, &admitted, config.max_sessions)?;
+            let shared = share(daemon, endpoint, &admitted.vm, &hello);
+            begin(daemon, socket, &place, (hello, shared), from, config.pool.wait_timeout)
+        }
+    }
+}
+
+/// A place for a session of the guest's VM, which is entered in the registry from then on.
+fn reserve<'a>(daemon: &'a Arc<Daemon>, admitted: &Admitted, most: usize) -> Result<Place<'a>, Refused> {
+    loop {
+        let vm = daemon
+            .vms
+            .find_or_stranger(&admitted.vm, &admitted.rights)
+            .map_err(|error| Refused(Reason::Full, format!("no memory for the VM's quota: {error}")))?;
+        let place = daemon.sessions.reserve(&vm, most).map_err(|full| {
+            let reason = match full {
+                Full::Draining(_) => Reason::Draining,
+                Full::Server(_) | Full::Vm(..) => Reason::Full,
+            };
+            Refused(reason, full.to_string())
+        })?;
+        // A stranger goes with its last session, which may have been just now: two of one name would be two quotas.
+        if daemon.vms.find(&vm.name).is_some_and(|found| found.number == vm.number) {
+            return Ok(place);
         }
     }
 }
@@ -203,17 +231,42 @@ fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Resu
     Ok(())
 }
 
+/// The memory that the guest will share with its worker: a slot of its VM's where there is one and the guest can map it, else
+/// the worker's own where a descriptor can reach the guest.
+fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memory, Option<bar::Slot>) {
+    let config = daemon.config();
+    if let Some(shared) = config.shared.iter().find(|shared| hello.bar && shared.vm == vm) {
+        match daemon.bars.take(shared) {
+            Ok(part) => return (part.memory(), Some(part)),
+            Err(error) => {
+                if let Some(suppressed) = daemon.limits.bar.pass() {
+                    warn!(vm, suppressed, "a session has no shared memory: {error}");
+                }
+            }
+        }
+    }
+    // Behind the sockets of a VM is the VMM, which would get the descriptor and keep it from the guest.
+    let reaches = matches!(endpoint, Endpoint::Unix(_)) && hello.shared_memory;
+    (if reaches { Memory::Beside } else { Memory::None }, None)
+}
+
 /// Hands the connection to a warm worker.
 fn begin(
     daemon: &Arc<Daemon>,
     socket: &Socket,
     place: &Place<'_>,
-    admitted: &Admitted,
-    mut hello: Hello,
+    (mut hello, (memory, mut part)): (Hello, (Memory, Option<bar::Slot>)),
     from: &str,
     timeout: Duration,
 ) -> Result<(), Refused> {
     hello.token = None;
+    let vm = &place.vm;
+    let limits = vm.limits();
+    let own = hello.memory_max;
+    let slot = vm.quota.enter(place.id, own).map(|number| Slot { vm: Arc::clone(vm), number, kept: false });
+    let mut slot = slot.ok_or_else(|| {
+        Refused(Reason::Full, format!("VM '{}' has {} sessions, more than any may", vm.name, quota::SLOTS))
+    })?;
     socket.set_send_timeout(None).map_err(|error| malformed(&error))?;
     let deadline = Instant::now() + timeout;
     for _ in 0..TRIES {
@@ -230,52 +283,99 @@ fn begin(
         })?;
         let assign = Assign {
             session: place.id,
-            vm: admitted.vm.clone(),
+            vm: vm.name.clone(),
             hello: hello.clone(),
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
-            limits: Limits { memory_max: admitted.rights.memory_max },
-            exchange: daemon.exchange.of(&admitted.vm),
+            slot: slot.number,
+            limits: Limits {
+                memory_max: least(limits.memory_max, own),
+                bounds_streams: limits.max_streams.is_some(),
+            },
+            memory,
+            exchange: daemon.exchange.of(&vm.name),
         };
-        if hand_over(daemon, &worker, assign, socket) {
+        if hand_over(daemon, &worker, vm, assign, (socket, &mut part)) {
+            slot.kept = true;
             info!(
                 session = place.id,
-                vm = admitted.vm,
+                vm = vm.name,
                 program = hello.program,
                 pid = hello.pid,
                 from,
                 software = hello.software,
                 worker = worker.pid,
+                memory = %memory,
                 "session begins"
             );
+            let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
+            daemon.journal.note("session.begin", Some(&vm.name), Some(place.id), text);
             return Ok(());
         }
     }
     Err(Refused(Reason::NoWorker, format!("{TRIES} workers died before they took the session")))
 }
 
-/// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
-fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket: &Socket) -> bool {
+/// A slot of a VM's quota, which is free again when this goes, unless a session has it.
+struct Slot {
+    vm: Arc<Vm>,
+    number: usize,
+    kept: bool,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.vm.quota.clear(self.number);
+        }
+    }
+}
+
+/// The smaller of two limits.
+pub(super) fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
+/// Whether the worker took it, and with it its part of the VM's memory. Under the phase's lock, so that its watcher sees either no session or all of it.
+fn hand_over(
+    daemon: &Arc<Daemon>,
+    worker: &Arc<Worker>,
+    vm: &Arc<Vm>,
+    assign: Assign,
+    (socket, part): (&Socket, &mut Option<bar::Slot>),
+) -> bool {
     let mut phase = worker.phase.lock();
     if *phase != Phase::Warm {
         return false;
     }
     let id = assign.session;
+    // The worker gets descriptors of its own, whether or not the session takes ours.
+    let file = part.as_ref().map(|part| part.fd().try_clone_to_owned()).transpose();
+    let Ok(file) = file else { return false };
     let session = Session {
-        vm: assign.vm.clone(),
+        memory: assign.memory,
+        part: part.take(),
+        vm: Arc::clone(vm),
         program: assign.hello.program.clone(),
         pid: assign.hello.pid,
         software: assign.hello.software.clone(),
         peer: assign.peer.clone(),
+        slot: assign.slot,
+        own_limit: assign.hello.memory_max,
         worker: Arc::clone(worker),
         started: (SystemTime::now(), Instant::now()),
         dismissed: false,
     };
-    worker.stats.memory_limit.store(assign.limits.memory_max.unwrap_or(0), Ordering::Relaxed);
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
-    match worker.assign(assign, socket.as_fd()) {
+    daemon.accounts.begin(&vm.name);
+    let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
+    let assigned = gate.and_then(|(page, bell)| {
+        let gate = [page.as_fd(), bell.as_fd()];
+        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd(), file.as_ref().map(AsFd::as_fd))
+    });
+    match assigned {
         Ok(()) => {
             *phase = Phase::Assigned(id);
             true
@@ -283,7 +383,8 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
             daemon.totals.no_session();
-            daemon.sessions.take_back(id);
+            *part = daemon.sessions.take_back(id);
+            daemon.scheduling.end(id);
             *phase = Phase::Gone;
             worker.kill();
             false
@@ -292,11 +393,11 @@ fn hand_over(daemon: &Arc<Daemon>, worker: &Arc<Worker>, assign: Assign, socket:
 }
 
 /// Answers a probe: the welcome, then its pings.
-fn probe(daemon: &Arc<Daemon>, socket: &Socket, admitted: &Admitted) -> Result<(), Refused> {
+fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Limits) -> Result<(), Refused> {
     let snapshot = daemon.pool.snapshot();
     let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
     let mut snapshot = (*snapshot).clone();
-    if let Some(memory_max) = admitted.rights.memory_max {
+    if let Some(memory_max) = limits.memory_max {
         for device in &mut snapshot.devices {
             device.total_memory = device.total_memory.min(memory_max);
         }
@@ -304,9 +405,10 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, admitted: &Admitted) -> Result<(
     let welcome = Welcome {
         software: SOFTWARE.to_owned(),
         session: 0,
-        vm: admitted.vm.clone(),
+        vm: vm.to_owned(),
         snapshot,
         shared_memory: None,
+        bounds_streams: limits.max_streams.is_some(),
     };
     let payload = control::encode(&welcome).map_err(|error| malformed(&error))?;
     daemon.totals.probe();
@@ -344,6 +446,7 @@ fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, 
     daemon.totals.refused(*reason);
     if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
         warn!(from, reason = reason.name(), suppressed, "refused: {message}");
+        daemon.journal.note("refused", None, None, format!("{from}: {}: {message}", reason.name()));
     }
     if matches!(reason, Reason::Closed) {
         return;
@@ -379,6 +482,8 @@ mod tests {
             program: "app\u{1b}[2J".into(),
             token: None,
             shared_memory: false,
+            bar: false,
+            memory_max: None,
         }
     }
 

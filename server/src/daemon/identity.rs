@@ -1,7 +1,8 @@
 //! Who a guest is and what it may do: decided from the endpoint it arrived at, what the kernel says of its peer, and for
 //! TCP alone its token (design D13). Pure: no clock, no I/O.
 
-use crate::config::{Config, Identity, Policy, Rights, Vm};
+use crate::config::Config;
+use crate::vm::{Identity, Policy, Rights, Rule};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::Peer;
 
@@ -12,8 +13,6 @@ pub(super) struct Admitted {
     pub(super) vm: String,
     /// What it may do.
     pub(super) rights: Rights,
-    /// Sessions of the VM at once.
-    pub(super) max_sessions: Option<usize>,
 }
 
 /// Why a guest may not connect.
@@ -27,27 +26,27 @@ pub(super) enum Denied {
     Token,
 }
 
-/// Decides.
+/// Decides by `rules`, each with the rights that it gives now.
 pub(super) fn identify(
     config: &Config,
+    rules: &[Rule],
     endpoint: &Endpoint,
     peer: &Peer,
     token: Option<&str>,
 ) -> Result<Admitted, Denied> {
-    let is = |vm: &&Vm| match (&vm.identity, peer, endpoint) {
+    let is = |vm: &&Rule| match (&vm.identity, peer, endpoint) {
         (Identity::Cid(wanted), Peer::Vsock { cid }, _) => wanted == cid,
         (Identity::Socket(wanted), Peer::Unix { .. }, Endpoint::Unix(path)) => wanted == path,
+        (Identity::Endpoint, Peer::Unix { .. }, endpoint) => endpoint.vm() == Some(&vm.name),
         (Identity::Token(wanted), Peer::Tcp { .. }, _) => token.is_some_and(|token| same(token, wanted)),
         _ => false,
     };
-    let admitted = match config.vms.iter().find(is) {
-        Some(vm) => {
-            Admitted { vm: vm.name.clone(), rights: vm.rights.clone(), max_sessions: vm.max_sessions }
-        }
+    let admitted = match rules.iter().find(is) {
+        Some(vm) => Admitted { vm: vm.name.clone(), rights: vm.rights.clone() },
         None => {
             let vm = match peer {
                 Peer::Vsock { cid } => format!("vsock:{cid}"),
-                Peer::Unix { .. } => endpoint.to_string(),
+                Peer::Unix { .. } => endpoint.vm().map_or_else(|| endpoint.to_string(), str::to_owned),
                 Peer::Tcp { .. } => "tcp".to_owned(),
             };
             if matches!(peer, Peer::Tcp { .. }) && !config.tcp.anonymous {
@@ -56,7 +55,7 @@ pub(super) fn identify(
                     return Err(Denied::Token);
                 }
             }
-            Admitted { vm, rights: config.default.clone(), max_sessions: None }
+            Admitted { vm, rights: config.default.clone() }
         }
     };
     match admitted.rights.policy {
@@ -68,7 +67,7 @@ pub(super) fn identify(
 /// What connections of one guest have in common, before it is known who it is.
 pub(super) fn origin(endpoint: &Endpoint, peer: &Peer) -> String {
     match peer {
-        Peer::Unix { .. } => endpoint.to_string(),
+        Peer::Unix { .. } => endpoint.vm().map_or_else(|| endpoint.to_string(), |name| format!("vm:{name}")),
         Peer::Vsock { cid } => format!("vsock:{cid}"),
         Peer::Tcp { address } => {
             address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned()
@@ -79,6 +78,8 @@ pub(super) fn origin(endpoint: &Endpoint, peer: &Peer) -> String {
 /// The peer, for the log and the status.
 pub(super) fn describe(endpoint: &Endpoint, peer: &Peer) -> String {
     match peer {
+        // The process behind the socket is the VMM, whatever runs in the VM.
+        Peer::Unix { .. } if endpoint.vm().is_some() => endpoint.to_string(),
         Peer::Unix { pid: Some(pid), uid: Some(uid) } => format!("{endpoint} pid {pid} uid {uid}"),
         Peer::Unix { .. } => endpoint.to_string(),
         Peer::Vsock { cid } => format!("vsock cid {cid}"),
@@ -102,10 +103,12 @@ mod tests {
     fn config(more: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = format!(
-            "listen = [\"unix:/run/a.sock\", \"vsock:9700\", \"tcp:127.0.0.1:1\"]\n{more}\n\
-             [[vm]]\nname = \"red\"\ncid = 3\nmax_sessions = 2\n\
+            "listen = [\"unix:/run/a.sock\", \"vsock:9700\", \"tcp:127.0.0.1:1\", \"vm:white=/run/w.vsock\", \
+             \"vm:other=/run/o.vsock\"]\n{more}\n\
+             [[vm]]\nname = \"red\"\ncid = 3\nmax_processes = 2\n\
              [[vm]]\nname = \"blue\"\nsocket = \"/run/blue.sock\"\n\
              [[vm]]\nname = \"green\"\ntoken = \"{SECRET}\"\n\
+             [[vm]]\nname = \"white\"\nmax_processes = 1\n\
              [[vm]]\nname = \"black\"\ncid = 5\npolicy = \"deny\"\n"
         );
         std::fs::write(file.path(), text).unwrap();
@@ -114,7 +117,7 @@ mod tests {
     }
 
     fn name(config: &Config, endpoint: &str, peer: &Peer, token: Option<&str>) -> Result<String, Denied> {
-        identify(config, &endpoint.parse().unwrap(), peer, token).map(|admitted| admitted.vm)
+        identify(config, &config.vms, &endpoint.parse().unwrap(), peer, token).map(|admitted| admitted.vm)
     }
 
     #[test]
@@ -127,6 +130,21 @@ mod tests {
         assert_eq!(name(&config, "unix:/run/blue.sock", &unix, None).unwrap(), "blue");
         assert_eq!(name(&config, "unix:/run/a.sock", &unix, None).unwrap(), "unix:/run/a.sock");
         assert_eq!(name(&config, "vsock:9700", &vsock(5), None), Err(Denied::Policy("black".into())));
+    }
+
+    #[test]
+    fn the_path_of_a_vm_s_own_socket_says_who_it_is() {
+        let config = config("");
+        let unix = Peer::Unix { pid: Some(1), uid: Some(0) };
+        let admitted = |endpoint: &str, token| {
+            identify(&config, &config.vms, &endpoint.parse().unwrap(), &unix, token).unwrap()
+        };
+        let white = admitted("vm:white=/run/w.vsock", Some(SECRET));
+        assert_eq!((white.vm.as_str(), white.rights.limits.max_processes), ("white", Some(1)));
+        assert_eq!(name(&config, "vm:other=/run/o.vsock", &unix, None).unwrap(), "other");
+        assert_eq!(name(&config, "serial:white=/run/w.serial", &unix, None).unwrap(), "white");
+        // A rule that is recognised by something else is not recognised by its name.
+        assert!(admitted("vm:red=/run/x", None).rights.limits.max_processes.is_none());
     }
 
     #[test]

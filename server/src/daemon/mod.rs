@@ -4,26 +4,37 @@
 //! daemon's life ([`run`]): it waits for [`Event`]s and does nothing else. All other threads sleep in the kernel, so that
 //! an idle daemon costs no CPU.
 
+mod accounts;
 mod admin;
 mod admit;
+mod bar;
 mod driver;
 mod exchange;
 mod identity;
+mod journal;
 mod listen;
+mod metrics;
 mod pool;
 mod process;
 mod refusal;
+mod scheduling;
+mod serial;
 mod session;
 mod system;
 mod totals;
+mod usage;
+mod vms;
 mod watch;
 
 use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
+use crate::vm::Identity;
+use crate::vm::registry::Registry;
 use parking_lot::RwLock;
 use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,9 +58,14 @@ struct Daemon {
     life: AtomicU8,
     pool: pool::Pool,
     sessions: session::Sessions,
+    scheduling: scheduling::Scheduling,
+    vms: Registry,
+    accounts: accounts::Accounts,
+    journal: journal::Journal,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
+    bars: bar::Bars,
     totals: totals::Totals,
     limits: LogLimits,
     started: (SystemTime, Instant),
@@ -61,6 +77,7 @@ struct Daemon {
 struct LogLimits {
     accept: Limited,
     session_end: Limited,
+    bar: Limited,
     refusal: [Limited; refusal::Reason::ALL.len()],
 }
 
@@ -113,6 +130,26 @@ impl Daemon {
         }
     }
 
+    /// Listens at the endpoints of the configuration and of the VMs, and at no others.
+    fn open_endpoints(self: &Arc<Self>) {
+        let mut wanted = self.config().listen.clone();
+        for rule in self.vms.rules() {
+            if let Identity::Socket(path) = rule.identity {
+                wanted.push(Endpoint::Unix(path));
+            }
+        }
+        self.endpoints.keep(&wanted);
+        if self.life.load(Ordering::Relaxed) == Life::Running as u8 {
+            self.endpoints.start(self);
+        }
+    }
+
+    /// Some VM's limits are others now. Memory and streams count from the next allocation on, for the workers read them where
+    /// they stand; shares from the scheduler's next decision, which comes at once.
+    fn limits_changed(&self) {
+        self.scheduling.decide_now();
+    }
+
     fn launch(&self) -> process::Launch {
         let config = self.config();
         process::Launch {
@@ -162,13 +199,20 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         pool: pool::Pool::new(config.pool.size, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
+        scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
+            .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
+        vms: Registry::default(),
+        accounts: accounts::Accounts::default(),
+        journal: journal::Journal::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
+        bars: bar::Bars::default(),
         totals: totals::Totals::default(),
         limits: LogLimits {
             accept: Limited::new(),
             session_end: Limited::new(),
+            bar: Limited::new(),
             refusal: std::array::from_fn(|_| Limited::new()),
         },
         started: (SystemTime::now(), Instant::now()),
@@ -176,11 +220,20 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         events,
     });
     let config = daemon.config();
+    daemon.vms.load(&config, |_| false).map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
     daemon
         .endpoints
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
         .map_err(|errors| lines(&errors))?;
     admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let scheduled = Arc::clone(&daemon);
+    spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    if let Some(address) = config.metrics {
+        metrics::serve(&daemon, address).map_err(|error| {
+            format!("cannot serve metrics at {address} (--metrics-listen names another): {error}")
+        })?;
+    }
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {
@@ -337,12 +390,16 @@ fn reload(daemon: &Arc<Daemon>, sources: &Sources) {
     let now = NotifyState::monotonic_usec_now().ok();
     notify(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
     match try_reload(daemon, sources) {
-        Ok(()) => info!("configuration is read again"),
+        Ok(()) => {
+            info!("configuration is read again");
+            daemon.journal.note("reload", None, None, "the configuration is read again".into());
+        }
         Err(message) => {
             for line in message.lines() {
                 error!("{line}");
             }
             error!("the configuration is not changed");
+            daemon.journal.note("reload", None, None, format!("the configuration is not changed: {message}"));
         }
     }
     notify(&[NotifyState::Ready]);
@@ -356,7 +413,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
     (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
     new.log.format = old.log.format;
-    if new.listen.iter().any(|endpoint| *endpoint == Endpoint::Unix(new.control.clone())) {
+    if new.listen.iter().any(|endpoint| endpoint.socket().as_ref() == Some(&new.control)) {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
     daemon
@@ -372,10 +429,17 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     }
     let new = Arc::new(new);
     *daemon.config.write() = Arc::clone(&new);
-    daemon.endpoints.keep(&new.listen);
-    if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
-        daemon.endpoints.start(daemon);
+    let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
+    let busy: BTreeSet<String> =
+        daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
+    let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
+    for change in changes {
+        info!(vm = change.vm, "changed: {}", change.text);
+        daemon.journal.note("vm", Some(&change.vm), None, change.text);
     }
+    daemon.open_endpoints();
+    daemon.limits_changed();
+    daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
     daemon.pool.set_size(new.pool.size);
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::process::{Phase, Worker};
 use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
+use pxos_protocol::admin::Usage;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -146,21 +147,33 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 }
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
+    // Whoever waits for the device need not wait for the rest.
+    let gpu_nanos = daemon.scheduling.end(id);
     let ended = daemon.sessions.end(id, |session| {
-        daemon.exchange.end(&session.vm, id);
+        daemon.exchange.end(&session.vm.name, id);
+        let usage = Usage { gpu_nanos, ..Usage::default() };
+        let held = session.vm.quota.clear(session.slot);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();
         daemon.totals.ended(word, &counters);
+        daemon.accounts.end(&session.vm.name, &counters, &held, &usage);
         (word, detail, counters)
     });
     let Some((session, (word, detail, counters))) = ended else { return };
+    daemon.vms.forget(&session.vm, |vm| daemon.sessions.of_vm(vm) > 0);
     let seconds = session.started.1.elapsed().as_secs_f64();
+    let text = format!("{} of {} ends: {word} {detail}", session.program, session.peer);
+    daemon.journal.note("session.end", Some(&session.vm.name), Some(id), text.trim_end().to_owned());
+    if counters.faults > 0 {
+        let text = format!("{} broke {} contexts of its own", session.program, counters.faults);
+        daemon.journal.note("fault", Some(&session.vm.name), Some(id), text);
+    }
     let calls = counters.messages_sync.saturating_add(counters.messages_async);
     macro_rules! line {
         ($level:ident) => {
             $level!(
                 session = id,
-                vm = session.vm,
+                vm = session.vm.name,
                 program = session.program,
                 worker = session.worker.pid,
                 reason = word,

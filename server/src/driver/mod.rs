@@ -361,6 +361,7 @@ driver! {
     fn cuUserObjectRelease(object: u64, references: c_uint);
     fn cuGraphRetainUserObject(graph: u64, object: u64, references: c_uint, flags: c_uint);
     fn cuGraphReleaseUserObject(graph: u64, object: u64, references: c_uint);
+    fn cuDeviceGraphMemTrim(device: CUdevice);
     fn cuDeviceGetGraphMemAttribute(device: CUdevice, attribute: CUgraphMem_attribute, value: *mut c_void);
     fn cuDeviceSetGraphMemAttribute(device: CUdevice, attribute: CUgraphMem_attribute, value: *mut c_void);
     fn cuStreamBeginCapture_v2(stream: u64, mode: CUstreamCaptureMode);

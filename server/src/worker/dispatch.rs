@@ -1,5 +1,6 @@
 //! From a frame to the code that runs it.
 
+use super::flight::Place;
 use super::session::{Fatal, Session};
 use super::state::State;
 use super::{api, callbacks::Ticket};
@@ -24,6 +25,8 @@ pub(super) enum Outcome {
     Done(Result),
     /// It blocks.
     Later(Later),
+    /// It blocks inside the driver with locks that other calls need: nothing else is run until it is over.
+    Hold(Later),
 }
 
 /// Why a call did not get through.
@@ -76,7 +79,14 @@ impl<'a> Call<'a> {
     /// The next field, a stream; the driver's handle for it.
     pub(super) fn get_stream(&mut self) -> std::result::Result<u64, Failed> {
         let raw = self.fields.get()?;
-        Ok(self.state.stream(self.session, raw, self.header.thread, self.header.context)?)
+        let stream = self.state.stream(self.session, raw, self.header.thread, self.header.context)?;
+        self.state.fences.pass(self.session, stream);
+        Ok(stream)
+    }
+
+    /// Where a command in `stream` goes.
+    pub(super) fn place(&self, stream: u64) -> Place {
+        Place { device: self.state.device, context: Session::current(), stream }
     }
 
     /// The driver.
@@ -97,10 +107,11 @@ pub(super) const fn done() -> Answer {
 
 /// Runs the part of a call that waits for the device though the guest does not wait for its answer (freeing memory, unloading):
 /// in its turn, or outside of it where a host callback is in a stream, since the guest's word that the callback has returned
-/// comes by the same way as this call did.
+/// comes by the same way as this call did. The driver waits with its locks held (measured on an H200, driver 580: `cuMemFree`
+/// behind a host function keeps `cuLaunchHostFunc` of another thread waiting), so the leader only listens for that word then.
 pub(super) fn may_wait(call: &Call<'_>, run: impl FnOnce(&Session) -> Result + Send + 'static) -> Answer {
     if call.session.callbacks.are_pending() {
-        return Ok(Outcome::Later(Box::new(move |session, _| run(session))));
+        return Ok(Outcome::Hold(Box::new(move |session, _| run(session))));
     }
     run(call.session)?;
     done()
@@ -121,6 +132,8 @@ pub(super) fn synchronises(number: u16) -> bool {
             | control::PING
             | control::STAGE_WAIT
             | control::COPY
+            | control::SUBMIT_PRIMITIVE
+            | control::QUERY_STATUS
     )
 }
 
@@ -209,6 +222,12 @@ fn answer(call: &mut Call<'_>) -> Answer {
         control::STAGE_WRITE | control::STAGE_READ => api::shared::stage(call),
         control::STAGE_WAIT => api::shared::wait(call),
         control::COPY => api::shared::copy(call),
+        control::FENCE => api::stream::fence(call),
+        control::COMPILE_PRIMITIVE => api::primitive::compile(call),
+        control::SUBMIT_PRIMITIVE => api::primitive::run(call),
+        control::ALLOC_MEMORY => api::memory::allocate(call),
+        control::FREE_MEMORY => api::memory::free(call),
+        control::QUERY_STATUS => api::primitive::status(call),
         op::cuMemHostAlloc => api::shared::pin(call),
         op::cuMemFreeHost => api::shared::unpin(call),
         op::cuMemcpyDtoDAsync_v2 => api::memory::device_to_device(call),
@@ -338,6 +357,8 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuUserObjectCreate => api::graph::object::create_object(call),
         op::cuUserObjectRetain | op::cuUserObjectRelease => api::graph::object::count_object(call),
         op::cuGraphRetainUserObject | op::cuGraphReleaseUserObject => api::graph::object::graph_object(call),
+        op::cuDeviceGraphMemTrim => api::graph::memory::trim(call),
+        op::cuDeviceTotalMem_v2 => api::memory::total(call),
         op::cuDeviceGetGraphMemAttribute => api::graph::object::memory_attribute(call),
         op::cuDeviceSetGraphMemAttribute => api::graph::object::set_memory_attribute(call),
         op::cuStreamBeginCapture_v2 => api::graph::capture::begin(call),
@@ -410,6 +431,7 @@ fn host_function(call: &mut Call<'_>) -> Answer {
     let wants_status = call.get::<u32>()? != 0;
     let before = call.session.deliveries.in_stream(stream);
     let user_data = Ticket::into_user_data(call.session, number, before);
+    call.session.gate.settle(call.session);
     let driver = call.driver();
     // SAFETY: a stream of ours; the ticket lives until the driver gives it back.
     let queued = unsafe {

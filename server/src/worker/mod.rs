@@ -7,8 +7,13 @@
 mod api;
 mod callbacks;
 mod dispatch;
+mod estimate;
 mod exchange;
+mod fence;
+mod flight;
+mod gate;
 mod images;
+mod ledger;
 mod output;
 mod serve;
 mod session;
@@ -16,11 +21,17 @@ mod shared;
 mod snapshot;
 mod staging;
 mod state;
+mod submissions;
 mod tables;
 
 use crate::driver::Driver;
-use crate::handoff::{self, Assign, EndReason, FromWorker, ToWorker};
+use crate::handoff::{self, Assign, EndReason, FromWorker, Memory, ToWorker};
+use crate::page::Page;
+use crate::quota::{Account, Book};
+use crate::scheduler::page::Slots;
 use crate::stats::{State, Stats};
+use gate::Gate;
+use ledger::{Ledger, Rounding};
 use output::Output;
 use pxos_protocol::control::{Snapshot, Welcome, encode};
 use pxos_protocol::frame::{Header, control};
@@ -28,7 +39,6 @@ use pxos_protocol::transport::{FrameReader, Socket, Transport, descriptors};
 use pxos_protocol::types::{CUdevice_attribute, attribute};
 use shared::Shared;
 use std::io::{IoSlice, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +88,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
         Output::capture().map_err(|error| format!("output cannot be captured: {error}"))?;
     let driver = Driver::open(&start.driver).map_err(|error| error.to_string())?;
     let (snapshot, context) = snapshot::take(&driver).map_err(|error| error.to_string())?;
+    let rounding = Rounding::measure(&driver);
     let memory = match Shared::create(&driver) {
         Ok(memory) => Some(memory),
         Err(error) => {
@@ -94,18 +105,36 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     else {
         return Ok(None);
     };
+    let file = if matches!(assign.memory, Memory::Slot { .. }) { beside.pop() } else { None };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
+    let quota = beside.pop().ok_or("the daemon sent no quota")?;
+    let bell = beside.pop().ok_or("the daemon sent no bell")?;
+    let slots = beside.pop().ok_or("the daemon sent no gate")?;
+    let slots = Page::<Slots>::map(&slots).map_err(|error| format!("the gate cannot be mapped: {error}"))?;
+    let gate = Gate::new(slots.leak(), bell);
+    let book = Page::<Book>::map(&quota).map_err(|error| format!("the quota cannot be mapped: {error}"))?;
+    let account = Account::of(book.leak(), assign.slot).ok_or("the daemon named no slot of the quota")?;
+    let ledger = Ledger::new(account, rounding, start.stats);
     connection.set_buffers(SOCKET_BUFFER);
     start.stats.set_state(State::Serving);
     let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
-    // Descriptors travel over unix sockets only; a guest elsewhere does not ask for memory.
-    let memory = memory.filter(|_| assign.hello.shared_memory && descriptors::is_unix(&connection));
+    let memory = match (assign.memory, file) {
+        (Memory::Beside, _) => memory.filter(|_| descriptors::is_unix(&connection)),
+        (Memory::Slot { id, base, length, .. }, Some(file)) => {
+            if let Some(own) = memory {
+                own.give_up(&driver);
+            }
+            let slot = Shared::in_slot(&driver, file, id, base, length);
+            slot.map_err(|error| writeln!(log, "the slot of the VM's memory cannot be used: {error}")).ok()
+        }
+        _ => None,
+    };
     if let Err(error) = greet(&connection, &assign, snapshot.clone(), memory.as_ref()) {
         return Ok(Some((EndReason::Lost, error)));
     }
     let guest = serve::Guest { reader, connection, shared: memory };
-    let ended = serve::run(driver, (snapshot, context), guest, output, start.stats, &assign);
-    let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
+    let host = serve::Host { driver, output, ledger, gate, stats: start.stats };
+    let ended = serve::run(host, (snapshot, context), guest, &assign);
     Ok(Some(ended))
 }
 
@@ -133,13 +162,14 @@ fn greet(
         vm: assign.vm.clone(),
         snapshot,
         shared_memory: memory.map(|memory| memory.layout),
+        bounds_streams: assign.limits.bounds_streams,
     };
     let payload = encode(&welcome).map_err(|error| error.to_string())?;
     let mut header = Header::new(control::WELCOME);
     header.length = u32::try_from(payload.len()).map_err(|error| error.to_string())?;
     let frame = [&header.to_bytes()[..], &payload].concat();
-    let sent = match memory {
-        Some(memory) => descriptors::send(connection, &frame, &[memory.fd.as_raw_fd()]),
+    let sent = match memory.and_then(Shared::descriptor) {
+        Some(descriptor) => descriptors::send(connection, &frame, &[descriptor]),
         None => connection.send_all(&mut [IoSlice::new(&frame)]),
     };
     sent.map_err(|error| error.to_string())

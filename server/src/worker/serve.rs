@@ -8,17 +8,21 @@
 
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
+use super::gate::Gate;
+use super::ledger::Ledger;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
 use super::shared::{Areas, Shared as SharedMemory};
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
-use crate::stats::{Stats, bump, count};
+use crate::stats::{Stats, add, bump, count};
 use pxos_protocol::control::Snapshot;
-use pxos_protocol::frame::{HEADER, Header};
+use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, RingError};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket};
+use pxos_protocol::types::CUresult;
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -29,6 +33,15 @@ const MAX_LANES: usize = 1024;
 
 /// How long the lanes may take to see that the guest is gone before it is seen for them.
 const HELD_UP: Duration = Duration::from_secs(1);
+
+/// Bytes of frames that are kept while a call holds the driver: what a ring holds, twice.
+const MAX_BACKLOG: usize = 16 << 20;
+
+/// How often the leader looks whether such a call is over, beside a socket that it sleeps at.
+const LISTEN: Duration = Duration::from_millis(1);
+
+/// The same beside a ring, at which nothing wakes it.
+const LISTEN_RING: Duration = Duration::from_micros(100);
 
 /// How long the leader looks at an empty ring before it sleeps: longer than a guest takes from one call to the next.
 const SPIN: Duration = Duration::from_micros(100);
@@ -46,6 +59,8 @@ enum Source {
 struct Leader {
     source: Source,
     state: State,
+    /// Frames that were taken while a call held the driver, in order.
+    backlog: VecDeque<(Header, Vec<u8>)>,
     ended: bool,
 }
 
@@ -58,6 +73,8 @@ struct Shared {
     waiting: AtomicUsize,
     /// All lanes.
     lanes: AtomicUsize,
+    /// Calls that block inside the driver with locks that others need ([`Outcome::Hold`]).
+    holding: AtomicUsize,
     spin: Duration,
     end: Mutex<Option<(EndReason, String)>>,
     ended: Condvar,
@@ -72,8 +89,8 @@ struct Doorbell {
 
 /// How a turn at the lead ends.
 enum Turn {
-    /// With a call that blocks.
-    Later(Header, Later),
+    /// With a call that blocks; whether nothing else may run until it is over.
+    Later(Header, Later, bool),
     /// With nothing to do.
     Idle,
 }
@@ -92,13 +109,25 @@ pub(super) struct Guest {
     pub(super) shared: Option<SharedMemory>,
 }
 
+/// What a worker has before its guest comes.
+pub(super) struct Host {
+    /// The driver.
+    pub(super) driver: Driver,
+    /// What the device prints.
+    pub(super) output: Output,
+    /// What the session holds of its VM's quota.
+    pub(super) ledger: Ledger,
+    /// What compute work and copies pass.
+    pub(super) gate: Gate,
+    /// Counters that the daemon reads.
+    pub(super) stats: &'static Stats,
+}
+
 /// Serves a guest until it ends; why it did.
 pub(super) fn run(
-    driver: Driver,
+    host: Host,
     (snapshot, context): (Snapshot, u64),
     guest: Guest,
-    output: Output,
-    stats: &'static Stats,
     assign: &Assign,
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
@@ -123,18 +152,26 @@ pub(super) fn run(
             (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
         }
     };
-    let session = Arc::new(Session::new(driver, snapshot, sink, output, stats, assign, Callbacks::default()));
+    let session = Arc::new(Session::new(host, snapshot, sink, assign, Callbacks::default()));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,
-        leader: Mutex::new(Leader { source, state, ended: false }),
+        leader: Mutex::new(Leader { source, state, backlog: VecDeque::new(), ended: false }),
         doorbell,
         waiting: AtomicUsize::new(0),
         lanes: AtomicUsize::new(0),
+        holding: AtomicUsize::new(0),
         spin: if processors > 2 { SPIN } else { SPIN_FEW },
         end: Mutex::new(None),
         ended: Condvar::new(),
     });
+    let late = Arc::downgrade(&shared);
+    shared.session.gate.on_timeout(Box::new(move |message| {
+        if let Some(shared) = late.upgrade() {
+            shared.session.refuse(CUresult::ERROR_LAUNCH_TIMEOUT, message);
+            finish(&shared, EndReason::Host, message.to_owned());
+        }
+    }));
     spawn_lane(&shared);
     if let Some(watched) = watched {
         notice_hangup(&shared, watched);
@@ -156,6 +193,8 @@ fn notice_hangup(shared: &Arc<Shared>, watched: Socket) {
         let mut poll = libc::pollfd { fd: watched.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: one entry, which outlives the call.
         while unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {}
+        // Who waits at the gate sees nothing of it.
+        shared.session.gate.end();
         // The lanes see it themselves unless they are held up, and know better why the session ends.
         std::thread::sleep(HELD_UP);
         finish(&shared, EndReason::Closed, String::new());
@@ -188,7 +227,7 @@ fn fail(shared: &Shared, fatal: Fatal) {
     let (reason, message) = fatal.describe();
     if reason == EndReason::Malformed {
         count(&shared.session.stats.decode_errors);
-        shared.session.refuse(&message);
+        shared.session.refuse(CUresult::ERROR_DEVICE_UNAVAILABLE, &message);
     }
     finish(shared, reason, message);
 }
@@ -221,13 +260,15 @@ fn run_lane(shared: &Arc<Shared>) {
         shared.waiting.fetch_sub(1, Ordering::SeqCst);
         let turn = lead(shared, &mut leader);
         match turn {
-            Ok(Turn::Later(header, later)) => {
+            Ok(Turn::Later(header, later, holds)) => {
                 let somebody_follows = shared.waiting.load(Ordering::SeqCst) > 0;
                 if !somebody_follows && shared.lanes.load(Ordering::Relaxed) < MAX_LANES {
                     spawn_lane(shared);
                 }
+                shared.holding.fetch_add(usize::from(holds), Ordering::SeqCst);
                 let_go(shared, leader);
                 shared.session.finish_later(&header, later);
+                shared.holding.fetch_sub(usize::from(holds), Ordering::SeqCst);
                 shared.waiting.fetch_add(1, Ordering::SeqCst);
             }
             Ok(Turn::Idle) => {
@@ -251,7 +292,7 @@ fn run_lane(shared: &Arc<Shared>) {
 fn let_go(shared: &Shared, leader: MutexGuard<'_, Leader>) {
     let frames_are_there = match &leader.source {
         Source::Socket(_) => false,
-        Source::Ring { consumer, .. } => !consumer.park(),
+        Source::Ring { consumer, .. } => !consumer.park() || !leader.backlog.is_empty(),
     };
     drop(leader);
     if frames_are_there && let Some(doorbell) = &shared.doorbell {
@@ -287,38 +328,84 @@ fn watch(shared: &Shared) -> Result<(), Fatal> {
         }
     }
     let header = reader.header()?;
-    reader.payload(&header)?;
+    let length = reader.payload(&header)?.len();
+    add(&shared.session.stats.socket_bytes_in, (HEADER + length) as u64);
     Ok(())
 }
 
 /// Runs frames until one blocks, or until there are none.
 fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
-    let session = &shared.session;
-    let Leader { source, state, .. } = leader;
-    match source {
-        Source::Socket(reader) => loop {
-            let header = reader.header()?;
-            let payload = reader.payload(&header)?;
-            if let Some(later) = run_frame(session, state, &header, payload)? {
-                return Ok(Turn::Later(header, later));
+    if let Source::Ring { consumer, .. } = &leader.source {
+        consumer.unpark();
+    }
+    loop {
+        if shared.holding.load(Ordering::SeqCst) > 0 {
+            listen(shared, leader)?;
+        }
+        let Leader { source, state, backlog, .. } = leader;
+        let session = &shared.session;
+        if let Some((header, payload)) = backlog.pop_front() {
+            if let Some(turn) = run_frame(session, state, &header, &payload)? {
+                return Ok(turn);
             }
-        },
-        Source::Ring { consumer, payload } => {
-            consumer.unpark();
-            loop {
-                match consumer.next(payload)? {
-                    Some(header) => {
-                        if let Some(later) = run_frame(session, state, &header, payload)? {
-                            return Ok(Turn::Later(header, later));
-                        }
-                    }
-                    None if spin(consumer, shared.spin) => {}
-                    None if consumer.park() => return Ok(Turn::Idle),
-                    None => {}
+            continue;
+        }
+        match source {
+            Source::Socket(reader) => {
+                if !reader.has_buffered() {
+                    session.gate.settle(session);
+                }
+                let header = reader.header()?;
+                let payload = reader.payload(&header)?;
+                if let Some(turn) = run_frame(session, state, &header, payload)? {
+                    return Ok(turn);
                 }
             }
+            Source::Ring { consumer, payload } => match consumer.next(payload)? {
+                Some(header) => {
+                    if let Some(turn) = run_frame(session, state, &header, payload)? {
+                        return Ok(turn);
+                    }
+                }
+                None if session.gate.settle(session) => {}
+                None if spin(consumer, shared.spin) => {}
+                None if consumer.park() => return Ok(Turn::Idle),
+                None => {}
+            },
         }
     }
+}
+
+/// Takes frames while a call holds the driver, running only the guest's word that a host function has returned: that call may
+/// wait for it. Ends when the call does, or when more has come than is kept; then the leader goes on, and waits where it must.
+fn listen(shared: &Shared, leader: &mut Leader) -> Result<(), Fatal> {
+    let Leader { source, state, backlog, .. } = leader;
+    let mut bytes: usize = backlog.iter().map(|(_, payload)| HEADER + payload.len()).sum();
+    while shared.holding.load(Ordering::SeqCst) > 0 && bytes < MAX_BACKLOG {
+        let (header, payload) = match source {
+            Source::Socket(reader) => {
+                if !reader.has_buffered() && !reader.socket().wait_readable(LISTEN).unwrap_or(true) {
+                    continue;
+                }
+                let header = reader.header()?;
+                (header, reader.payload(&header)?.to_vec())
+            }
+            Source::Ring { consumer, payload } => match consumer.next(payload)? {
+                Some(header) => (header, std::mem::take(payload)),
+                None => {
+                    std::thread::sleep(LISTEN_RING);
+                    continue;
+                }
+            },
+        };
+        if header.op == control::CALLBACK_DONE {
+            run_frame(&shared.session, state, &header, &payload)?;
+        } else {
+            bytes += HEADER + payload.len();
+            backlog.push_back((header, payload));
+        }
+    }
+    Ok(())
 }
 
 /// Looks at an empty ring for a while; whether a frame came.
@@ -337,21 +424,30 @@ fn spin(consumer: &Consumer, most: Duration) -> bool {
     }
 }
 
-/// Runs one frame; what is left of it where it blocks.
+/// Runs one frame; the end of the leader's turn where it blocks.
 #[inline]
 fn run_frame(
     session: &Arc<Session>,
     state: &mut State,
     header: &Header,
     payload: &[u8],
-) -> Result<Option<Later>, Fatal> {
+) -> Result<Option<Turn>, Fatal> {
     let stats = session.stats;
-    bump(&stats.bytes_in, (HEADER + payload.len()) as u64);
+    let whole = (HEADER + payload.len()) as u64;
+    bump(&stats.bytes_in, whole);
+    bump(if state.areas.is_some() { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
     stats.note_call(header.op);
     bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
-        Outcome::Later(later) => return Ok(Some(later)),
+        Outcome::Later(later) => {
+            session.gate.settle(session);
+            return Ok(Some(Turn::Later(*header, later, false)));
+        }
+        Outcome::Hold(later) => {
+            session.gate.settle(session);
+            return Ok(Some(Turn::Later(*header, later, true)));
+        }
     }
     state.reply.clear();
     Ok(None)

@@ -4,8 +4,12 @@ use super::api::graph::Deliveries;
 use super::callbacks::Callbacks;
 use super::dispatch::Later;
 use super::exchange::Exchange;
+use super::gate::Gate;
+use super::ledger::Ledger;
 use super::output::Output;
+use super::serve::Host;
 use super::staging::Staging;
+use super::submissions::Submissions;
 use crate::driver::{Driver, Result};
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, count};
@@ -67,12 +71,16 @@ pub(crate) struct Session {
     pub(crate) driver: Driver,
     /// What the guest was told of the devices.
     pub(crate) snapshot: Snapshot,
+    /// What the session holds of its VM's quota.
+    pub(crate) ledger: Ledger,
     /// Counters that the daemon reads.
     pub(crate) stats: &'static Stats,
     /// Host callbacks under way.
     pub(crate) callbacks: Callbacks,
     /// What graphs have written for the guest.
     pub(crate) deliveries: Deliveries,
+    /// Primitives under way.
+    pub(crate) submissions: Submissions,
     /// Page-locked memory for copies to the host.
     pub(crate) staging: Staging,
     sink: Mutex<Sink>,
@@ -80,6 +88,8 @@ pub(crate) struct Session {
     /// What other workers of the VM share.
     pub(crate) exchange: Exchange,
     output: Mutex<Output>,
+    /// What compute work and copies pass.
+    pub(crate) gate: Gate,
     /// An error of a call that nobody waited for; the next call that synchronises answers it (design D5).
     pending: AtomicU32,
 }
@@ -103,29 +113,28 @@ fn is_capture_error(result: CUresult) -> bool {
 
 impl Session {
     /// A session for the guest behind `connection`.
-    pub(crate) fn new(
-        driver: Driver,
+    pub(super) fn new(
+        host: Host,
         snapshot: Snapshot,
         sink: Sink,
-        output: Output,
-        stats: &'static Stats,
         assign: &Assign,
         callbacks: Callbacks,
     ) -> Self {
-        if let Some(limit) = assign.limits.memory_max {
-            stats.memory_limit.store(limit, Ordering::Relaxed);
-        }
+        let Host { driver, output, ledger, gate, stats } = host;
         Self {
             driver,
             snapshot,
+            ledger,
             stats,
             callbacks,
             deliveries: Deliveries::default(),
+            submissions: Submissions::default(),
             staging: Staging::default(),
             sink: Mutex::new(sink),
             ended: AtomicBool::new(false),
             exchange: Exchange::new(assign.exchange.clone(), assign.session),
             output: Mutex::new(output),
+            gate,
             pending: AtomicU32::new(0),
         }
     }
@@ -147,6 +156,11 @@ impl Session {
         Ok(())
     }
 
+    /// The native context that is current on this thread.
+    pub(crate) fn current() -> u64 {
+        CURRENT.get()
+    }
+
     /// Forgets which context is current on this thread, after the driver has changed it.
     pub(crate) fn left(&self) {
         CURRENT.set(u64::MAX);
@@ -156,6 +170,7 @@ impl Session {
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.callbacks.end();
+        self.gate.end();
     }
 
     /// Writes one frame to the guest. A guest that is gone is noticed by the leader or the watcher.
@@ -164,12 +179,21 @@ impl Session {
         let padded = length.next_multiple_of(8);
         header.length = u32::try_from(padded).expect("frames to the guest are bounded");
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = (HEADER + padded) as u64;
         let sent = match &mut *sink {
-            Sink::Socket(socket) => send_over(socket, header, parts, padded - length),
+            Sink::Socket(socket) => {
+                add(&self.stats.socket_bytes_out, whole);
+                send_over(socket, header, parts, padded - length)
+            }
             Sink::Ring(producer, doorbell) => loop {
                 match producer.push(header, parts) {
-                    Push::Done { wake: false } => break true,
+                    Push::Done { wake: false } => {
+                        add(&self.stats.shared_bytes_out, whole);
+                        break true;
+                    }
                     Push::Done { wake: true } => {
+                        add(&self.stats.shared_bytes_out, whole);
+                        add(&self.stats.socket_bytes_out, HEADER as u64);
                         break send_over(doorbell, Header::new(control::DOORBELL), &[], 0);
                     }
                     Push::Full if self.ended.load(Ordering::Relaxed) => break false,
@@ -179,7 +203,7 @@ impl Session {
         };
         drop(sink);
         if sent {
-            add(&self.stats.bytes_out, (HEADER + padded) as u64);
+            add(&self.stats.bytes_out, whole);
         }
     }
 
@@ -236,11 +260,9 @@ impl Session {
     }
 
     /// Tells the guest why its session is over.
-    pub(crate) fn refuse(&self, message: &str) {
-        let refusal = Refusal {
-            result: CUresult::ERROR_DEVICE_UNAVAILABLE.0,
-            message: format!("the server ended the session: {message}"),
-        };
+    pub(crate) fn refuse(&self, result: CUresult, message: &str) {
+        let refusal =
+            Refusal { result: result.0, message: format!("the server ended the session: {message}") };
         if let Ok(payload) = encode(&refusal) {
             self.send(Header::new(control::REFUSAL), &[&payload]);
         }

@@ -2,14 +2,17 @@
 
 use super::api::array::Arrays;
 use super::api::graph::Graphs;
-use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, vmm::Vmm};
+use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, primitive::Primitives, vmm::Vmm};
+use super::fence::Fences;
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
 use super::staging::Upload;
 use super::tables::Table;
 use crate::driver::Result;
+use crate::quota::Kind;
 use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, HandleKind};
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// A context of the guest's.
@@ -75,6 +78,10 @@ pub(crate) struct State {
     pub(crate) ipc: Ipc,
     /// Green contexts and their resources.
     pub(crate) green: Green,
+    /// Programs of the primitive language.
+    pub(crate) primitives: Primitives,
+    /// Copies that other streams have to wait for.
+    pub(crate) fences: Fences,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -87,6 +94,8 @@ pub(crate) struct State {
     pub(crate) pointers: Vec<*mut std::ffi::c_void>,
     /// The first device's primary context, made before the guest came and not yet given to it.
     warm: Option<u64>,
+    /// Device of the context that is current.
+    pub(crate) device: usize,
     /// Highest guest thread seen.
     pub(crate) threads: u32,
 }
@@ -114,12 +123,15 @@ impl State {
             links: Table::new(HandleKind::LinkState),
             ipc: Ipc::default(),
             green: Green::default(),
+            primitives: Primitives::default(),
+            fences: Fences::default(),
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
             reply: Vec::new(),
             pointers: Vec::new(),
             warm: (warm != 0).then_some(warm),
+            device: 0,
             threads: 0,
         }
     }
@@ -142,6 +154,7 @@ impl State {
                 }
             };
         }
+        self.device = usize::try_from(context.device).unwrap_or(0);
         session.enter(context.native)
     }
 
@@ -193,24 +206,49 @@ impl State {
         self.areas.as_ref().is_some_and(|areas| areas.is_pinned(address, bytes))
     }
 
+    /// Takes `bytes` out of the quota, at the expense of memory that pools and graphs keep unused where it must be: the
+    /// driver does the same where the device runs out.
+    pub(crate) fn reserve(&mut self, session: &Session, kind: Kind, bytes: u64) -> Result {
+        if bytes == 0 || session.ledger.try_reserve(kind, bytes).is_ok() {
+            return Ok(());
+        }
+        self.pools.recount(session);
+        if session.ledger.try_reserve(kind, bytes).is_ok() {
+            return Ok(());
+        }
+        self.pools.trim(session);
+        self.graphs.trim(session);
+        session.ledger.reserve(kind, bytes)
+    }
+
     /// Forgets everything that goes with a context.
     pub(crate) fn forget_context(&mut self, session: &Session, raw: u64) {
         let Self { modules, functions, .. } = self;
         functions.forget(|function| {
             !function.is_kernel && modules.get(function.owner).is_ok_and(|module| module.context == raw)
         });
-        self.streams.forget(|stream| stream.context == raw);
+        let closed = Cell::new(0);
+        self.streams.forget(|stream| {
+            let dead = stream.context == raw;
+            closed.set(closed.get() + usize::from(dead));
+            dead
+        });
+        session.ledger.close_streams(closed.get());
         self.events.forget(|event| event.context == raw);
         self.modules.forget(|module| module.context == raw);
         self.per_thread.retain(|(_, context), _| *context != raw);
-        let mut freed = self.arrays.forget_context(raw);
+        session.ledger.release(Kind::Array, self.arrays.forget_context(raw));
+        let mut freed = 0;
         self.allocations.retain(|_, (bytes, context)| {
             freed += if *context == raw { *bytes } else { 0 };
             *context != raw
         });
+        session.ledger.release(Kind::Linear, freed);
         self.links.forget(|link| link.context == raw);
-        freed += self.ipc.forget_context(raw);
-        session.stats.memory_used.fetch_sub(freed, std::sync::atomic::Ordering::Relaxed);
+        self.fences.forget_context(raw);
+        self.primitives.forget_context(raw);
+        session.submissions.forget_context(raw);
+        session.ledger.release(Kind::Imported, self.ipc.forget_context(raw));
         self.upload.forget();
         if let Some(areas) = &mut self.areas {
             areas.forget();

@@ -168,7 +168,7 @@ fn rules_decide_by_socket_and_token() {
     let black = directory.path().join("black.sock");
     let text = format!(
         "socket_mode = \"0640\"\ndefault.policy = \"deny\"\n\
-         [[vm]]\nname = \"blue\"\nsocket = \"{}\"\nmax_sessions = 1\nmemory_max = \"2G\"\n\
+         [[vm]]\nname = \"blue\"\nsocket = \"{}\"\nmax_processes = 1\nmemory_max = \"2G\"\n\
          [[vm]]\nname = \"black\"\nsocket = \"{}\"\npolicy = \"deny\"\n\
          [[vm]]\nname = \"green\"\ntoken = \"a-token-of-some-length\"\n",
         blue.display(),

@@ -1,7 +1,7 @@
 //! Device management and primary contexts: answered from the snapshot, but for what changes a context on the host.
 
 use super::{Result, put};
-use crate::call::post;
+use crate::call::{call, garbled, post};
 use crate::objects::Context;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
@@ -84,15 +84,22 @@ pub(crate) unsafe fn cuDeviceGetLuid(
     }
 }
 
+/// Asked each time: an operator may change the quota, and `cuMemGetInfo` must not say otherwise.
+fn total_memory(ordinal: CUdevice) -> Result<u64> {
+    device(session()?, ordinal)?;
+    let reply = call(op::cuDeviceTotalMem_v2, |writer| writer.put(ordinal))?;
+    reply.reader().get().map_err(garbled)
+}
+
 pub(crate) unsafe fn cuDeviceTotalMem(bytes: *mut c_uint, dev: CUdevice) -> Result {
-    let total = device(session()?, dev)?.total_memory;
+    let total = total_memory(dev)?;
     // The 32-bit form saturates (CUDA driver API of version 3.1).
     // SAFETY: the entry point's contract.
     unsafe { put(bytes, c_uint::try_from(total).unwrap_or(c_uint::MAX)) }
 }
 
 pub(crate) unsafe fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> Result {
-    let total = device(session()?, dev)?.total_memory;
+    let total = total_memory(dev)?;
     // SAFETY: the entry point's contract.
     unsafe { put(bytes, usize::try_from(total).unwrap_or(usize::MAX)) }
 }

@@ -305,7 +305,7 @@ pub(crate) unsafe fn cuGreenCtxStreamCreate(
         id,
         work: Progress::default(),
     })?;
-    session.post(op::cuGreenCtxStreamCreate, |writer| {
+    super::stream::announce(session, &stream, op::cuGreenCtxStreamCreate, |writer| {
         writer.put(green.handle);
         writer.put(owner);
         writer.put(stream.handle);

@@ -152,6 +152,15 @@ fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
     Ok(stream)
 }
 
+/// The stream of a primitive, as it goes over the wire; the work is counted.
+pub(crate) fn stream_for_primitive(session: &Session, raw: u64) -> Result<u64> {
+    let stream = stream_argument(session, raw)?;
+    if session.captures.are_active() && thread::stream_captures() {
+        return Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    }
+    Ok(stream)
+}
+
 /// A stream as it goes over the wire: 0 stands for the legacy default stream, 2 for the thread's own, anything else is
 /// a live handle.
 fn stream_name(session: &Session, raw: u64) -> Result<u64> {

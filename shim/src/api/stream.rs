@@ -59,13 +59,28 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(
         id,
         work: Progress::default(),
     })?;
-    session.post(op::cuStreamCreateWithPriority, |writer| {
+    announce(session, &stream, op::cuStreamCreateWithPriority, |writer| {
         writer.put(stream.handle);
         writer.put(flags);
         writer.put(priority);
     })?;
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(phStream, CUstream(stream.handle)) }
+}
+
+/// Tells the host of a new stream; nobody waits, unless there may be only so many.
+pub(super) fn announce(
+    session: &'static Session,
+    stream: &Stream,
+    number: u16,
+    write: impl FnOnce(&mut Writer<'_>),
+) -> Result {
+    if !session.bounds_streams {
+        return session.post(number, write);
+    }
+    session.call(number, write).map(drop).inspect_err(|_| {
+        session.streams.remove(stream.handle);
+    })
 }
 
 pub(crate) unsafe fn cuStreamDestroy(hStream: CUstream) -> Result {

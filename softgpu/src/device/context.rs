@@ -353,8 +353,10 @@ impl Active {
         }
     }
 
-    /// Appends work to a stream of this context.
+    /// Appends work to a stream of this context; waits where the stream has as much as it takes.
     pub(crate) fn submit(&self, stream: &Arc<Stream>, after: Vec<Arc<Marker>>, work: Work) -> Arc<Marker> {
+        // Before the lock: what is under way may need it.
+        stream.make_room();
         lock(&self.streams).submit(stream, after, work)
     }
 

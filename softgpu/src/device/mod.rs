@@ -12,6 +12,7 @@ pub(crate) mod context;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod kernel;
+mod lab;
 pub(crate) mod marker;
 pub mod memory;
 pub(crate) mod module;

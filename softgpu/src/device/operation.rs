@@ -3,6 +3,7 @@
 
 use super::context::Active;
 use super::kernel::{self, Shape, Target};
+use super::lab;
 use super::stream::as_callback;
 use pxos_protocol::types::CUresult;
 use std::ffi::c_void;
@@ -63,6 +64,7 @@ impl Operation {
             Self::Kernel(launch) => {
                 if !active.is_ending() {
                     kernel::run(active, &launch.target, &launch.shape, &launch.parameters)?;
+                    lab::occupy(active.device.ordinal, &launch.shape);
                 }
             }
             Self::Host(call) => {

@@ -71,6 +71,8 @@ pub(crate) struct Stream {
     fault: Arc<FaultCell>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// For those who wait for room in the queue.
+    room: Condvar,
     captured: Mutex<Option<Captured>>,
     /// What `cuStreamSetAttribute` has set, by attribute.
     attributes: Mutex<BTreeMap<u32, CUattributeValue>>,
@@ -104,6 +106,10 @@ struct Job {
     marker: Arc<Marker>,
     work: Work,
 }
+
+/// Pieces of work that a stream takes before whoever submits more has to wait, as a launch does on a GPU. Without it a program
+/// that launches faster than the device works would fill the memory.
+const MAX_JOBS: usize = 1024;
 
 /// How long a stream's thread waits for more work before it ends.
 const IDLE: Duration = Duration::from_secs(2);
@@ -144,6 +150,7 @@ impl Stream {
             fault,
             queue: Mutex::default(),
             wake: Condvar::new(),
+            room: Condvar::new(),
             captured: Mutex::new(None),
             dependencies: Mutex::default(),
             attributes: Mutex::default(),
@@ -208,6 +215,14 @@ impl Stream {
         }
     }
 
+    /// Waits until the queue takes more.
+    pub(crate) fn make_room(&self) {
+        let mut queue = self.queue();
+        while queue.jobs.len() >= MAX_JOBS && queue.worker {
+            queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Appends work. Called under the context's lock.
     fn push(self: &Arc<Self>, mut after: Vec<Arc<Marker>>, work: Work) -> Arc<Marker> {
         let marker = Marker::new();
@@ -263,6 +278,9 @@ impl Stream {
         let mut queue = self.queue();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
+                if queue.jobs.len() + 1 == MAX_JOBS {
+                    self.room.notify_all();
+                }
                 drop(queue);
                 job.run(&self.fault);
                 queue = self.queue();
@@ -413,6 +431,33 @@ mod tests {
         }
         one.wait();
         assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
+        assert!(one.is_idle());
+    }
+
+    #[test]
+    fn a_full_queue_makes_its_submitter_wait() {
+        let one = stream(Kind::NonBlocking);
+        let set = streams(vec![]);
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        set.submit(&one, vec![], Box::new(move |_| gate.recv().map_err(|_| CUresult::ERROR_UNKNOWN)));
+        let submitted = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let submitting = scope.spawn(|| {
+                for _ in 0..3 * MAX_JOBS {
+                    one.make_room();
+                    set.submit(&one, vec![], Box::new(|_| Ok(())));
+                    submitted.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            while submitted.load(Ordering::SeqCst) < MAX_JOBS {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(submitted.load(Ordering::SeqCst) <= MAX_JOBS + 1, "the queue has no end");
+            go.send(()).unwrap();
+            submitting.join().unwrap();
+        });
+        one.wait();
         assert!(one.is_idle());
     }
 

@@ -46,7 +46,9 @@ pub struct Fixture {
     driver: Driver,
     args: Vec<String>,
     configuration: String,
+    names: Vec<(&'static str, &'static str)>,
     tcp: bool,
+    environment: Vec<(String, String)>,
 }
 
 impl Fixture {
@@ -78,6 +80,20 @@ impl Fixture {
         self
     }
 
+    /// Sets an environment variable of the server and its workers.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Replaces a word of the configuration by the path that a name has in the server's folder.
+    #[must_use]
+    pub fn replacing(mut self, word: &'static str, name: &'static str) -> Self {
+        self.names.push((word, name));
+        self
+    }
+
     /// Also listens on TCP, on this host alone.
     #[must_use]
     pub fn tcp(mut self) -> Self {
@@ -100,8 +116,13 @@ impl Fixture {
             args.extend(["--listen", address, "--tcp-token", TOKEN].map(str::to_owned));
         }
         args.extend(["--driver".to_owned(), self.driver.argument()]);
-        fs::write(directory.path().join("server.toml"), &self.configuration).expect("the folder takes files");
-        let mut server = Server { child: None, directory, args, address, driver: self.driver };
+        let mut configuration = self.configuration;
+        for (word, name) in self.names {
+            configuration = configuration.replace(word, &directory.path().join(name).display().to_string());
+        }
+        fs::write(directory.path().join("server.toml"), &configuration).expect("the folder takes files");
+        let environment = self.environment;
+        let mut server = Server { child: None, directory, args, address, driver: self.driver, environment };
         server.start();
         server
     }
@@ -126,6 +147,7 @@ pub struct Server {
     args: Vec<String>,
     address: Option<String>,
     driver: Driver,
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
@@ -146,6 +168,7 @@ impl Server {
             .arg(self.at("control.sock"))
             .arg(format!("--listen=unix:{}", self.at("guest.sock").display()))
             .args(&self.args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -131,11 +131,18 @@ fn batter(server: &Server, seed: u64, rounds: usize, ops: &[u16]) {
                 )
             };
             if !is_served_after(server, &mut guest, what) {
+                assert!(!has_crashed(server), "a worker crashed on {}\n{}", what(), server.log());
                 guest = server.begin();
                 context = guest.retain();
             }
         }
     }
+}
+
+/// Whether a worker has died of a signal; waits until the end of the last session is counted.
+fn has_crashed(server: &Server) -> bool {
+    let status = server.wait("the end of the session", |status| status.sessions.len() <= 1);
+    status.totals.ended.contains_key("signal")
 }
 
 /// Whether the session stands after a frame; it may end, but not without an end of the stream, and nothing may hang.

@@ -41,14 +41,20 @@ fn an_allocation_over_the_limit_is_refused() {
 }
 
 #[test]
-fn a_limit_is_a_session_own() {
+fn a_limit_is_all_of_a_vms_processes_together() {
     let server = Fixture::new().arg("--default-memory-max=64M").arg("--pool-size=2").start();
-    let mut first = server.guest(probe()).args(["init", "alloc", "60000000", "say", "full", "read"]).start();
+    let mut first = server.guest(probe()).args(["init", "alloc", "62914560", "say", "full", "read"]).start();
     first.wait_for("say full");
-    let second = server.guest(probe()).args(["init", "alloc", "60000000"]).passes();
-    assert!(second.stdout.contains("alloc CUDA_SUCCESS"), "{second}");
+    let second =
+        server.guest(probe()).args(["init", "alloc", "6291456", "alloc", "4194304", "meminfo"]).passes();
+    assert!(
+        second
+            .stdout
+            .contains("alloc CUDA_ERROR_OUT_OF_MEMORY\nalloc CUDA_SUCCESS\nmeminfo CUDA_SUCCESS 0 67108864"),
+        "{second}"
+    );
     let counters = server.session_of(first.pid()).counters;
-    assert_eq!((counters.memory_limit, counters.memory_used), (LIMIT, 60_000_000));
+    assert_eq!((counters.memory_limit, counters.memory_used), (LIMIT, 62_914_560));
     first.say("end");
     let _ = first.end();
 }

@@ -3,8 +3,8 @@
 use super::super::dispatch::{Answer, Call, Failed, done};
 use super::super::session::Session;
 use super::super::tables::Table;
-use super::memory::reserve;
 use crate::driver::{Driver, Result};
+use crate::quota::Kind;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
@@ -13,7 +13,6 @@ use pxos_protocol::types::{
 };
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 /// An array, a level of a mipmapped array, a plane of an array, or a mipmapped array.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +178,7 @@ fn bound(descriptor: &CUDA_ARRAY3D_DESCRIPTOR, levels: u32) -> Option<u64> {
 }
 
 fn give_back(session: &Session, bytes: u64) {
-    session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+    session.ledger.release(Kind::Array, bytes);
 }
 
 /// What the driver says of an array.
@@ -206,7 +205,8 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     }
     let (driver, session) = (call.driver(), call.session);
     let bytes = bytes_of(driver, &descriptor, levels, device_of(call))?;
-    reserve(session, bytes)?;
+    let bytes = session.ledger.charge(bytes)?;
+    call.state.reserve(session, Kind::Array, bytes)?;
     let native = match make(driver, &descriptor, levels) {
         Ok(native) => native,
         Err(error) => {

@@ -27,7 +27,7 @@ pub(in super::super) fn reset(call: &mut Call<'_>) -> Answer {
     if context.native == 0 {
         return done();
     }
-    context.native = 0;
+    call.session.gate.forget_context(std::mem::take(&mut context.native));
     call.state.forget_context(call.session, handle);
     call.session.left();
     let driver = call.driver();
@@ -62,6 +62,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let context = call.state.contexts.remove(handle).map_err(|_| CUresult::ERROR_INVALID_CONTEXT)?;
+    call.session.gate.forget_context(context.native);
     call.state.forget_context(call.session, handle);
     call.session.left();
     // SAFETY: a context of this session's, taken out of the table.

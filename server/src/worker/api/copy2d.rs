@@ -1,7 +1,9 @@
 //! Copies of rows and planes, between linear memory, arrays and the guest.
 
 use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
+use super::super::estimate::Key;
 use crate::driver::{Driver, Result};
+use crate::scheduler::page::Direction;
 use crate::stats::add;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::DecodeError;
@@ -197,9 +199,15 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         return Err(DecodeError::Truncated { have: data.len(), need: size(bytes)? }.into());
     }
     match (copy.to, copy.from) {
-        (Place::Pinned { .. } | Place::Staged { .. }, _) => add(&stats.copy_bytes_to_host, bytes),
+        (Place::Pinned { .. } | Place::Staged { .. }, _) => {
+            add(&stats.copy_bytes_to_host, bytes);
+            add(&stats.shared_bytes_out, bytes);
+        }
         (_, Place::Payload | Place::Pinned { .. } | Place::Staged { .. }) => {
             add(&stats.copy_bytes_to_device, bytes);
+            if copy.from != Place::Payload {
+                add(&stats.shared_bytes_in, bytes);
+            }
         }
         _ => {}
     }
@@ -209,9 +217,19 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     let to = end(call, &copy, copy.to, std::ptr::null_mut())?;
     let from = end(call, &copy, copy.from, data.as_ptr().cast_mut().cast())?;
     let parameters = parameters(&copy, &to, &from)?;
+    let (session, place) = (call.session, call.place(stream));
     // SAFETY: the frame's bytes are as many as the copy has, and pageable memory, which the driver has read when it returns
     // (CUDA driver API, "API synchronization behavior"); pinned ranges were checked.
-    unsafe { start(call.driver(), &parameters, contexts, stream)? };
+    let run = || unsafe { start(&session.driver, &parameters, contexts, stream) };
+    match (copy.to, copy.from) {
+        (Place::Pinned { .. } | Place::Staged { .. }, _) => {
+            session.gate.copy(session, place, Direction::ToHost, bytes, run)?;
+        }
+        (_, Place::Payload | Place::Pinned { .. } | Place::Staged { .. }) => {
+            session.gate.copy(session, place, Direction::ToDevice, bytes, run)?;
+        }
+        _ => session.gate.command(session, place, || Key::memory(bytes), run)?,
+    }
     for place in [copy.to, copy.from] {
         if let (Place::Staged { slot }, Some(areas)) = (place, call.state.areas.as_mut()) {
             areas.mark(&call.session.driver, slot, stream)?;

@@ -115,7 +115,7 @@ pub(in super::super) fn resource(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn split(call: &mut Call<'_>) -> Answer {
     let (input, mut groups): (u64, u32) = (call.get()?, call.get()?);
     let (counted_only, flags, smallest): (u32, u32, u32) = (call.get()?, call.get()?, call.get()?);
-    if groups > MAX_GROUPS {
+    if groups > MAX_GROUPS || (groups == 0 && counted_only == 0) {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     let input = call.state.green.resource(input)?;
@@ -145,7 +145,8 @@ pub(in super::super) fn split(call: &mut Call<'_>) -> Answer {
 /// `cuDevResourceGenerateDesc`: count, resources; our number of the descriptor comes back.
 pub(in super::super) fn describe(call: &mut Call<'_>) -> Answer {
     let count: u32 = call.get()?;
-    if count > MAX_GROUPS || call.state.green.descriptors.len() >= MOST {
+    // None at all takes the driver to a null pointer (measured on an H200, driver 580).
+    if count == 0 || count > MAX_GROUPS || call.state.green.descriptors.len() >= MOST {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     let mut list = Vec::new();
@@ -186,6 +187,9 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let context = call.get()?;
     let handle = call.state.green.by_context.remove(&context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     let green = call.state.green.table.remove(handle)?;
+    if let Ok(context) = call.state.contexts.get(context) {
+        call.session.gate.forget_context(context.native);
+    }
     call.state.forget_context(call.session, context);
     let _ = call.state.contexts.remove(context);
     call.session.left();
@@ -216,9 +220,9 @@ pub(in super::super) fn stream(call: &mut Call<'_>) -> Answer {
     let (green, context, handle): (u64, u64, u64) = (call.get()?, call.get()?, call.get()?);
     let (flags, priority): (u32, i32) = (call.get()?, call.get()?);
     let green = call.state.green.table.get(green)?.native;
+    call.session.ledger.open_stream()?;
     let mut native = 0;
     // SAFETY: a green context of this session's; a pointer to a local.
-    unsafe { call.driver().cuGreenCtxStreamCreate(&raw mut native, green, flags, priority)? };
-    call.state.streams.insert(handle, Owned { native, context })?;
-    done()
+    let made = unsafe { call.driver().cuGreenCtxStreamCreate(&raw mut native, green, flags, priority) };
+    super::stream::file(call, handle, made.map(|()| Owned { native, context }))
 }

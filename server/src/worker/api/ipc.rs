@@ -5,9 +5,9 @@ use super::super::dispatch::{Answer, Call, Outcome, done};
 use super::super::exchange::{Kind, Record, Share};
 use super::super::state::{Owned, State};
 use super::pool::{bytes, words};
+use crate::quota::Kind as QuotaKind;
 use pxos_protocol::types::{CUipcEventHandle, CUipcMemHandle, CUresult};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 /// `CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS`.
 const LAZY_ENABLE_PEER_ACCESS: u32 = 1;
@@ -71,9 +71,9 @@ pub(in super::super) fn open_memory(call: &mut Call<'_>) -> Answer {
     let session = call.session;
     let record = session.exchange.find(Kind::Memory, &share)?;
     let driver = call.driver();
-    let State { pools, ipc, .. } = call.state;
     // The memory outlives the process that made it for as long as this one holds it, so it counts here as well.
-    pools.reserve(session, record.bytes)?;
+    call.state.reserve(session, QuotaKind::Imported, record.bytes)?;
+    let State { ipc, .. } = call.state;
     let native = CUipcMemHandle { reserved: bytes(record.native) };
     let (mut address, mut base, mut size) = (0, 0, 0_usize);
     // SAFETY: pointers to locals; a handle that the driver gave to another worker of this VM.
@@ -94,7 +94,7 @@ pub(in super::super) fn open_memory(call: &mut Call<'_>) -> Answer {
         reply.put(size as u64);
         return done();
     }
-    session.stats.memory_used.fetch_sub(record.bytes, Ordering::Relaxed);
+    session.ledger.release(QuotaKind::Imported, record.bytes);
     opened?;
     let mut reply = call.reply();
     reply.put(address);
@@ -118,7 +118,7 @@ pub(in super::super) fn close_memory(call: &mut Call<'_>) -> Answer {
         // SAFETY: an address that this session has opened and, this time, not closed yet.
         unsafe { session.driver.cuIpcCloseMemHandle(address)? };
         if last {
-            session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+            session.ledger.release(QuotaKind::Imported, bytes);
         }
         Ok(())
     })))

@@ -1,11 +1,15 @@
 //! Launches, attributes of functions, occupancy.
 
 use super::super::dispatch::{Answer, Call, Failed, done};
+use super::super::estimate::Key;
+use super::super::flight::Place;
+use super::super::session::Session;
 use super::super::state::State;
 use super::module::write_attributes;
 use crate::stats::bump;
 use pxos_protocol::types::{CUlaunchAttribute, CUlaunchConfig, CUresult, CUstream, launch_attribute};
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 
 /// Most attributes of one launch.
 const MAX_ATTRIBUTES: u64 = 64;
@@ -56,9 +60,10 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
         if attribute_count == 0 { Vec::new() } else { attributes(call, attribute_count.into())? };
     let packed = call.get::<u32>()? != 0;
     let block = call.fields.get_bytes()?;
+    let place = call.place(stream);
+    let session = call.session;
     let state = &mut *call.state;
     let function = state.kernels.get(raw).or_else(|_| state.functions.get(raw))?;
-    bump(&call.session.stats.launches, 1);
     let mut size = block.len();
     let mut extra: [*mut c_void; 5] = [
         std::ptr::without_provenance_mut(1),
@@ -81,21 +86,64 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
         }));
         (state.pointers.as_mut_ptr(), std::ptr::null_mut())
     };
-    let native = function.native;
-    let driver = &call.session.driver;
+    let work = Work {
+        function: function.native,
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        shared,
+        stream,
+        attributes: &attributes,
+    };
     // SAFETY: handles of this session's; parameter pointers into the frame, of the sizes that the driver itself told.
-    unsafe {
-        if attributes.is_empty() {
-            driver.cuLaunchKernel(
-                native, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, params, extra,
-            )?;
-        } else {
-            let config =
-                config([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared, stream, &attributes);
-            driver.cuLaunchKernelEx(&raw const config, native, params, extra)?;
-        }
-    }
+    unsafe { submit(session, place, &work, params, extra)? };
     done()
+}
+
+/// What is launched, in the driver's handles.
+pub(super) struct Work<'a> {
+    /// The function or kernel.
+    pub(super) function: u64,
+    /// Blocks.
+    pub(super) grid: [u32; 3],
+    /// Threads of a block.
+    pub(super) block: [u32; 3],
+    /// Dynamic shared memory, in bytes.
+    pub(super) shared: u32,
+    /// The stream.
+    pub(super) stream: u64,
+    /// Attributes.
+    pub(super) attributes: &'a [CUlaunchAttribute],
+}
+
+/// Launches one kernel, when the scheduler lets it: the way that every kernel of a guest takes, whether a CUDA call or a
+/// primitive brought it.
+///
+/// # Safety
+/// Function, stream and attributes are this session's. Parameters are what `cuLaunchKernel` takes for the function.
+pub(super) unsafe fn submit(
+    session: &Arc<Session>,
+    place: Place,
+    work: &Work<'_>,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<(), Failed> {
+    let &Work { function, grid: [x, y, z], block: [u, v, w], shared, stream, attributes } = work;
+    let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let shape =
+        || Key::launch(function, word(x, y), word(z, u), word(v, w) ^ u64::from(shared).rotate_left(40));
+    let driver = &session.driver;
+    bump(&session.stats.launches, 1);
+    session.gate.command(session, place, shape, || {
+        if attributes.is_empty() {
+            // SAFETY: by this function's contract.
+            return unsafe {
+                driver.cuLaunchKernel(function, x, y, z, u, v, w, shared, stream, params, extra)
+            };
+        }
+        let config = config(work.grid, work.block, shared, stream, attributes);
+        // SAFETY: by this function's contract; a pointer to a local.
+        unsafe { driver.cuLaunchKernelEx(&raw const config, function, params, extra) }
+    })
 }
 
 fn config(

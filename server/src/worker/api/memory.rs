@@ -1,44 +1,46 @@
-//! Memory: allocation under the session's limit, copies, memset.
+//! Memory: allocation within the quota (design D11), copies, memset.
 
 use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
+use super::super::estimate::Key;
 use super::super::session::Session;
 use crate::driver::Result;
+use crate::quota::Kind;
+use crate::scheduler::page::Direction;
 use crate::stats::add;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{BULK_CHUNK, Header, control};
 use pxos_protocol::types::CUresult;
-use std::sync::atomic::Ordering;
 
-/// `cuMemGetInfo`: free and total, within the session's limit.
-pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+/// Free and total bytes of the current device, within the session's quota.
+pub(super) fn figures(call: &mut Call<'_>) -> Result<(u64, u64)> {
     call.state.pools.recount(call.session);
     let (mut free, mut total) = (0, 0);
     // SAFETY: pointers to locals.
     unsafe { call.driver().cuMemGetInfo_v2(&raw mut free, &raw mut total)? };
     let (mut free, mut total) = (free as u64, total as u64);
-    let stats = call.session.stats;
-    let limit = stats.memory_limit.load(Ordering::Relaxed);
-    if limit > 0 {
-        total = total.min(limit);
-        free = free.min(limit.saturating_sub(stats.memory_used.load(Ordering::Relaxed)));
-    }
+    let (limit, left) = call.session.ledger.limits();
+    total = total.min(limit.unwrap_or(u64::MAX));
+    free = free.min(left.unwrap_or(u64::MAX));
+    Ok((free, total))
+}
+
+/// `cuMemGetInfo`: free and total.
+pub(in super::super) fn info(call: &mut Call<'_>) -> Answer {
+    let (free, total) = figures(call)?;
     let mut reply = call.reply();
     reply.put(free);
     reply.put(total);
     done()
 }
 
-/// Takes `bytes` out of the session's limit before the driver is asked (design D11).
-pub(super) fn reserve(session: &Session, bytes: u64) -> Result {
-    let stats = session.stats;
-    let limit = stats.memory_limit.load(Ordering::Relaxed);
-    let used = stats.memory_used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-    if limit > 0 && used > limit {
-        stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
-        return Err(CUresult::ERROR_OUT_OF_MEMORY);
-    }
-    stats.memory_peak.fetch_max(used, Ordering::Relaxed);
-    Ok(())
+/// `cuDeviceTotalMem`: device. What [`info`] answers as the total, so that the two agree after a limit was changed.
+pub(in super::super) fn total(call: &mut Call<'_>) -> Answer {
+    let device: i32 = call.get()?;
+    let device = usize::try_from(device).ok().and_then(|device| call.session.snapshot.devices.get(device));
+    let total = device.ok_or(CUresult::ERROR_INVALID_DEVICE)?.total_memory;
+    let (limit, _) = call.session.ledger.limits();
+    call.reply().put(total.min(limit.unwrap_or(u64::MAX)));
+    done()
 }
 
 /// Files an allocation, or gives the reservation back.
@@ -49,7 +51,7 @@ fn account(call: &mut Call<'_>, address: Result<u64>, bytes: u64) -> Result<u64>
             Ok(address)
         }
         Err(error) => {
-            call.session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+            call.session.ledger.release(Kind::Linear, bytes);
             Err(error)
         }
     }
@@ -58,11 +60,12 @@ fn account(call: &mut Call<'_>, address: Result<u64>, bytes: u64) -> Result<u64>
 /// `cuMemAlloc`: bytes.
 pub(in super::super) fn allocate(call: &mut Call<'_>) -> Answer {
     let bytes = call.get_usize()?;
-    call.state.pools.reserve(call.session, bytes as u64)?;
+    let taken = call.session.ledger.charge(bytes as u64)?;
+    call.state.reserve(call.session, Kind::Linear, taken)?;
     let mut address = 0;
     // SAFETY: a pointer to a local.
     let made = unsafe { call.driver().cuMemAlloc_v2(&raw mut address, bytes) }.map(|()| address);
-    let address = account(call, made, bytes as u64)?;
+    let address = account(call, made, taken)?;
     call.reply().put(address);
     done()
 }
@@ -73,13 +76,24 @@ pub(in super::super) fn allocate_pitch(call: &mut Call<'_>) -> Answer {
     let element = call.get()?;
     // The pitch is the driver's choice; rows are padded to 512 bytes on every device so far (measured).
     let bytes = (width as u64).checked_next_multiple_of(512).and_then(|row| row.checked_mul(height as u64));
-    let bytes = bytes.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
-    call.state.pools.reserve(call.session, bytes)?;
+    let ledger = &call.session.ledger;
+    let expected = ledger.charge(bytes.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?)?;
+    call.state.reserve(call.session, Kind::Linear, expected)?;
     let (mut address, mut pitch) = (0, 0);
     // SAFETY: pointers to locals.
     let made =
         unsafe { call.driver().cuMemAllocPitch_v2(&raw mut address, &raw mut pitch, width, height, element) };
-    let address = account(call, made.map(|()| address), bytes)?;
+    let address = account(call, made.map(|()| address), expected)?;
+    let taken = ledger.charge((pitch as u64).saturating_mul(height as u64))?;
+    ledger.release(Kind::Linear, expected.saturating_sub(taken));
+    if taken > expected && ledger.reserve(Kind::Linear, taken - expected).is_err() {
+        call.state.allocations.remove(&address);
+        // SAFETY: just allocated, known to nobody.
+        let _ = unsafe { call.driver().cuMemFree_v2(address) };
+        ledger.release(Kind::Linear, expected);
+        return Err(CUresult::ERROR_OUT_OF_MEMORY.into());
+    }
+    call.state.allocations.insert(address, (taken, call.header.context));
     let mut reply = call.reply();
     reply.put(address);
     reply.put(pitch as u64);
@@ -102,7 +116,7 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     may_wait(call, move |session| {
         // SAFETY: an allocation of this session's, taken out of the table.
         unsafe { session.driver.cuMemFree_v2(address)? };
-        session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+        session.ledger.release(Kind::Linear, bytes);
         Ok(())
     })
 }
@@ -114,13 +128,16 @@ pub(in super::super) fn to_device(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let bytes = call.fields.get_bytes()?;
     add(&call.session.stats.copy_bytes_to_device, bytes.len() as u64);
-    if call.header.wants_reply() {
-        call.state.upload.copy(call.session, to, bytes, stream)?;
-    } else {
+    let (session, place, waits) = (call.session, call.place(stream), call.header.wants_reply());
+    let upload = &mut call.state.upload;
+    session.gate.copy(session, place, Direction::ToDevice, bytes.len() as u64, || {
+        if waits {
+            return upload.copy(session, to, bytes, stream);
+        }
         // SAFETY: pageable memory of the length given, which the driver has read when it returns (CUDA driver API, "API
         // synchronization behavior"); it checks the range at `to` itself.
-        unsafe { call.driver().cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), stream)? };
-    }
+        unsafe { session.driver.cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), stream) }
+    })?;
     done()
 }
 
@@ -131,12 +148,15 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
     let length = call.get_usize()?;
     let request = call.header.request;
     add(&call.session.stats.copy_bytes_to_host, length as u64);
+    let place = call.place(stream);
     Ok(Outcome::Later(Box::new(move |session, _| {
-        if length <= SMALL {
-            small_to_host(session, request, from, stream, length)
-        } else {
-            chunks_to_host(session, request, from, stream, length)
-        }
+        session.gate.copy(session, place, Direction::ToHost, length as u64, || {
+            if length <= SMALL {
+                small_to_host(session, request, from, stream, length)
+            } else {
+                chunks_to_host(session, request, from, stream, length)
+            }
+        })
     })))
 }
 
@@ -217,8 +237,10 @@ pub(in super::super) fn device_to_device(call: &mut Call<'_>) -> Answer {
     let (to, from): (u64, u64) = (call.get()?, call.get()?);
     let length = call.get_usize()?;
     let stream = call.get_stream()?;
+    let (session, place) = (call.session, call.place(stream));
     // SAFETY: device addresses, which the driver checks.
-    unsafe { call.driver().cuMemcpyDtoDAsync_v2(to, from, length, stream)? };
+    let copy = || unsafe { session.driver.cuMemcpyDtoDAsync_v2(to, from, length, stream) };
+    session.gate.command(session, place, || Key::memory(length as u64), copy)?;
     done()
 }
 
@@ -230,21 +252,30 @@ pub(in super::super) fn fill(call: &mut Call<'_>) -> Answer {
     let element: u32 = call.get()?;
     let (width, height) = (call.get_usize()?, call.get_usize()?);
     let stream = call.get_stream()?;
-    let driver = call.driver();
+    let (session, driver, place) = (call.session, call.driver(), call.place(stream));
     let [low, high, ..] = value.to_le_bytes();
     let half = u16::from_le_bytes([low, high]);
-    // SAFETY: device addresses, which the driver checks.
-    unsafe {
-        match (element, height) {
-            (1, 1) => driver.cuMemsetD8Async(to, low, width, stream)?,
-            (2, 1) => driver.cuMemsetD16Async(to, half, width, stream)?,
-            (4, 1) => driver.cuMemsetD32Async(to, value, width, stream)?,
-            (1, _) => driver.cuMemsetD2D8Async(to, pitch, low, width, height, stream)?,
-            (2, _) => driver.cuMemsetD2D16Async(to, pitch, half, width, height, stream)?,
-            (4, _) => driver.cuMemsetD2D32Async(to, pitch, value, width, height, stream)?,
-            _ => return Err(CUresult::ERROR_INVALID_VALUE.into()),
-        }
-    }
+    // Every element is filled once; products that overflow are refused by the driver.
+    let bytes = (width as u64).saturating_mul(height as u64).saturating_mul(element.into());
+    session.gate.command(
+        session,
+        place,
+        || Key::memory(bytes),
+        || {
+            // SAFETY: device addresses, which the driver checks.
+            unsafe {
+                match (element, height) {
+                    (1, 1) => driver.cuMemsetD8Async(to, low, width, stream),
+                    (2, 1) => driver.cuMemsetD16Async(to, half, width, stream),
+                    (4, 1) => driver.cuMemsetD32Async(to, value, width, stream),
+                    (1, _) => driver.cuMemsetD2D8Async(to, pitch, low, width, height, stream),
+                    (2, _) => driver.cuMemsetD2D16Async(to, pitch, half, width, height, stream),
+                    (4, _) => driver.cuMemsetD2D32Async(to, pitch, value, width, height, stream),
+                    _ => Err(CUresult::ERROR_INVALID_VALUE),
+                }
+            }
+        },
+    )?;
     done()
 }
 

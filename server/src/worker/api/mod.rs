@@ -16,6 +16,7 @@ pub(super) mod memory;
 pub(super) mod module;
 pub(super) mod peer;
 pub(super) mod pool;
+pub(super) mod primitive;
 pub(super) mod shared;
 pub(super) mod stream;
 pub(super) mod texture;

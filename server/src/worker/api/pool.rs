@@ -6,18 +6,19 @@
 
 use super::super::dispatch::{Answer, Call, done};
 use super::super::exchange::{Exchange, Kind, Record, Share};
+use super::super::ledger::growth;
 use super::super::session::Session;
 use super::super::state::State;
 use super::super::tables::Table;
-use super::memory::reserve;
+use super::graph::memory::{capture_allocation, is_captured_free};
 use crate::driver::{Driver, Result};
+use crate::quota::Kind as QuotaKind;
 use pxos_protocol::types::{
     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUmemAccessDesc, CUmemLocation, CUmemPoolProps,
     CUmemPoolPtrExportData, CUresult, HandleKind, location_type,
 };
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 const RELEASE_THRESHOLD: u32 = 4;
 const RESERVED: u32 = 5;
@@ -62,8 +63,8 @@ pub(crate) struct Pools {
     allocations: HashMap<u64, Allocation>,
     /// Destroyed pools whose allocations live on: what stands in the count, and how many they are.
     destroyed: HashMap<u64, (u64, u64)>,
-    /// Bytes that are free once the event has happened.
-    pending: Vec<(u64, u64)>,
+    /// Bytes that are free once the event has happened, and what they count as.
+    pending: Vec<(u64, QuotaKind, u64)>,
 }
 
 impl Default for Pools {
@@ -87,39 +88,37 @@ fn size_of_pool(driver: &Driver, native: u64, attribute: u32) -> Result<u64> {
 
 /// Corrects one entry of the session's count.
 fn correct(session: &Session, counted: &mut u64, now: u64) {
-    let used = &session.stats.memory_used;
-    if now >= *counted {
-        let after = used.fetch_add(now - *counted, Ordering::Relaxed).saturating_add(now - *counted);
-        session.stats.memory_peak.fetch_max(after, Ordering::Relaxed);
+    if now > *counted {
+        session.ledger.add(QuotaKind::Pool, now - *counted);
     } else {
-        used.fetch_sub(*counted - now, Ordering::Relaxed);
+        session.ledger.release(QuotaKind::Pool, *counted - now);
     }
     *counted = now;
 }
 
 impl Pools {
     /// Brings the count up to date: pools give memory back by themselves when the guest synchronises.
-    pub(super) fn recount(&mut self, session: &Session) {
+    pub(crate) fn recount(&mut self, session: &Session) {
         let driver = &session.driver;
         self.table.for_each_mut(|pool| {
             if let (false, Ok(now)) = (pool.imported, size_of_pool(driver, pool.native, RESERVED)) {
                 correct(session, &mut pool.counted, now);
             }
         });
-        self.pending.retain(|(event, bytes)| {
+        self.pending.retain(|(event, kind, bytes)| {
             // SAFETY: an event of ours.
             if unsafe { driver.cuEventQuery(*event) } == Err(CUresult::ERROR_NOT_READY) {
                 return true;
             }
             // SAFETY: an event of ours, used no more.
             let _ = unsafe { driver.cuEventDestroy_v2(*event) };
-            session.stats.memory_used.fetch_sub(*bytes, Ordering::Relaxed);
+            session.ledger.release(*kind, *bytes);
             false
         });
     }
 
     /// Has every pool give back what is not in use.
-    fn trim(&mut self, session: &Session) {
+    pub(crate) fn trim(&mut self, session: &Session) {
         self.table.for_each_mut(|pool| {
             if !pool.imported {
                 // SAFETY: a pool of this session's.
@@ -129,25 +128,11 @@ impl Pools {
         self.recount(session);
     }
 
-    /// Takes `bytes` out of the limit, at the expense of memory that pools keep unused where it must be: the driver does the
-    /// same where the device runs out.
-    pub(super) fn reserve(&mut self, session: &Session, bytes: u64) -> Result {
-        if bytes == 0 || reserve(session, bytes).is_ok() {
-            return Ok(());
-        }
-        self.recount(session);
-        if reserve(session, bytes).is_ok() {
-            return Ok(());
-        }
-        self.trim(session);
-        reserve(session, bytes)
-    }
-
     /// Forgets an allocation that the guest frees; `None` where it is none of a pool.
     pub(super) fn forget(&mut self, session: &Session, address: u64, stream: Option<u64>) -> Option<()> {
         let allocation = self.allocations.remove(&address)?;
         if allocation.bytes > 0 {
-            self.give_back(session, allocation.bytes, stream);
+            self.give_back(session, QuotaKind::Imported, allocation.bytes, stream);
         }
         if let Ok(pool) = self.table.get_mut(allocation.pool) {
             pool.live -= 1;
@@ -156,16 +141,16 @@ impl Pools {
             if *live == 0 {
                 let counted = *counted;
                 self.destroyed.remove(&allocation.pool);
-                self.give_back(session, counted, stream);
+                self.give_back(session, QuotaKind::Pool, counted, stream);
             }
         }
         Some(())
     }
 
     /// Gives `bytes` back to the limit, once the work that is in `stream` now is done.
-    fn give_back(&mut self, session: &Session, bytes: u64, stream: Option<u64>) {
+    fn give_back(&mut self, session: &Session, kind: QuotaKind, bytes: u64, stream: Option<u64>) {
         let Some(stream) = stream else {
-            session.stats.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+            session.ledger.release(kind, bytes);
             return;
         };
         let mut event = 0;
@@ -178,7 +163,7 @@ impl Pools {
         };
         // Where that fails, the bytes count until the session ends: late is better than early.
         if recorded.is_ok() {
-            self.pending.push((event, bytes));
+            self.pending.push((event, kind, bytes));
         }
     }
 }
@@ -334,20 +319,29 @@ pub(in super::super) fn allocate(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let session = call.session;
     let driver = call.driver();
-    let State { pools, .. } = call.state;
-    let native = pools.table.get(handle)?.native;
+    let native = call.state.pools.table.get(handle)?.native;
+    let allocate = |session: &Session| {
+        let mut address = 0;
+        // SAFETY: a pool and a stream of this session's; a pointer to a local.
+        unsafe { session.driver.cuMemAllocFromPoolAsync(&raw mut address, bytes, native, stream)? };
+        Ok(address)
+    };
+    if let Some(address) = capture_allocation(call, stream, bytes as u64, allocate)? {
+        call.reply().put(address);
+        return done();
+    }
     let (used, reserved) = (size_of_pool(driver, native, USED)?, size_of_pool(driver, native, RESERVED)?);
-    let expected = used.saturating_add(bytes as u64).saturating_sub(reserved);
-    pools.reserve(session, expected)?;
-    let mut address = 0;
-    // SAFETY: a pool and a stream of this session's; a pointer to a local.
-    let made = unsafe { driver.cuMemAllocFromPoolAsync(&raw mut address, bytes, native, stream) };
-    session.stats.memory_used.fetch_sub(expected, Ordering::Relaxed);
+    let expected = growth(used, reserved, bytes as u64)?;
+    call.state.reserve(session, QuotaKind::Pool, expected)?;
+    let made = allocate(session);
+    let State { pools, .. } = call.state;
     let pool = pools.table.get_mut(handle)?;
-    correct(session, &mut pool.counted, size_of_pool(driver, native, RESERVED).unwrap_or(reserved));
-    made?;
-    let limit = session.stats.memory_limit.load(Ordering::Relaxed);
-    if limit > 0 && session.stats.memory_used.load(Ordering::Relaxed) > limit {
+    // What was reserved is in the count already.
+    let mut held = pool.counted.saturating_add(expected);
+    pool.counted = size_of_pool(driver, native, RESERVED).unwrap_or(reserved);
+    correct(session, &mut held, pool.counted);
+    let address = made?;
+    if session.ledger.is_over() {
         // The pool grew by more than was asked for: it grows in steps of its own.
         // SAFETY: what was just allocated, in the same stream.
         let _ = unsafe { driver.cuMemFreeAsync(address, stream) };
@@ -367,6 +361,11 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     let address = call.get()?;
     let stream = call.get_stream()?;
     let session = call.session;
+    if is_captured_free(call, stream, address)? {
+        // SAFETY: an allocation of the graph that this stream of the session's is captured into.
+        unsafe { session.driver.cuMemFreeAsync(address, stream)? };
+        return done();
+    }
     let State { pools, allocations, .. } = call.state;
     let plain = if pools.allocations.contains_key(&address) {
         None
@@ -376,7 +375,7 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     // SAFETY: an allocation of this session's, taken out of the table; a stream of this session's.
     unsafe { session.driver.cuMemFreeAsync(address, stream)? };
     match plain {
-        Some(bytes) => pools.give_back(session, bytes, Some(stream)),
+        Some(bytes) => pools.give_back(session, QuotaKind::Linear, bytes, Some(stream)),
         None => pools.forget(session, address, Some(stream)).unwrap_or(()),
     }
     done()
@@ -462,16 +461,16 @@ pub(in super::super) fn import_pointer(call: &mut Call<'_>) -> Answer {
     let (handle, share): (u64, Share) = (call.get()?, call.get()?);
     let session = call.session;
     let record = session.exchange.find(Kind::PoolPointer, &share)?;
-    let State { pools, .. } = call.state;
-    let native = pools.table.get(handle)?.native;
+    let native = call.state.pools.table.get(handle)?.native;
     // The memory outlives the process that made it for as long as this one holds it, so it counts here as well.
-    pools.reserve(session, record.bytes)?;
+    call.state.reserve(session, QuotaKind::Imported, record.bytes)?;
+    let State { pools, .. } = call.state;
     let mut data = CUmemPoolPtrExportData { reserved: bytes(record.native) };
     let mut address = 0;
     // SAFETY: a pool of this session's; pointers to locals, the data as the driver gave it to another worker of this VM.
     let opened = unsafe { session.driver.cuMemPoolImportPointer(&raw mut address, native, &raw mut data) };
     if let Err(error) = opened {
-        session.stats.memory_used.fetch_sub(record.bytes, Ordering::Relaxed);
+        session.ledger.release(QuotaKind::Imported, record.bytes);
         return Err(error.into());
     }
     pools.allocations.insert(address, Allocation { pool: handle, bytes: record.bytes });

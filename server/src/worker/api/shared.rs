@@ -2,6 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
 use super::super::shared::Areas;
+use crate::scheduler::page::Direction;
 use crate::stats::add;
 use pxos_protocol::frame::control;
 use pxos_protocol::types::CUresult;
@@ -20,16 +21,21 @@ pub(in super::super) fn stage(call: &mut Call<'_>) -> Answer {
     let session = call.session;
     let memory = areas(call)?.slot(slot, length)?;
     let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
-    // SAFETY: a slot of at least `bytes` bytes, registered with the driver; it checks the device's address itself.
-    unsafe {
-        if to_device {
-            add(&session.stats.copy_bytes_to_device, length);
-            session.driver.cuMemcpyHtoDAsync_v2(address, memory, bytes, stream)?;
-        } else {
-            add(&session.stats.copy_bytes_to_host, length);
-            session.driver.cuMemcpyDtoHAsync_v2(memory, address, bytes, stream)?;
+    let stats = session.stats;
+    let (direction, counters) = match to_device {
+        true => (Direction::ToDevice, [&stats.copy_bytes_to_device, &stats.shared_bytes_in]),
+        false => (Direction::ToHost, [&stats.copy_bytes_to_host, &stats.shared_bytes_out]),
+    };
+    counters.into_iter().for_each(|counter| add(counter, length));
+    session.gate.copy(session, call.place(stream), direction, length, || {
+        // SAFETY: a slot of at least `bytes` bytes, registered with the driver; it checks the device's address itself.
+        unsafe {
+            match to_device {
+                true => session.driver.cuMemcpyHtoDAsync_v2(address, memory, bytes, stream),
+                false => session.driver.cuMemcpyDtoHAsync_v2(memory, address, bytes, stream),
+            }
         }
-    }
+    })?;
     areas(call)?.mark(&session.driver, slot, stream)?;
     done()
 }
@@ -49,7 +55,7 @@ pub(in super::super) fn wait(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     let (to, from, length): (u64, u64, u64) = (call.get()?, call.get()?, call.get()?);
     let stream = call.get_stream()?;
-    let session = call.session;
+    let (session, place) = (call.session, call.place(stream));
     let areas = areas(call)?;
     // An end in the arena must be registered; any other end must be the device's, which the driver checks: it is asked for a
     // copy of that direction, so that a guest cannot name memory of the worker's own.
@@ -61,22 +67,32 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     let pointer = |address: u64| usize::try_from(address).map(std::ptr::with_exposed_provenance_mut);
     let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     let (to_arena, from_arena) = (areas.is_arena(to), areas.is_arena(from));
-    // SAFETY: ends in the arena are registered ranges of at least `bytes` bytes; device ends are checked by the driver.
-    unsafe {
-        match (to_arena, from_arena) {
-            (false, true) => {
-                add(&session.stats.copy_bytes_to_device, length);
-                let from: *mut std::ffi::c_void = pointer(from).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
-                session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream)?;
-            }
-            (true, false) => {
-                add(&session.stats.copy_bytes_to_host, length);
-                let to: *mut std::ffi::c_void = pointer(to).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
-                session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream)?;
-            }
-            (true, true) => session.driver.cuMemcpyAsync(to, from, bytes, stream)?,
-            (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),
+    let end = |address: u64| -> Result<*mut std::ffi::c_void, CUresult> {
+        pointer(address).map_err(|_| CUresult::ERROR_INVALID_VALUE)
+    };
+    let gate = &session.gate;
+    // SAFETY (all three): ends in the arena are registered ranges of at least `bytes` bytes; device ends are checked by the
+    // driver.
+    match (to_arena, from_arena) {
+        (false, true) => {
+            add(&session.stats.copy_bytes_to_device, length);
+            add(&session.stats.shared_bytes_in, length);
+            let from = end(from)?;
+            // SAFETY: as above.
+            let copy = || unsafe { session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream) };
+            gate.copy(session, place, Direction::ToDevice, length, copy)?;
         }
+        (true, false) => {
+            add(&session.stats.copy_bytes_to_host, length);
+            add(&session.stats.shared_bytes_out, length);
+            let to = end(to)?;
+            // SAFETY: as above.
+            let copy = || unsafe { session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream) };
+            gate.copy(session, place, Direction::ToHost, length, copy)?;
+        }
+        // SAFETY: as above.
+        (true, true) => unsafe { session.driver.cuMemcpyAsync(to, from, bytes, stream)? },
+        (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),
     }
     if !call.header.wants_reply() {
         return done();

@@ -8,13 +8,13 @@ use super::super::session::Session;
 use super::super::state::State;
 use super::super::tables::Table;
 use super::pool::{access, location, share};
+use crate::quota::Kind as QuotaKind;
 use pxos_protocol::types::{
     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUmemAllocationProp, CUmemLocation, CUresult, HandleKind,
     location_type,
 };
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
 
 /// Most reservations, and most mappings, of a session.
 const MOST: usize = 1 << 20;
@@ -25,6 +25,8 @@ struct Physical {
     /// The driver's handle, good while `references` is above zero.
     native: u64,
     bytes: u64,
+    /// What it counts as.
+    kind: QuotaKind,
     /// How often the guest holds the handle.
     references: u32,
     /// How many mappings hold the memory.
@@ -59,7 +61,7 @@ impl Vmm {
     fn settle(&mut self, session: &Session, handle: u64) {
         let Ok(physical) = self.physical.get(handle) else { return };
         if physical.references == 0 && physical.mappings == 0 {
-            session.stats.memory_used.fetch_sub(physical.bytes, Ordering::Relaxed);
+            session.ledger.release(physical.kind, physical.bytes);
             physical.shares.iter().for_each(|share| session.exchange.withdraw(share));
             let _ = self.physical.remove(handle);
         }
@@ -134,21 +136,22 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (props, words) = props(call)?;
     let flags: u64 = call.get()?;
     let session = call.session;
-    let State { pools, vmm, .. } = call.state;
-    pools.reserve(session, bytes as u64)?;
+    call.state.reserve(session, QuotaKind::Physical, bytes as u64)?;
+    let State { vmm, .. } = call.state;
     let mut native = 0;
     // SAFETY: pointers to locals.
     let made = unsafe { session.driver.cuMemCreate(&raw mut native, bytes, &raw const props, flags) };
     let physical = Physical {
         native,
         bytes: bytes as u64,
+        kind: QuotaKind::Physical,
         references: 1,
         mappings: 0,
         props: words,
         shares: Vec::new(),
     };
     if let Err(error) = made.and_then(|()| vmm.physical.insert(handle, physical).map(|_| ())) {
-        session.stats.memory_used.fetch_sub(bytes as u64, Ordering::Relaxed);
+        session.ledger.release(QuotaKind::Physical, bytes as u64);
         return Err(error.into());
     }
     done()
@@ -312,9 +315,9 @@ pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
     let session = call.session;
     let (record, descriptor) = session.exchange.fetch(Kind::Physical, &share)?;
     let number = usize::try_from(descriptor.as_raw_fd()).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)?;
-    let State { pools, vmm, .. } = call.state;
     // The memory outlives the process that made it for as long as this one holds it, so it counts here as well.
-    pools.reserve(session, record.bytes)?;
+    call.state.reserve(session, QuotaKind::Imported, record.bytes)?;
+    let State { vmm, .. } = call.state;
     let mut native = 0;
     // SAFETY: a pointer to a local; the descriptor goes by its number in the pointer (CUDA driver API).
     let opened = unsafe {
@@ -327,13 +330,14 @@ pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
     let physical = Physical {
         native,
         bytes: record.bytes,
+        kind: QuotaKind::Imported,
         references: 1,
         mappings: 0,
         props: record.extra,
         shares: Vec::new(),
     };
     if let Err(error) = opened.and_then(|()| vmm.physical.insert(handle, physical).map(|_| ())) {
-        session.stats.memory_used.fetch_sub(record.bytes, Ordering::Relaxed);
+        session.ledger.release(QuotaKind::Imported, record.bytes);
         return Err(error.into());
     }
     let mut reply = call.reply();

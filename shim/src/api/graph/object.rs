@@ -102,6 +102,11 @@ pub(crate) unsafe fn cuGraphDebugDotPrint(hGraph: CUgraph, path: *const c_char, 
     std::fs::write(path, text).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)
 }
 
+pub(crate) unsafe fn cuDeviceGraphMemTrim(device: CUdevice) -> Result {
+    crate::api::device::device(session()?, device)?;
+    call(op::cuDeviceGraphMemTrim, |writer| writer.put(device)).map(drop)
+}
+
 pub(crate) unsafe fn cuDeviceGetGraphMemAttribute(
     device: CUdevice,
     attr: CUgraphMem_attribute,

@@ -1,9 +1,9 @@
 //! Making, changing and ending graphs and nodes.
 
 use super::super::super::dispatch::{Answer, Call, Failed, Outcome, done};
+use super::memory::ending;
 use super::{params, replace};
 use pxos_protocol::types::{CUgraphEdgeData, CUresult, node_type};
-use std::sync::atomic::Ordering;
 
 /// Most edges of one call: a frame holds no more.
 const MAX_EDGES: usize = 64 << 10;
@@ -37,7 +37,7 @@ pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
 pub(super) fn forget(call: &mut Call<'_>, id: u64) -> Answer {
     let mirrored = !call.state.graphs.collect(id).is_empty();
     let reserved = call.state.graphs.forget_graph(id);
-    call.session.stats.memory_used.fetch_sub(reserved, Ordering::Relaxed);
+    call.state.graphs.lapse(call.session, reserved);
     if !mirrored {
         return done();
     }
@@ -111,9 +111,11 @@ pub(in crate::worker) fn add(call: &mut Call<'_>) -> Answer {
     let mut decoded = params::read(call)?;
     call.state.graphs.check_room()?;
     let graph = call.state.graphs.graph(id)?.native;
-    if decoded.allocates > 0 {
-        super::super::memory::reserve(call.session, decoded.allocates)?;
-    }
+    let session = call.session;
+    let promise = match decoded.allocates {
+        0 => None,
+        bytes => Some(call.state.graphs.promise(session, bytes)?),
+    };
     let mut native = 0;
     // SAFETY: a graph and nodes of the session's; parameters whose pointers lead to memory of `decoded`.
     let added = unsafe {
@@ -127,12 +129,12 @@ pub(in crate::worker) fn add(call: &mut Call<'_>) -> Answer {
         )
     };
     if let Err(error) = added {
-        call.session.stats.memory_used.fetch_sub(decoded.allocates, Ordering::Relaxed);
+        call.state.graphs.lapse(session, ending(promise.into_iter().collect()));
         return Err(error.into());
     }
     let node = call.state.graphs.node_id(native, id);
     let held = call.state.graphs.graph_mut(id)?;
-    held.reserved += decoded.allocates;
+    held.promises.extend(promise);
     replace(&mut held.uses, node, std::mem::take(&mut decoded.uses));
     call.state.graphs.note_kernel(node, &decoded.native);
     let mut answer = vec![node];

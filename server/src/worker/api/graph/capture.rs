@@ -47,8 +47,14 @@ fn info(call: &Call<'_>, stream: u64) -> Result<Info> {
     Ok(Info { status, graph: if active { graph } else { 0 }, last: (0..count).map(entry).collect() })
 }
 
+/// The driver's graph that a stream is captured into, 0 for none.
+pub(super) fn graph_of(call: &Call<'_>, stream: u64) -> Result<u64> {
+    info(call, stream).map(|info| info.graph)
+}
+
 /// Answers the graph that a stream is captured into.
 fn begun(call: &mut Call<'_>, stream: u64) -> Answer {
+    call.state.graphs.has_captured = true;
     let native = info(call, stream)?.graph;
     let id = call.state.graphs.graph_id(native, 0);
     call.reply().put(id);
@@ -81,6 +87,7 @@ pub(in crate::worker) fn begin_to_graph(call: &mut Call<'_>) -> Answer {
             capture_mode::RELAXED,
         )?;
     }
+    call.state.graphs.has_captured = true;
     call.reply().put(id);
     done()
 }
@@ -97,7 +104,8 @@ pub(in crate::worker) fn end(call: &mut Call<'_>) -> Answer {
     if let Err(error) = ended {
         // The driver has destroyed what it captured, if it was a graph of its own.
         if let Some(id) = known.filter(|_| native == 0) {
-            call.state.graphs.forget_graph(id);
+            let ended = call.state.graphs.forget_graph(id);
+            call.state.graphs.lapse(call.session, ended);
         }
         return Err(error.into());
     }

@@ -1,6 +1,8 @@
 //! Instantiated graphs.
 
 use super::super::super::dispatch::{Answer, Call, Outcome, done};
+use super::super::super::estimate::Key;
+use super::memory::ending;
 use super::mirror::Done;
 use super::{Exec, Use, params, replace};
 use crate::stats::count;
@@ -32,7 +34,10 @@ pub(in crate::worker) fn instantiate(call: &mut Call<'_>) -> Answer {
         let writes = writes(&uses);
         exec = graphs.number(super::EXEC);
         let allocations = graphs.allocations(id);
-        graphs.execs.insert(exec, Exec { native, graph: id, allocations, uses, writes, done: None });
+        let promises = graphs.promises(id);
+        graphs
+            .execs
+            .insert(exec, Exec { native, graph: id, allocations, promises, uses, writes, done: None });
     }
     let failed = graphs.node_id(asked.err_node_out.0, id);
     let mut reply = call.reply();
@@ -46,9 +51,10 @@ pub(in crate::worker) fn instantiate(call: &mut Call<'_>) -> Answer {
 /// `cuGraphExecDestroy`: executable graph.
 pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
-    let exec = call.state.graphs.execs.remove(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let mut exec = call.state.graphs.execs.remove(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     // SAFETY: of this session, taken out of the table.
     unsafe { call.driver().cuGraphExecDestroy(exec.native)? };
+    call.state.graphs.lapse(call.session, ending(std::mem::take(&mut exec.promises)));
     if exec.uses.is_empty() {
         return done();
     }
@@ -63,7 +69,7 @@ pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let stream = call.get_stream()?;
-    let session = call.session;
+    let (session, place) = (call.session, call.place(stream));
     let exec = call.state.graphs.execs.get_mut(&id).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     count(&session.stats.launches);
     for address in &exec.allocations {
@@ -71,8 +77,10 @@ pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
         call.state.allocations.entry(*address).or_insert((0, call.header.context));
     }
     if exec.writes.is_empty() {
+        let native = exec.native;
         // SAFETY: of this session, as the stream is.
-        unsafe { session.driver.cuGraphLaunch(exec.native, stream)? };
+        let launch = || unsafe { session.driver.cuGraphLaunch(native, stream) };
+        session.gate.command(session, place, || Key::graph(native), launch)?;
         return done();
     }
     let context = call.header.context;
@@ -85,11 +93,21 @@ pub(in crate::worker) fn launch(call: &mut Call<'_>) -> Answer {
         }
     };
     session.deliveries.expect(id, stream, Arc::clone(&event), &exec.writes);
-    // SAFETY: of this session, as the stream is.
-    let launched = unsafe { session.driver.cuGraphLaunch(exec.native, stream) };
-    let launched = launched.and_then(|()| event.record(session, stream));
+    let native = exec.native;
+    let mut launched = Err(CUresult::ERROR_DEINITIALIZED);
+    let passed = session.gate.command(
+        session,
+        place,
+        || Key::graph(native),
+        || {
+            // SAFETY: of this session, as the stream is.
+            launched = unsafe { session.driver.cuGraphLaunch(native, stream) };
+            launched = launched.and_then(|()| event.record(session, stream));
+            launched
+        },
+    );
     session.deliveries.launched(id, launched);
-    launched?;
+    passed?;
     done()
 }
 

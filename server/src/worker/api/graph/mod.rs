@@ -6,6 +6,7 @@
 pub(in crate::worker) mod build;
 pub(in crate::worker) mod capture;
 pub(in crate::worker) mod exec;
+pub(in crate::worker) mod memory;
 mod mirror;
 pub(in crate::worker) mod object;
 pub(in crate::worker) mod params;
@@ -43,8 +44,8 @@ struct Graph {
     inside: u64,
     /// Host memory that its nodes use, by node.
     uses: BTreeMap<u64, Vec<Use>>,
-    /// Bytes of its allocation nodes, out of the session's limit.
-    reserved: u64,
+    /// What its allocation nodes may take, out of the session's quota.
+    promises: Vec<memory::Promise>,
     /// Addresses of its allocation nodes.
     allocations: Vec<u64>,
     /// References to user objects that the guest gave it.
@@ -78,6 +79,8 @@ struct Exec {
     graph: u64,
     /// What its allocation nodes allocate: each launch makes it memory that the guest may free.
     allocations: Vec<u64>,
+    /// What they may take.
+    promises: Vec<memory::Promise>,
     uses: BTreeMap<u64, Vec<Use>>,
     /// Those that it writes.
     writes: Arc<Vec<Use>>,
@@ -102,6 +105,9 @@ pub(crate) struct Graphs {
     /// Functions that the driver made of kernels, by kernel.
     functions: HashMap<u64, u64>,
     next: u64,
+    memory: memory::Memory,
+    /// Whether a stream was ever captured.
+    has_captured: bool,
 }
 
 impl Graphs {
@@ -151,7 +157,7 @@ impl Graphs {
                 parts,
                 inside,
                 uses,
-                reserved: 0,
+                promises: Vec::new(),
                 allocations: Vec::new(),
                 objects: HashMap::new(),
             },
@@ -202,7 +208,7 @@ impl Graphs {
         }
     }
 
-    /// Forgets a graph with its nodes and the graphs inside them; how many bytes of the session's limit it held.
+    /// Forgets a graph with its nodes and the graphs inside them; how many bytes of promises end with them.
     fn forget_graph(&mut self, id: u64) -> u64 {
         let Some(graph) = self.graphs.remove(&id) else { return 0 };
         self.graph_ids.remove(&graph.native);
@@ -217,7 +223,8 @@ impl Graphs {
         if !self.conditionals.is_empty() {
             self.conditionals.retain(|_, of| *of != id);
         }
-        graph.reserved + graph.parts.into_iter().map(|part| self.forget_graph(part)).sum::<u64>()
+        memory::ending(graph.promises)
+            + graph.parts.into_iter().map(|part| self.forget_graph(part)).sum::<u64>()
     }
 
     /// Takes references of an object away; one without any is forgotten.
@@ -289,8 +296,10 @@ mod tests {
         let body = graphs.graph_id(0x3000, node);
         let inner = graphs.node_id(0x4000, body);
         assert!(graphs.node(inner).is_ok());
-        graphs.graph_mut(body).unwrap().reserved = 7;
-        assert_eq!(graphs.forget_graph(graph), 7);
+        graphs.graph_mut(body).unwrap().promises = vec![Arc::new(7), Arc::new(5)];
+        let exec = graphs.promises(graph).pop();
+        assert_eq!(graphs.forget_graph(graph), 7, "what an executable graph has, too, lives on");
+        assert_eq!(memory::ending(exec.into_iter().collect()), 5);
         assert!(graphs.node(node).is_err() && graphs.node(inner).is_err() && graphs.graph(body).is_err());
         // The driver may use the address again: that is another graph.
         assert_ne!(graphs.graph_id(0x1000, 0), graph);

@@ -39,6 +39,8 @@ driver! {
     cuCtxSynchronize();
     cuMemAlloc_v2(address: *mut u64, bytes: usize);
     cuMemFree_v2(address: u64);
+    cuMemHostAlloc(address: *mut *mut c_void, bytes: usize, flags: c_uint);
+    cuMemFreeHost(address: *mut c_void);
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize);
     cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize);
@@ -79,14 +81,15 @@ impl Driver {
         Self::of(handle)
     }
 
-    /// Calls any function with zeros for arguments.
-    pub(crate) fn call_with_zeros(&self, name: &str) -> Result<Status, String> {
+    /// Calls any function.
+    pub(crate) fn call(&self, name: &str, arguments: [u64; 8]) -> Result<Status, String> {
         let address = find(self.library, &format!("{name}\0"))?;
-        // SAFETY: every function of the driver API returns a CUresult, takes at most eight words, and refuses null pointers.
+        // SAFETY: every function of the driver API that is called so returns a CUresult and takes at most eight words.
         let function: unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64) -> Status =
             unsafe { std::mem::transmute(address) };
-        // SAFETY: as above.
-        Ok(unsafe { function(0, 0, 0, 0, 0, 0, 0, 0) })
+        let [a, b, c, d, e, f, g, h] = arguments;
+        // SAFETY: as above; the caller's pointers lead to what the function takes, null ones are refused.
+        Ok(unsafe { function(a, b, c, d, e, f, g, h) })
     }
 
     /// The name of a result: `CUDA_SUCCESS`.

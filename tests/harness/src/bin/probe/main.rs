@@ -5,10 +5,15 @@
 //! | --- | --- |
 //! | `init` | `cuInit`, the first device's primary context, the module of the kernels |
 //! | `alloc BYTES`, `free`, `meminfo` | allocates and keeps, frees the last, asks for free and total memory |
+//! | `fill FUNCTION BYTES`, `drop` | allocates pieces by that function until it is refused; gives all of them back |
+//! | `streams COUNT` | makes streams until one is refused, then frees one and makes another |
+//! | `allocstorm` | allocates and frees pieces of all sizes for ever, and never minds a refusal |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
+//! | `share MILLISECONDS`, `graphs MILLISECONDS` | keeps kernels in flight, singly or as graphs of four; prints how many completed |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
+//! | `pinned BYTES` | the same once, from page-locked memory to page-locked memory |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
@@ -19,8 +24,11 @@
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 mod driver;
+mod fill;
+mod share;
 
 use driver::{Driver, Status};
+use fill::Filled;
 use std::ffi::{CString, c_void};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -67,6 +75,7 @@ struct Probe {
     add: u64,
     endless: u64,
     kept: Vec<u64>,
+    filled: Filled,
 }
 
 fn main() -> ExitCode {
@@ -86,7 +95,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut probe = Probe { driver, context: 0, empty: 0, add: 0, endless: 0, kept: Vec::new() };
+    let mut probe = Probe {
+        driver,
+        context: 0,
+        empty: 0,
+        add: 0,
+        endless: 0,
+        kept: Vec::new(),
+        filled: Filled::default(),
+    };
     while let Some(command) = args.pop() {
         match probe.run(&command, &mut args) {
             Ok(line) => println!("{command} {line}"),
@@ -155,18 +172,28 @@ impl Probe {
                 let status = unsafe { (self.driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
                 format!("{} {free} {total}", self.name(status))
             }
+            "streams" => self.streams(number(args)?),
+            "allocstorm" => self.allocation_storm(),
+            "fill" => self.filled.fill(&self.driver, &text(args)?, number(args)? as u64)?,
+            "drop" => {
+                let status = self.filled.release(&self.driver)?;
+                self.name(status)
+            }
             // SAFETY: a plain call.
             "sync" => self.name(unsafe { (self.driver.cuCtxSynchronize)() }),
             "endless" => self.name(self.endless()),
+            "share" => share::run(self, number(args)?, false)?,
+            "graphs" => share::run(self, number(args)?, true)?,
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
+            "pinned" => self.pinned(number(args)?),
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
             "call" => {
                 let name = text(args)?;
-                format!("{name} {}", self.name(self.driver.call_with_zeros(&name)?))
+                format!("{name} {}", self.name(self.driver.call(&name, [0; 8])?))
             }
             "say" => text(args)?,
             "read" => {
@@ -232,6 +259,47 @@ impl Probe {
             }
         };
         if status == 0 { self.launch(self.endless, &mut [(&raw mut flag).cast()]) } else { status }
+    }
+
+    fn streams(&self, count: usize) -> String {
+        let mut made = Vec::new();
+        // SAFETY: pointers to locals; streams that were made here.
+        unsafe {
+            for _ in 0..count {
+                let mut stream = 0_u64;
+                let status = (self.driver.cuStreamCreate)(&raw mut stream, 1);
+                if status != 0 {
+                    let count = made.len();
+                    if let Some(last) = made.pop() {
+                        (self.driver.cuStreamDestroy_v2)(last);
+                    }
+                    let again = (self.driver.cuStreamCreate)(&raw mut stream, 1);
+                    return format!("{} after {count}, again {}", self.name(status), self.name(again));
+                }
+                made.push(stream);
+            }
+        }
+        format!("{count} made")
+    }
+
+    fn allocation_storm(&self) -> ! {
+        let mut held = std::collections::VecDeque::new();
+        for round in 0_usize.. {
+            let (mut address, bytes) = (0_u64, 1 << (round * 7 % 27));
+            // SAFETY: a pointer to a local; an allocation of ours.
+            unsafe {
+                if (self.driver.cuMemAlloc_v2)(&raw mut address, bytes) == 0 {
+                    held.push_back(address);
+                } else if let Some(oldest) = held.pop_front() {
+                    (self.driver.cuMemFree_v2)(oldest);
+                }
+            }
+            if round == 2000 {
+                println!("storming");
+                let _ = std::io::stdout().flush();
+            }
+        }
+        unreachable!("the numbers do not end")
     }
 
     fn storm(&self, count: usize) -> String {
@@ -311,6 +379,40 @@ impl Probe {
             status = unsafe { (self.driver.cuMemFree_v2)(address) };
         }
         self.name(status)
+    }
+
+    fn pinned(&self, bytes: usize) -> String {
+        let driver = &self.driver;
+        let (mut device, mut out, mut back) = (0_u64, std::ptr::null_mut(), std::ptr::null_mut());
+        let words = bytes / size_of::<u64>();
+        let value = |index: usize| (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // SAFETY: pointers to locals; both buffers have `bytes` bytes once they are allocated.
+        let status = unsafe {
+            let mut steps = [0; 5];
+            steps[0] = (driver.cuMemAlloc_v2)(&raw mut device, bytes);
+            steps[1] = (driver.cuMemHostAlloc)(&raw mut out, bytes, 0);
+            steps[2] = (driver.cuMemHostAlloc)(&raw mut back, bytes, 0);
+            if let Some(failed) = steps.into_iter().find(|status| *status != 0) {
+                return self.name(failed);
+            }
+            for index in 0..words {
+                out.cast::<u64>().add(index).write(value(index));
+            }
+            steps[3] = (driver.cuMemcpyHtoD_v2)(device, out, bytes);
+            steps[4] = (driver.cuMemcpyDtoH_v2)(back, device, bytes);
+            steps.into_iter().find(|status| *status != 0).unwrap_or(0)
+        };
+        // SAFETY: as above.
+        let differs =
+            (0..words).find(|index| unsafe { back.cast::<u64>().add(*index).read() } != value(*index));
+        if let Some(index) = differs {
+            return format!("{} differs at word {index}", self.name(status));
+        }
+        // SAFETY: allocated above, and no longer used.
+        let freed = unsafe {
+            [(driver.cuMemFreeHost)(out), (driver.cuMemFreeHost)(back), (driver.cuMemFree_v2)(device)]
+        };
+        self.name(freed.into_iter().find(|status| *status != 0).unwrap_or(status))
     }
 
     fn stuff(&self, bytes: usize) -> String {

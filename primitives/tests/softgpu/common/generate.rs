@@ -10,10 +10,10 @@ const TYPES: [&str; 5] = ["int", "uint", "float", "double", "pixel"];
 
 /// A program and arguments for its one kernel.
 #[derive(Debug)]
-pub struct Case {
-    pub text: String,
-    pub values: Vec<Value>,
-    pub elements: u64,
+pub(crate) struct Case {
+    pub(crate) text: String,
+    pub(crate) values: Vec<Value>,
+    pub(crate) elements: u64,
 }
 
 struct Generator {
@@ -40,7 +40,7 @@ const ARRAYS: [(&str, Element); 7] = [
 ];
 
 /// Makes the program of a seed.
-pub fn program(seed: u64) -> Case {
+pub(crate) fn program(seed: u64) -> Case {
     let mut noise = Noise::new(seed);
     let shared = noise.chance(40);
     let block = *noise.pick(&[32, 64, 256]);
@@ -331,7 +331,10 @@ impl Generator {
                     self.noise.pick(&["<<", ">>"]),
                     self.noise.below(35)
                 ),
-                9 => format!("int({})", self.expr(*self.noise.clone().pick(&["float", "double", "uint"]), d)),
+                9 => format!(
+                    "int({})",
+                    self.expr(self.noise.clone().pick::<&str>(&["float", "double", "uint"]), d)
+                ),
                 10 => format!(
                     "{}.{}",
                     self.expr("pixel", 0).replace(' ', ""),
@@ -378,7 +381,10 @@ impl Generator {
             "double" => match self.noise.below(6) {
                 0..3 => two(self, &["+", "-", "*", "/"]),
                 3 => format!("sqrt(abs({}))", self.expr("double", d)),
-                4 => format!("double({})", self.expr(*self.noise.clone().pick(&["int", "uint", "float"]), d)),
+                4 => format!(
+                    "double({})",
+                    self.expr(self.noise.clone().pick::<&str>(&["int", "uint", "float"]), d)
+                ),
                 _ => format!("({} * {} - {})", self.leaf("double"), self.leaf("double"), self.leaf("double")),
             },
             _ => match self.noise.below(3) {

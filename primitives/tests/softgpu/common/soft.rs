@@ -17,7 +17,7 @@ impl Host for Quiet {
 }
 
 /// Runs a kernel; the values are changed in place. The plan tells how.
-pub fn run(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) -> Result<Plan, Fault> {
+pub(crate) fn run(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) -> Result<Plan, Fault> {
     let memory = Memory::new(256 << 20).unwrap();
     let mut args = Vec::new();
     for value in values.iter() {
@@ -52,6 +52,7 @@ pub fn run(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) -> Resu
             block: step.block,
             dynamic_shared: 0,
             cooperative: false,
+            depth: 0,
             params: &step.params,
         };
         exec::run(&launch, &memory, &Quiet).unwrap_or_else(|fault| panic!("{fault}\n{ptx}"));

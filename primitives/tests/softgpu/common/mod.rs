@@ -1,13 +1,12 @@
 //! What the tests share: running a kernel on softgpu, and programs made at random.
-#![expect(dead_code, reason = "each test uses a part of it")]
 
-pub mod generate;
-pub mod soft;
+pub(crate) mod generate;
+pub(crate) mod soft;
 
 use pxos_primitives::{Element, Options, Program, compile};
 
 /// Compiles a text that must be right.
-pub fn compiled(text: &str, options: &Options) -> Program {
+pub(crate) fn compiled(text: &str, options: &Options) -> Program {
     compile(text, options).unwrap_or_else(|found| {
         panic!("{}\n{text}", found.iter().map(|d| d.render("test", text)).collect::<String>())
     })
@@ -15,41 +14,41 @@ pub fn compiled(text: &str, options: &Options) -> Program {
 
 /// A kernel's arguments in host memory.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     Array(Element, Vec<u8>),
     Scalar(u64),
 }
 
 /// Numbers that look random and are the same every time.
 #[derive(Debug, Clone)]
-pub struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(2).wrapping_add(1))
     }
 
-    pub fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mixed = (self.0 ^ (self.0 >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (mixed >> 32) as u32
     }
 
     /// Below a bound.
-    pub fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.next() % bound
     }
 
-    pub fn chance(&mut self, percent: u32) -> bool {
+    pub(crate) fn chance(&mut self, percent: u32) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len() as u32) as usize]
     }
 
     /// An array of plausible values.
-    pub fn array(&mut self, element: Element, length: usize) -> Vec<u8> {
+    pub(crate) fn array(&mut self, element: Element, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..length {
             let small = self.below(2001) as f32 / 16.0 - 62.5;
@@ -68,7 +67,7 @@ impl Noise {
 }
 
 /// Whether two arrays hold the same values; all NaNs are one.
-pub fn same(element: Element, a: &[u8], b: &[u8]) -> Result<(), String> {
+pub(crate) fn same(element: Element, a: &[u8], b: &[u8]) -> Result<(), String> {
     let size = element.bytes();
     let number = |chunk: &[u8]| match element {
         Element::Float => f64::from(f32::from_le_bytes(chunk.try_into().unwrap())),

@@ -1,17 +1,8 @@
 //! The same program on the CPU executor and, as PTX, on softgpu: equal bits, for programs made at random and for the
 //! library.
-#![expect(
-    clippy::tests_outside_test_module,
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_wrap,
-    reason = "an integration test; the numbers are small"
-)]
+#![expect(clippy::tests_outside_test_module, reason = "all of it is tests")]
 
-mod common;
-
-use common::{Noise, Value, compiled, generate, same, soft};
+use crate::common::{Noise, Value, compiled, generate, same, soft};
 use proptest::prelude::{ProptestConfig, proptest};
 use pxos_primitives::{CpuArg, CpuError, CpuOptions, Element, Fault, Kernel, Options};
 

@@ -1,0 +1,243 @@
+//! A machine that runs: QEMU, and beside it the device process that carries its vsock. Both end with the value.
+
+use crate::console::{Console, Ran, result};
+use crate::parts::Parts;
+use crate::payload;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes in an emulated processor on a slow and busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the device process may take to make its socket.
+const DEVICE: Duration = Duration::from_secs(10);
+
+/// What a machine has.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name, here and at the server.
+    pub name: String,
+    /// Its context id.
+    pub cid: u32,
+    /// Its memory in MiB.
+    pub memory: u32,
+    /// Whether it has a vsock device.
+    pub vsock: bool,
+    /// Whether it has a virtio port `pxos.gpu.0`.
+    pub serial: bool,
+    /// The file behind an ivshmem device, and its size in bytes (a power of two).
+    pub shared: Option<(PathBuf, u64)>,
+}
+
+impl Plan {
+    /// A machine with vsock and nothing else.
+    #[must_use]
+    pub fn new(name: &str, cid: u32) -> Self {
+        Self { name: name.to_owned(), cid, memory: 256, vsock: true, serial: false, shared: None }
+    }
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Vm {
+    plan: Plan,
+    parts: Parts,
+    folder: PathBuf,
+    device: Option<Child>,
+    qemu: Child,
+    console: Console,
+    tokens: AtomicU32,
+}
+
+impl Vm {
+    /// The folder of a machine's sockets, made below `folder`.
+    fn place(folder: &Path, name: &str) -> PathBuf {
+        let place = folder.join(name);
+        std::fs::create_dir_all(&place).expect("a folder can be made");
+        place
+    }
+
+    /// The server's endpoint for a machine's vsock device: known before it boots.
+    #[must_use]
+    pub fn endpoint(folder: &Path, name: &str) -> String {
+        format!("vm:{name}={}", Self::place(folder, name).join("vsock").display())
+    }
+
+    /// The server's endpoint for a machine's virtio port.
+    #[must_use]
+    pub fn serial_endpoint(folder: &Path, name: &str) -> String {
+        format!("serial:{name}={}", Self::place(folder, name).join("gpu.sock").display())
+    }
+
+    /// Starts a machine whose sockets lie below `folder`; [`Self::wait_up`] waits for it.
+    #[must_use]
+    pub fn boot(parts: &Parts, payload: &Path, folder: &Path, plan: Plan) -> Self {
+        let folder = Self::place(folder, &plan.name);
+        payload::join(&parts.base, payload, &folder.join("initrd")).expect("an initramfs can be written");
+        let device = plan.vsock.then(|| start_device(parts, &folder, &plan));
+        let mut qemu = start_qemu(parts, &folder, &plan);
+        let (input, output) = (qemu.stdin.take(), qemu.stdout.take());
+        let console = Console::new(input.expect("a pipe"), output.expect("a pipe"));
+        Self { plan, parts: parts.clone(), folder, device, qemu, console, tokens: AtomicU32::new(1) }
+    }
+
+    /// Waits until the guest takes commands; how long it has been up.
+    pub fn wait_up(&self) -> f64 {
+        let up = |text: &str| {
+            let (_, rest) = text.split_once("PXVM-UP ")?;
+            rest.split_once('\n').and_then(|(line, _)| line.split(' ').next()?.parse().ok())
+        };
+        self.or_panic(self.console.wait("boot", PATIENCE, up))
+    }
+
+    fn or_panic<T>(&self, result: Result<T, String>) -> T {
+        result.unwrap_or_else(|error| {
+            let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+            panic!("{}: {error}\nQEMU: {}\nvsock: {}", self.plan.name, read("qemu.log"), read("device.log"))
+        })
+    }
+
+    /// Begins a command of the guest's shell; [`Self::end`] waits for its end. One command runs at a time.
+    #[must_use]
+    pub fn begin(&self, command: &str) -> u32 {
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        self.console.type_line(&format!("{token} {command}"));
+        token
+    }
+
+    /// Waits for the end of a command.
+    #[must_use]
+    pub fn end(&self, token: u32) -> Ran {
+        self.or_panic(self.console.wait("command", PATIENCE, |text| result(text, token)))
+    }
+
+    /// Runs a command of the guest's shell.
+    #[must_use]
+    pub fn run(&self, command: &str) -> Ran {
+        self.end(self.begin(command))
+    }
+
+    /// Waits until the guest has printed a text.
+    pub fn wait_printed(&self, wanted: &str) {
+        self.or_panic(self.console.wait(wanted, PATIENCE, |text| text.contains(wanted).then_some(())));
+    }
+
+    /// What the guest has printed so far.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.console.text()
+    }
+
+    /// QEMU's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// Turns it off, as its own system would, and waits until it is gone.
+    pub fn power_off(mut self) {
+        self.console.type_line("off");
+        self.or_panic(
+            self.console.wait("power off", PATIENCE, |text| text.contains("PXVM-OFF").then_some(())),
+        );
+        let start = Instant::now();
+        while self.qemu.try_wait().expect("a child can be asked").is_none() {
+            assert!(start.elapsed() < PATIENCE, "{}: QEMU does not end", self.plan.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills QEMU, as a crash would; the device process stays. [`Self::boot_again`] starts another.
+    pub fn kill(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+
+    /// Boots anew after [`Self::kill`].
+    pub fn boot_again(&mut self) {
+        let mut qemu = start_qemu(&self.parts, &self.folder, &self.plan);
+        let (input, output) = (qemu.stdin.take(), qemu.stdout.take());
+        self.console = Console::new(input.expect("a pipe"), output.expect("a pipe"));
+        self.qemu = qemu;
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        for child in self.device.iter_mut().chain([&mut self.qemu]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn log(folder: &Path, name: &str) -> File {
+    File::options().create(true).append(true).open(folder.join(name)).expect("a log can be made")
+}
+
+fn start_device(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
+    let socket = folder.join("vhost");
+    let _ = std::fs::remove_file(&socket);
+    let child = Command::new(&parts.vsock_device)
+        .args(["--guest-cid", &plan.cid.to_string(), "--tx-buffer-size", "262144"])
+        .arg("--socket")
+        .arg(&socket)
+        .arg("--uds-path")
+        .arg(folder.join("vsock"))
+        .stdin(Stdio::null())
+        .stdout(log(folder, "device.log"))
+        .stderr(log(folder, "device.log"))
+        .spawn()
+        .expect("vhost-device-vsock can be started");
+    let start = Instant::now();
+    while !socket.exists() {
+        assert!(start.elapsed() < DEVICE, "vhost-device-vsock makes no socket");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn start_qemu(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
+    let Plan { memory, .. } = plan;
+    let mut command = Command::new(&parts.qemu);
+    command
+        .args(["-nodefaults", "-nographic", "-no-reboot", "-smp", "1"])
+        .args(["-accel", &parts.accel, "-cpu", if parts.accel == "kvm" { "host" } else { "max" }])
+        .args(["-m", &memory.to_string()])
+        .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
+        .arg("-kernel")
+        .arg(&parts.kernel)
+        .arg("-initrd")
+        .arg(folder.join("initrd"))
+        .args([
+            "-append",
+            "console=ttyS0 panic=-1 quiet nokaslr mitigations=off cryptomgr.notests no_timer_check",
+        ]);
+    if plan.vsock {
+        // The device process reads the guest's memory itself, so that has to be a file that both map.
+        command
+            .args(["-object", &format!("memory-backend-memfd,id=memory,size={memory}M,share=on")])
+            .args(["-machine", "pc,memory-backend=memory"])
+            .args(["-chardev", &format!("socket,id=vsock,path={}", folder.join("vhost").display())])
+            .args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+    } else {
+        command.args(["-machine", "pc"]);
+    }
+    if plan.serial {
+        let socket = folder.join("gpu.sock");
+        command
+            .args(["-device", "virtio-serial-pci"])
+            .args(["-chardev", &format!("socket,id=gpu,path={},server=on,wait=off", socket.display())])
+            .args(["-device", "virtserialport,chardev=gpu,name=pxos.gpu.0"]);
+    }
+    if let Some((path, size)) = &plan.shared {
+        let backend =
+            format!("memory-backend-file,id=shared,size={size},share=on,mem-path={}", path.display());
+        command.args(["-object", &backend]).args(["-device", "ivshmem-plain,memdev=shared"]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log(folder, "qemu.log"));
+    command.spawn().expect("QEMU can be started")
+}
