@@ -141,9 +141,9 @@ static const char *const CHECKED =
 static const char *const STENCIL =
     "GPU_KERNEL stencil\nGPU_PARAM grid float[]\nGPU_PARAM next float[]\nGPU_PARAM width int\nGPU_PARAM height int\n"
     "GPU_THREAD_CODE:\n    THREAD_ID -> tid\n    CALCULATE x = tid % width\n    CALCULATE y = tid / width\n"
-    "    LOAD grid[tid] -> centre\n    IF x > 0 AND x < width - 1 AND y > 0 AND y < height - 1:\n"
-    "        LOAD grid[tid - 1] -> west\n        LOAD grid[tid + 1] -> east\n        LOAD grid[tid - width] -> north\n"
-    "        LOAD grid[tid + width] -> south\n        CALCULATE mean = (west + east + north + south) * 0.25\n"
+    "    CALCULATE at = y * width + x\n    LOAD grid[at] -> centre\n    IF x > 0 AND x < width - 1 AND y > 0 AND y < height - 1:\n"
+    "        LOAD grid[at - 1] -> west\n        LOAD grid[at + 1] -> east\n        LOAD grid[(y - 1) * width + x] -> north\n"
+    "        LOAD grid[(y + 1) * width + x] -> south\n        CALCULATE mean = (west + east + north + south) * 0.25\n"
     "        STORE mean -> next[tid]\n    ELSE:\n        STORE centre -> next[tid]\nGPU_END\n";
 
 static const char *const BLUR =

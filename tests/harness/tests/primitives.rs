@@ -320,3 +320,52 @@ fn pxctl_tests_the_device() {
     assert_eq!(invalid.code(), Some(1), "{invalid}");
     assert!(invalid.stderr == "Error: Invalid command\n" && invalid.stdout.is_empty(), "{invalid}");
 }
+
+/// The Python example of the README.
+fn example() -> String {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("the README can be read");
+    let start = readme.find("```python\n").expect("the README has a Python example") + "```python\n".len();
+    let length = readme[start..].find("```").expect("the example ends");
+    readme[start..start + length].to_owned()
+}
+
+#[test]
+fn the_example_of_the_readme_runs_in_a_fresh_environment() {
+    let Some(python) = python() else { return skipped("no Python 3.9") };
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let (venv, package) = (folder.path().join("venv"), folder.path().join("package"));
+    let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    // pip builds in the folder that it is given.
+    assert!(run(Command::new("cp").arg("-r").arg(repository().join("python")).arg(&package)));
+    if !run(Command::new(python).args(["-m", "venv"]).arg(&venv)) {
+        return skipped("this Python makes no environments");
+    }
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    if !run(Command::new(venv.join("bin/python")).args(pip).arg(&package)) {
+        return skipped("pip installs nothing here: it needs setuptools from an index");
+    }
+    let server = Fixture::new().start();
+    let finished = server
+        .program(venv.join("bin/python"), Way::SharedMemory)
+        .args(["-c", &example()])
+        .env("LD_PRELOAD", "")
+        .env("PXOS_SHIM", tool("libpxshim.so"))
+        .passes();
+    assert!(finished.stdout.starts_with("[0.0, 2.5, 5.0, 7.5] "), "{finished}");
+    assert!(finished.stdout.contains(" ms on "), "{finished}");
+}
+
+#[test]
+fn distributed_programs_use_every_gpu_by_ranges() {
+    let Some(python) = python() else { return skipped("no Python 3.9") };
+    if pxos_harness::is_on_a_gpu() {
+        return skipped("two devices are softgpu's");
+    }
+    let server = Fixture::new().env("PXSOFT_DEVICES", "2").start();
+    let finished = server
+        .guest(python)
+        .arg(repository().join("python/tests/distribute.py"))
+        .env("PYTHONPATH", repository().join("python"))
+        .passes();
+    assert_eq!(finished.stdout, "all passed\n", "{finished}");
+}
