@@ -55,7 +55,7 @@ bundle() {
   wrap "$b/parts/bin/vhost-device-vsock" programs/vhost-device-vsock ../..
   cp "$parts/vmlinuz" "$parts/base.cpio.gz" "$b/parts/"
 
-  for name in pxos-server pxctl pxos-probe pxos-vm libpxshim.so libpxsoft.so; do
+  for name in pxos-server pxos-probe pxos-vm libpxsoft.so; do
     [ -f "$bin/$name" ] || die "$bin/$name is missing: run \`make build\`"
     strip -o "$b/bin/$name" --strip-unneeded "$bin/$name"
     chmod 755 "$b/bin/$name"
@@ -66,7 +66,7 @@ bundle() {
   "$bin/pxos-vm" payload "$b/payload.cpio"
 
   mkdir -p "$(dirname "$out")"
-  tar -C "$work" -czf "$out" vm-bundle
+  tar -C "$work" -cf - vm-bundle | gzip -9n > "$out"
   say "$out: $(($(stat -c %s "$out") >> 20)) MB"
 }
 
