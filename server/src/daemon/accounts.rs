@@ -276,7 +276,6 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         origin: vm.origin().name().to_owned(),
         identity: vm.identity().map(|identity| identity.to_string()),
         policy: rights.policy.name().to_owned(),
-        gpus: rights.gpus,
         draining: vm.is_draining(),
         limits: rights.limits.into(),
         sessions: daemon.sessions.of_vm(vm),
