@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo samples gpu-test bench bench-primitives docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ loom: ## Tries the ring's control words in every order that two processors can b
 
 demo: build programs ## Runs CUDA programs through shim and server on whatever device is there.
 	@tools/demo.sh $(BIN)
+
+demo-sharing: build ## Three VMs share a device at 50/30/20 % with memory quotas; shows pxctl top and a table.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/demo-sharing.sh $(BIN)
 
 samples: build ## Runs built CUDA programs directly and remoted: make samples DIR=folder [ONLY=glob] [JSON=file].
 	@test -n "$(DIR)" || { echo "make samples DIR=folder-of-built-programs [ONLY=glob] [JSON=file]" >&2; exit 2; }

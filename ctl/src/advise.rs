@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LONGEST: u64 = 1 << 20;
 /// What an advisor may propose to change; who may connect, and to which devices, is the operator's alone.
 const MAY_SET: &[&str] =
-    &["weight", "gpu_max", "tier", "class", "memory_max", "memory_min", "max_processes", "max_streams"];
+    &["weight", "gpu_max", "tier", "class", "memory_max", "max_processes", "max_streams"];
 
 /// How to advise.
 #[derive(Debug, clap::Args)]
@@ -154,7 +154,7 @@ fn memory(vm: &Vm, device_memory: u64, say: &mut Say<'_>) {
         );
         say(why, &[("memory_max", Value::from(more))]);
     } else if vm.sessions > 0 && charged < limit / 4 {
-        let less = charged.saturating_mul(2).max(64 << 20).max(vm.limits.memory_min);
+        let less = charged.saturating_mul(2).max(64 << 20);
         if less < limit {
             let why = format!("it holds {} of {}: others could have the rest", bytes(charged), bytes(limit));
             say(why, &[("memory_max", Value::from(less))]);
@@ -216,8 +216,8 @@ fn cap_of(text: &str) -> Option<f64> {
 const TASK: &str = "You advise the operator of a server that shares GPUs among VMs. The report has, for each VM, its limits \
 and what was measured. Answer with a JSON object {\"advice\": [{\"vm\": name, \"why\": one sentence with the numbers, \
 \"set\": {limit: value}}]}. Limits: weight (1 to 10000), gpu_max (\"max\", a percentage, or \"quota period\" in \
-microseconds), tier (latency, normal, idle), class (realtime, interactive, throughput, batch, auto), memory_max and \
-memory_min (bytes), max_processes, max_streams. Propose only what the measurements support; an empty list is a good answer.";
+microseconds), tier (latency, normal, idle), class (realtime, interactive, throughput, batch, auto), memory_max \
+(bytes), max_processes, max_streams. Propose only what the measurements support; an empty list is a good answer.";
 
 /// Asks the advisor with the report.
 fn ask(status: &Status, vms: &[Vm], rules: &[Advice], key: Option<&str>) -> Result<Vec<Advice>, String> {

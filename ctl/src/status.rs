@@ -118,6 +118,9 @@ fn details(out: &mut String, session: &Session, calls: bool) {
     if counters.memory_limit > 0 {
         let _ = write!(text, ", memory limit {}", bytes(counters.memory_limit));
     }
+    if let Some(audited) = session.audited {
+        let _ = write!(text, ", {} as NVML says", bytes(audited));
+    }
     for (number, what) in [
         (counters.faults, "faults"),
         (counters.decode_errors, "malformed frames"),
@@ -224,6 +227,7 @@ mod tests {
                 uptime: 61,
                 counters,
                 usage: Default::default(),
+                audited: None,
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
         }

@@ -284,6 +284,7 @@ mod tests {
             uptime: 0,
             counters: Counters { memory_used: 3 << 29, faults: 2, ..Counters::default() },
             usage: usage.clone(),
+            audited: None,
         };
         let vm = Vm {
             name: "red".into(),

@@ -158,13 +158,11 @@ fn details(vm: &Vm) -> String {
     line("recognised by", vm.identity.as_deref().unwrap_or("nothing: no rule names it"));
     line("rights from", &vm.origin);
     line("policy", if vm.draining { "allow, but drained" } else { &vm.policy });
-    line("gpus", vm.gpus.as_deref().unwrap_or("all"));
     line("weight", &limits.weight.to_string());
     line("gpu.max", &limits.gpu_max);
     line("tier", &limits.tier);
     line("class", &format!("{} ({})", vm.class, vm.class_reason));
     line("memory.max", &limits.memory_max.map_or_else(|| "max".to_owned(), bytes));
-    line("memory.min", &bytes(limits.memory_min));
     line("max_processes", &or_max(limits.max_processes));
     line("max_streams", &or_max(limits.max_streams));
     line("processes", &vm.sessions.to_string());

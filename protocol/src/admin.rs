@@ -255,6 +255,9 @@ pub struct Session {
     /// Its time on the devices.
     #[serde(default)]
     pub usage: Usage,
+    /// Bytes of device memory that NVML says the worker holds, contexts included; `null` where there is no NVML.
+    #[serde(default)]
+    pub audited: Option<u64>,
 }
 
 /// What a worker counts, each number read by itself.
@@ -338,8 +341,6 @@ pub struct Vm {
     pub identity: Option<String>,
     /// `allow` or `deny`.
     pub policy: String,
-    /// Devices, `null` for all.
-    pub gpus: Option<String>,
     /// Whether it begins no more sessions.
     pub draining: bool,
     /// What it may use.
@@ -460,8 +461,6 @@ pub struct Limits {
     pub class: String,
     /// Bytes of device memory, `null` for no limit.
     pub memory_max: Option<u64>,
-    /// Bytes of device memory that others leave to it.
-    pub memory_min: u64,
     /// Guest processes at once, `null` for no limit.
     pub max_processes: Option<u32>,
     /// Streams at once, `null` for no limit.

@@ -110,7 +110,6 @@ pub const KEYS: &[Key] = &[
         true,
         "Whether guests that no rule names may connect: allow or deny",
     ),
-    key("default.gpus", "LIST", "all", true, "Devices of a VM that does not say otherwise, as in devices"),
     key("default.weight", "WEIGHT", "100", true, "Its share of a contended device, 1 to 10000"),
     key(
         "default.gpu_max",
@@ -128,7 +127,6 @@ pub const KEYS: &[Key] = &[
         "Its kind of work: realtime, interactive, throughput, batch, or auto to find out",
     ),
     key("default.memory_max", "SIZE", "max", true, "Device memory that it may hold"),
-    key("default.memory_min", "SIZE", "0", true, "Device memory that others leave to it"),
     key("default.max_processes", "COUNT", "max", true, "Guest processes of it with a session at once"),
     key("default.max_streams", "COUNT", "max", true, "Streams of it at once"),
 ];
@@ -153,7 +151,6 @@ pub const LIMITS: &[LimitKey] = &[
     limit("tier", "default.tier"),
     limit("class", "default.class"),
     limit("memory_max", "default.memory_max"),
-    limit("memory_min", "default.memory_min"),
     limit("max_processes", "default.max_processes"),
     limit("max_streams", "default.max_streams"),
 ];
@@ -165,13 +162,11 @@ pub const VM_KEYS: &[&str] = &[
     "socket",
     "token",
     "policy",
-    "gpus",
     "weight",
     "gpu_max",
     "tier",
     "class",
     "memory_max",
-    "memory_min",
     "max_processes",
     "max_streams",
 ];

@@ -313,7 +313,6 @@ impl Config {
         plain("advisor.model", self.advisor.model.clone());
         plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
         plain("default.policy", self.default.policy.name().to_owned());
-        plain("default.gpus", self.default.gpus.clone().unwrap_or_else(|| "all".into()));
         for key in keys::LIMITS {
             plain(key.in_default, limits::text(&self.default.limits, key.name));
         }
@@ -367,21 +366,10 @@ impl std::fmt::Display for DriverChoice {
 /// Rights on a line: the policy, and what differs from having no limit.
 fn rights_text(rights: &Rights) -> String {
     let mut text = rights.policy.name().to_owned();
-    if let Some(gpus) = &rights.gpus {
-        text += &format!(", gpus {gpus}");
-    }
     for line in limits::differences(&Limits::default(), &rights.limits) {
         text += &format!(", {} {}", line.key, line.new);
     }
     text
-}
-
-/// Devices of a VM, as an operator writes them.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn parse_gpus(raw: &Raw) -> Result<Option<String>, String> {
-    value::devices(raw)
 }
 
 /// Whether a VM may connect, as an operator writes it.
@@ -430,16 +418,7 @@ fn default_rights(layers: &mut Layers) -> Rights {
         let parsed = layers.take_with(key.in_default, set);
         limits::copy(&parsed, &mut limits, key.name);
     }
-    if let Err(message) = limits::check(&limits) {
-        layers
-            .problems
-            .push(Problem::new(layers.origin("default.memory_min"), format!("default: {message}")));
-    }
-    Rights {
-        policy: layers.take("default.policy", value::policy),
-        gpus: layers.take("default.gpus", value::devices),
-        limits,
-    }
+    Rights { policy: layers.take("default.policy", value::policy), limits }
 }
 
 fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
@@ -453,7 +432,6 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let token = table.take("token", value::token, problems).map(Identity::Token);
         // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
         let policy = table.take("policy", value::policy, problems).unwrap_or(Policy::Allow);
-        let gpus = table.take("gpus", value::devices, problems).unwrap_or_else(|| default.gpus.clone());
         let mut limits = default.limits;
         for key in keys::LIMITS {
             table.take_with(key.name, |raw| limits::set(&mut limits, key.name, raw), problems);
@@ -461,9 +439,6 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
         let mut problem =
             |message: &str| problems.push(Problem::new(origin.clone(), format!("vm: {message}")));
-        if let Err(message) = limits::check(&limits) {
-            problem(&message);
-        }
         if !table.had("name") {
             problem("a rule needs a name");
         }
@@ -477,7 +452,7 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         }
         let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
         if let (Some(name), Some(identity)) = (name, identity) {
-            vms.push((origin, Rule { name, identity, rights: Rights { policy, gpus, limits } }));
+            vms.push((origin, Rule { name, identity, rights: Rights { policy, limits } }));
         }
     }
     vms

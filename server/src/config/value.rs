@@ -142,16 +142,6 @@ pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     }
 }
 
-/// An amount of memory, zero included.
-pub(super) fn memory_min(raw: &Raw) -> Result<u64, String> {
-    match raw {
-        Raw::Integer(0) => Ok(0),
-        Raw::Text(text) if text.trim() == "0" => Ok(0),
-        Raw::Text(text) if text.trim() == "max" => Err("'max' cannot be left to one VM".into()),
-        other => memory_max(other).map(Option::unwrap_or_default),
-    }
-}
-
 /// A number of things, at least one, or `max` for no limit.
 pub(super) fn count_max(raw: &Raw) -> Result<Option<u32>, String> {
     match raw {

@@ -92,6 +92,8 @@ struct History {
     look: Option<Look>,
     rates: Rates,
     classified: Classified,
+    /// What the scheduler decided last, as it was seen.
+    decision: String,
 }
 
 /// What a look saw.
@@ -127,6 +129,8 @@ pub(super) struct Seen {
     pub(super) rates: Rates,
     /// What kind of work it does.
     pub(super) classified: Classified,
+    /// What is new since the last look, by the kind of event.
+    news: Vec<(&'static str, String)>,
 }
 
 impl Accounts {
@@ -147,12 +151,13 @@ impl Accounts {
     }
 
     /// Looks at a VM whose standing sessions have these numbers.
-    fn look(&self, vm: &str, standing: &[Sums]) -> Seen {
+    fn look(&self, vm: &str, standing: &[Sums], decision: &str) -> Seen {
         let mut table = self.table.lock();
         let history = table.entry(vm.to_owned()).or_default();
         let mut sums = history.ended.clone();
         standing.iter().for_each(|more| sums.add(more));
         let now = Instant::now();
+        let mut news = Vec::new();
         match &history.look {
             Some(last) if now - last.at < LEAST_WINDOW => {}
             Some(last) => {
@@ -165,12 +170,23 @@ impl Accounts {
                     sums.synchronisations.saturating_sub(last.sums.synchronisations),
                     window,
                 );
-                history.classified.observe(&features);
+                if history.classified.observe(&features) {
+                    let text = format!("{}: {}", history.classified.name(), history.classified.reason());
+                    news.push(("class", text));
+                }
+                let refused = sums.refusals.saturating_sub(last.sums.refusals);
+                if refused > 0 {
+                    news.push(("quota", format!("{refused} allocations or streams were refused")));
+                }
+                if history.decision != decision && !decision.is_empty() {
+                    decision.clone_into(&mut history.decision);
+                    news.push(("decision", decision.to_owned()));
+                }
                 history.look = Some(Look { at: now, sums: sums.clone() });
             }
             None => history.look = Some(Look { at: now, sums: sums.clone() }),
         }
-        Seen { sums, rates: history.rates, classified: history.classified.clone() }
+        Seen { sums, rates: history.rates, classified: history.classified.clone(), news }
     }
 
     /// What each VM has used, with what its standing sessions have used so far.
@@ -257,7 +273,11 @@ pub(super) fn look(daemon: &Daemon, vm: &Vm) -> Seen {
         .sessions
         .map(|id, session| (session.vm.number == vm.number).then(|| of_session(daemon, id, session)));
     let standing: Vec<Sums> = standing.into_iter().flatten().collect();
-    daemon.accounts.look(&vm.name, &standing)
+    let seen = daemon.accounts.look(&vm.name, &standing, &super::usage::of_vm(daemon, vm).reason);
+    for (kind, text) in &seen.news {
+        daemon.journal.note(kind, Some(&vm.name), None, text.clone());
+    }
+    seen
 }
 
 /// A VM for a report.
@@ -276,7 +296,6 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         origin: vm.origin().name().to_owned(),
         identity: vm.identity().map(|identity| identity.to_string()),
         policy: rights.policy.name().to_owned(),
-        gpus: rights.gpus,
         draining: vm.is_draining(),
         limits: rights.limits.into(),
         sessions: daemon.sessions.of_vm(vm),
@@ -323,9 +342,9 @@ mod tests {
         let report = accounts.report(&[("red".to_owned(), standing.clone())].into());
         assert_eq!((report[0].sessions, report[0].launches, report[0].refusals), (2, 15, 2));
         assert!((report[0].gpu_seconds - 2.0).abs() < 1e-9);
-        assert_eq!(accounts.look("red", &[standing]).sums.launches, 15);
+        assert_eq!(accounts.look("red", &[standing], "").sums.launches, 15);
         // Garbage of a worker does not overflow.
         let garbage = Sums { launches: u64::MAX, ..Sums::default() };
-        assert_eq!(accounts.look("red", &[garbage]).sums.launches, u64::MAX);
+        assert_eq!(accounts.look("red", &[garbage], "").sums.launches, u64::MAX);
     }
 }

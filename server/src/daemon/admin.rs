@@ -1,6 +1,7 @@
 //! The control socket: one JSON request per line, one JSON reply per line ([`pxos_protocol::admin`]). Operators only.
 
 use super::admit::least;
+use super::session::Session;
 use super::{Daemon, accounts, listen, spawn_thread, system, usage, vms};
 use pxos_protocol::admin::{self, Answer, Counters, MAX_REQUEST, Reply, Request, Status};
 use pxos_protocol::endpoint::Endpoint;
@@ -154,6 +155,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
     let pool = daemon.pool.view();
     let snapshot = daemon.pool.snapshot();
     let devices = snapshot.iter().flat_map(|snapshot| snapshot.devices.iter().enumerate());
+    let software = snapshot.as_ref().is_none_or(|snapshot| snapshot.software);
     Status {
         server: admin::Server {
             software: crate::handoff::SOFTWARE.to_owned(),
@@ -204,9 +206,18 @@ fn status(daemon: &Arc<Daemon>) -> Status {
                 ..session.worker.stats.read()
             },
             usage: usage::of_session(daemon, id),
+            audited: if software { None } else { audit(daemon, session) },
         }),
         totals: daemon.totals.view(),
     }
+}
+
+/// What NVML says of a session's worker; what is beyond its allocations is the overhead of its contexts.
+fn audit(daemon: &Daemon, session: &Session) -> Option<u64> {
+    let held = daemon.audit.memory_of(session.worker.pid)?;
+    let allocated = session.vm.quota.of(session.slot).used;
+    session.vm.quota.set_context(session.slot, held.saturating_sub(allocated));
+    Some(held)
 }
 
 fn device((ordinal, device): (usize, &pxos_protocol::control::Device)) -> admin::Device {

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
@@ -393,6 +394,7 @@ fn hand_over(
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
     daemon.accounts.begin(&vm.name);
+    vm.quota.set_context(assign.slot, worker.overhead.load(Ordering::Relaxed));
     let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];

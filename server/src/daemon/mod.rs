@@ -7,6 +7,7 @@
 mod accounts;
 mod admin;
 mod admit;
+mod audit;
 mod bar;
 mod driver;
 mod exchange;
@@ -60,6 +61,7 @@ struct Daemon {
     sessions: session::Sessions,
     scheduling: scheduling::Scheduling,
     vms: Registry,
+    audit: audit::Audit,
     accounts: accounts::Accounts,
     journal: journal::Journal,
     endpoints: listen::Endpoints,
@@ -202,6 +204,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
             .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
         vms: Registry::default(),
+        audit: audit::Audit::default(),
         accounts: accounts::Accounts::default(),
         journal: journal::Journal::default(),
         endpoints: listen::Endpoints::default(),

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
@@ -98,6 +99,10 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
         (Ok(None), _) => Heard::Closed,
         (Ok(Some((FromWorker::Ready { snapshot, .. }, _))), Phase::Starting) => {
             info!(worker = worker.pid, devices = snapshot.devices.len(), "worker is warm");
+            if !snapshot.software {
+                let overhead = daemon.audit.memory_of(worker.pid).unwrap_or(0);
+                worker.overhead.store(overhead, Ordering::Relaxed);
+            }
             let outcome = daemon.pool.ready(worker, snapshot);
             daemon.tell(outcome.map(Event::Driver));
             Heard::Ready

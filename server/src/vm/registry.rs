@@ -7,7 +7,7 @@
 use super::{Identity, Limits, Policy, Rights, Rule};
 use crate::config::keys::LIMITS;
 use crate::config::layers::Raw;
-use crate::config::{Config, limits, parse_gpus, parse_policy};
+use crate::config::{Config, limits, parse_policy};
 use crate::quota::Quota;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -131,14 +131,6 @@ impl Vm {
         if old.policy != base.policy {
             live.policy = base.policy;
         }
-        if old.gpus != base.gpus {
-            live.gpus.clone_from(&base.gpus);
-        }
-        // An operator's memory_min may contradict the new memory_max: the configuration's pair wins.
-        if limits::check(&live.limits).is_err() {
-            (live.limits.memory_min, live.limits.memory_max) =
-                (base.limits.memory_min, base.limits.memory_max);
-        }
         let lines = differences(&before, &live);
         state.base = base.clone();
         state.live = live;
@@ -172,30 +164,20 @@ pub fn change(rights: &mut Rights, changes: &BTreeMap<String, Raw>) -> Result<()
         let key = key.replace('.', "_");
         let done = match key.as_str() {
             "policy" => parse_policy(raw).map(|policy| rights.policy = policy),
-            "gpus" => parse_gpus(raw).map(|gpus| rights.gpus = gpus),
             key => limits::set(&mut rights.limits, key, raw),
         };
         if let Err(message) = done {
             problems.push(format!("{key}: {message}"));
         }
     }
-    if problems.is_empty()
-        && let Err(message) = limits::check(&rights.limits)
-    {
-        problems.push(message);
-    }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn differences(old: &Rights, new: &Rights) -> Vec<String> {
-    let gpus = |rights: &Rights| rights.gpus.clone().unwrap_or_else(|| "all".into());
     let mut lines: Vec<String> =
         limits::differences(&old.limits, &new.limits).iter().map(ToString::to_string).collect();
     if old.policy != new.policy {
         lines.push(format!("policy: {} -> {}", old.policy.name(), new.policy.name()));
-    }
-    if old.gpus != new.gpus {
-        lines.push(format!("gpus: {} -> {}", gpus(old), gpus(new)));
     }
     lines
 }
@@ -395,7 +377,7 @@ pub fn may_connect(rights: &Rights) -> bool {
 pub fn raw(values: &BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, Raw>, String> {
     let known = |key: &str| {
         let key = key.replace('.', "_");
-        key == "policy" || key == "gpus" || LIMITS.iter().any(|limit| limit.name == key)
+        key == "policy" || LIMITS.iter().any(|limit| limit.name == key)
     };
     values
         .iter()
@@ -465,7 +447,6 @@ mod tests {
         assert_eq!(vm.limits().weight, 100);
         assert!(set(&vm, "colour", "x").unwrap_err().contains("is no limit"));
         set(&vm, "memory_max", "1M").unwrap();
-        assert!(set(&vm, "memory_min", "2M").unwrap_err().contains("more than memory_max"));
     }
 
     #[test]
