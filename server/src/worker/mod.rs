@@ -19,6 +19,7 @@ mod serve;
 mod session;
 mod shared;
 mod snapshot;
+mod stack;
 mod staging;
 mod state;
 mod submissions;
@@ -38,6 +39,7 @@ use pxos_protocol::frame::{Header, control};
 use pxos_protocol::transport::{FrameReader, Socket, Transport, descriptors};
 use pxos_protocol::types::{CUdevice_attribute, attribute};
 use shared::Shared;
+use stack::SmallStack;
 use std::io::{IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -97,6 +99,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
             None
         }
     };
+    let stack = SmallStack::make(&driver, context);
     let ready = FromWorker::Ready { snapshot: snapshot.clone(), pid: std::process::id() };
     handoff::send(&start.control, &ready, &[]).map_err(|error| error.to_string())?;
     start.stats.set_state(State::Warm);
@@ -134,7 +137,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     }
     let guest = serve::Guest { reader, connection, shared: memory };
     let host = serve::Host { driver, output, ledger, gate, stats: start.stats };
-    let ended = serve::run(host, (snapshot, context), guest, &assign);
+    let ended = serve::run(host, (snapshot, context, stack), guest, &assign);
     Ok(Some(ended))
 }
 

@@ -13,6 +13,7 @@ use super::ledger::Ledger;
 use super::output::Output;
 use super::session::{Fatal, Session, Sink};
 use super::shared::{Areas, Shared as SharedMemory};
+use super::stack::SmallStack;
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
@@ -126,13 +127,13 @@ pub(super) struct Host {
 /// Serves a guest until it ends; why it did.
 pub(super) fn run(
     host: Host,
-    (snapshot, context): (Snapshot, u64),
+    (snapshot, context, stack): (Snapshot, u64, Option<SmallStack>),
     guest: Guest,
     assign: &Assign,
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
     let watched = connection.try_clone().ok();
-    let mut state = State::new(context);
+    let mut state = State::new(context, stack);
     let (source, sink, doorbell) = match shared {
         None => (Source::Socket(reader), Sink::Socket(connection), None),
         Some(shared) => {

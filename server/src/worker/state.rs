@@ -7,6 +7,7 @@ use super::fence::Fences;
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
+use super::stack::SmallStack;
 use super::staging::Upload;
 use super::tables::Table;
 use crate::driver::Result;
@@ -82,6 +83,8 @@ pub(crate) struct State {
     pub(crate) primitives: Primitives,
     /// Copies that other streams have to wait for.
     pub(crate) fences: Fences,
+    /// The warm context, as long as its stack is smaller than the guest believes.
+    pub(crate) small_stack: Option<SmallStack>,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -105,7 +108,7 @@ unsafe impl Send for State {}
 
 impl State {
     /// The state of a new session; `warm` is the context that the worker holds already.
-    pub(crate) fn new(warm: u64) -> Self {
+    pub(crate) fn new(warm: u64, small_stack: Option<SmallStack>) -> Self {
         Self {
             contexts: Table::new(HandleKind::Context),
             streams: Table::new(HandleKind::Stream),
@@ -125,6 +128,7 @@ impl State {
             green: Green::default(),
             primitives: Primitives::default(),
             fences: Fences::default(),
+            small_stack,
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
@@ -174,6 +178,11 @@ impl State {
             self.warm = Some(native);
         }
         session.enter(self.warm.unwrap_or(0))
+    }
+
+    /// Gives the warm context the stack that the guest believes it to have, before anything is loaded that could use it.
+    pub(crate) fn grow_stack(&mut self, session: &Session) -> Result {
+        self.small_stack.take().map_or(Ok(()), |small| small.grow(session))
     }
 
     /// The driver's stream for a stream of the wire: 0 is the legacy default stream, 2 that of the guest's thread.

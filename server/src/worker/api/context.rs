@@ -1,6 +1,7 @@
 //! Contexts.
 
 use super::super::dispatch::{Answer, Call, Outcome, done};
+use super::super::session::Session;
 use super::super::state::Context;
 use pxos_protocol::types::{CUlimit, CUresult};
 
@@ -27,7 +28,10 @@ pub(in super::super) fn reset(call: &mut Call<'_>) -> Answer {
     if context.native == 0 {
         return done();
     }
-    call.session.gate.forget_context(std::mem::take(&mut context.native));
+    let native = std::mem::take(&mut context.native);
+    call.session.gate.forget_context(native);
+    // A primary context that is made anew has the driver's own limits.
+    call.state.small_stack = call.state.small_stack.filter(|small| !small.is_of(native));
     call.state.forget_context(call.session, handle);
     call.session.left();
     let driver = call.driver();
@@ -81,8 +85,11 @@ pub(in super::super) fn synchronise() -> Answer {
 pub(in super::super) fn limit(call: &mut Call<'_>) -> Answer {
     let limit: CUlimit = call.get()?;
     let mut value = 0;
-    // SAFETY: a pointer to a local.
-    unsafe { call.driver().cuCtxGetLimit(&raw mut value, limit)? };
+    match call.state.small_stack.and_then(|small| small.tells(Session::current(), limit)) {
+        Some(told) => value = told,
+        // SAFETY: a pointer to a local.
+        None => unsafe { call.driver().cuCtxGetLimit(&raw mut value, limit)? },
+    }
     call.reply().put(value as u64);
     done()
 }
@@ -91,6 +98,7 @@ pub(in super::super) fn limit(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn set_limit(call: &mut Call<'_>) -> Answer {
     let limit: CUlimit = call.get()?;
     let value = call.get_usize()?;
+    call.state.grow_stack(call.session)?;
     // SAFETY: a plain call.
     unsafe { call.driver().cuCtxSetLimit(limit, value)? };
     done()

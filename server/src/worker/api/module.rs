@@ -105,6 +105,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     let (handle, hash): (u64, [u64; 2]) = (call.get()?, call.get()?);
     let mut jit = Jit::read(call)?;
     let unlinked = unlinked(call)?;
+    call.state.grow_stack(call.session)?;
     let image = call.state.images.loadable(hash, &unlinked)?;
     let mut native = 0;
     let count = u32::try_from(jit.options.len()).expect("bounded by MAX_OPTIONS");
