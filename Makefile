@@ -7,10 +7,10 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all demo demo-sharing samples gpu-test bench docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives docs lint fmt clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Builds everything for testing: server, shim, softgpu, pxctl, the sample runner.
 	$(CARGO) build --workspace
@@ -50,6 +50,9 @@ gpu-test: build contract ## The same scenarios on this machine's GPU.
 	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
+loom: ## Tries the ring's control words in every order that two processors can bring them into.
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p pxos-protocol --lib transport::words
+
 demo: build programs ## Runs CUDA programs through shim and server on whatever device is there.
 	@tools/demo.sh $(BIN)
 
@@ -65,12 +68,17 @@ bench: release toolchain ## Measures native against remoted, and shows the ratio
 	@$(MAKE) --no-print-directory -C benches
 	@tools/bench.sh $(RELEASE) $(BENCH_ARGS)
 
+bench-primitives: release toolchain ## Measures primitives against hand-written CUDA on the GPU.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/bench-primitives.sh $(RELEASE) $(BENCH_ARGS)
+
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support
 
-lint: ## Formatting and clippy of libraries and programs, warnings refused.
+lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --lib --bins -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 

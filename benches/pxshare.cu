@@ -3,6 +3,7 @@
 //   pxshare calibrate                        iterations of the kernel's loop in a microsecond, on this device
 //   pxshare busy ITERATIONS US[,US...] SECONDS [DEPTH]   kernels of these lengths in turn, always DEPTH in flight (default 8)
 //   pxshare graph ITERATIONS US SECONDS      the same, launched as graphs of four kernels
+//   pxshare trace ITERATIONS US SECONDS      as busy, and when the device ran each kernel
 //   pxshare latency ITERATIONS US PERIOD_US SECONDS   one kernel each period; how long each took
 //
 // ITERATIONS is the number from `calibrate`; 0 is for a device with a model of time in which a block takes 100 us
@@ -12,6 +13,7 @@
 //   ready NS                                 the context stands; waits for a line on standard input, then begins
 //   window START_NS US                       kernel time completed in the 100 ms from START_NS (CLOCK_MONOTONIC)
 //   edge FIRST_NS LAST_NS US                 kernel time in between, over the whole run
+//   ran START_NS END_NS                      by the device's global timer, for each kernel of `trace`
 //   took US ...                              latencies, in the order of the kernels
 
 #include <cuda_runtime.h>
@@ -47,6 +49,22 @@ __global__ void work(long long iterations, float *out) {
     float value = threadIdx.x;
     for (long long i = 0; i < iterations; i++) value = value * 0.999f + 0.001f;
     if (value == -1.0f) *out = value;
+}
+
+// The same, with when its first block began and some block ended last.
+__global__ void traced(long long iterations, float *out, unsigned long long *times) {
+    unsigned long long at;
+    if (threadIdx.x == 0) {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(at));
+        atomicMin(&times[0], at);
+    }
+    float value = threadIdx.x;
+    for (long long i = 0; i < iterations; i++) value = value * 0.999f + 0.001f;
+    if (value == -1.0f) *out = value;
+    if (threadIdx.x == 0) {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(at));
+        atomicMax(&times[1], at);
+    }
 }
 
 static int multiprocessors = 1;
@@ -153,6 +171,32 @@ static void busy(const std::vector<double> &lengths, double seconds, size_t dept
     windows.finish();
 }
 
+static void trace(double length, double seconds) {
+    const size_t most = 100'000, depth = 8;
+    cudaStream_t stream;
+    CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    std::vector<unsigned long long> times(2 * most);
+    for (size_t i = 0; i < most; i++) times[2 * i] = ~0ULL;
+    unsigned long long *device;
+    CHECK(cudaMalloc(&device, times.size() * sizeof times[0]));
+    CHECK(cudaMemcpy(device, times.data(), times.size() * sizeof times[0], cudaMemcpyHostToDevice));
+    std::vector<cudaEvent_t> events(depth);
+    for (auto &event : events) CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    long long iterations = static_cast<long long>(per_microsecond * length);
+    launch(length, stream);
+    ready();
+    size_t count = 0;
+    long long end = now() + static_cast<long long>(seconds * 1e9);
+    for (; now() < end && count < most; count++) {
+        if (count >= depth) CHECK(cudaEventSynchronize(events[count % depth]));
+        traced<<<multiprocessors * 2, 1024, 0, stream>>>(iterations, out, device + 2 * count);
+        CHECK(cudaGetLastError());
+        CHECK(cudaEventRecord(events[count % depth], stream));
+    }
+    CHECK(cudaMemcpy(times.data(), device, times.size() * sizeof times[0], cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < count; i++) std::printf("ran %llu %llu\n", times[2 * i], times[2 * i + 1]);
+}
+
 static void latency(double length, double period, double seconds) {
     cudaStream_t stream;
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -201,6 +245,8 @@ int main(int count, char **arguments) {
         busy(numbers(arguments[3]), std::atof(arguments[4]), depth, false);
     } else if (mode == "graph" && count == 5) {
         busy(numbers(arguments[3]), std::atof(arguments[4]), 4, true);
+    } else if (mode == "trace" && count == 5) {
+        trace(std::atof(arguments[3]), std::atof(arguments[4]));
     } else if (mode == "latency" && count == 6) {
         latency(std::atof(arguments[3]), std::atof(arguments[4]), std::atof(arguments[5]));
     } else {

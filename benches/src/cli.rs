@@ -7,8 +7,17 @@ use std::path::PathBuf;
 ///
 /// Exit code: 0 if everything was measured, 1 if --check finds a miss, 2 if something could not be run.
 #[derive(Debug, Parser)]
-#[command(name = "pxos-bench", version)]
+#[command(
+    name = "pxos-bench",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(crate) struct Cli {
+    /// Another measurement.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The benchmark program (out/benches/pxbench).
     #[arg(required_unless_present = "targets")]
     pub(crate) program: Option<PathBuf>,
@@ -88,6 +97,13 @@ pub(crate) struct Cli {
     /// Only show the targets and their reasons.
     #[arg(long)]
     pub(crate) targets: bool,
+}
+
+/// Other measurements than that of one program's calls.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Measures how guests share a device: shares, caps, latency, hand-over, and what scheduling costs.
+    Fairness(crate::fairness::Asked),
 }
 
 /// What is measured together.

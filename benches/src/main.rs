@@ -1,6 +1,6 @@
 //! `pxos-bench`: runs one CUDA program natively and remoted in turns, and shows what remoting costs.
 //!
-//! The flow is `cli` → `server` (starts one if asked, and asks it how many workers are warm) → `suite` (rounds; each way of
+//! `pxos-bench fairness` ([`fairness`]) measures how a device is shared. For the rest, the flow is `cli` → `server` (starts one if asked, and asks it how many workers are warm) → `suite` (rounds; each way of
 //! running is a `ways::Way`) → `program` (figures that the program prints) and `several` (figures that need more than one
 //! process, or a stop-watch outside it) → `figures` (medians, ratios, `targets`) → `report` (table and JSON). The exit code
 //! is 0 if everything was measured, 1 if `--check` finds a target missed or a baseline left behind, 2 if something could not
@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod fairness;
 mod figures;
 mod process;
 mod program;
@@ -54,7 +55,11 @@ impl Error {
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match start(&cli) {
+    let done = match &cli.command {
+        Some(cli::Command::Fairness(asked)) => fairness::run(asked),
+        None => start(&cli),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {

@@ -3,7 +3,7 @@
 use crate::Error;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -55,6 +55,12 @@ impl Running {
             return Err(self.complaint("it ended where a line was expected"));
         }
         Ok((line.trim_end().to_owned(), seconds))
+    }
+
+    /// Writes a line to its standard input.
+    pub(crate) fn go(&mut self) -> Result<(), Error> {
+        let Some(input) = &mut self.input else { return Ok(()) };
+        input.write_all(b"\n").map_err(Error::io(format!("writing to {}", self.name.display())))
     }
 
     /// Closes its standard input, waits for its end: what it printed since the last line, and seconds since it was started.

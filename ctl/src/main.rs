@@ -4,6 +4,8 @@
 mod accounting;
 mod advise;
 mod doctor;
+mod mux;
+mod primitive;
 mod probe;
 mod status;
 mod top;
@@ -74,6 +76,29 @@ enum Command {
         #[arg(long, value_name = "ENDPOINT")]
         server: Option<Endpoint>,
     },
+    /// Checks, compiles, runs and measures programs of the primitive language
+    Primitive {
+        /// What is done
+        #[command(subcommand)]
+        command: primitive::Command,
+    },
+    /// Sends the GPU one request: nop, vector_add or status
+    GpuTest {
+        /// The request
+        command: String,
+    },
+    /// In a VM without vsock: carries the connections of this guest's programs over a virtio-serial port
+    GuestMux {
+        /// The port's device; by default the one whose name is pxos.gpu.0
+        #[arg(long, value_name = "PATH")]
+        port: Option<PathBuf>,
+        /// The socket at which programs connect, which is where they look first
+        #[arg(long, default_value = "/run/pxos-gpu.sock", value_name = "PATH")]
+        listen: PathBuf,
+        /// Its permissions, octal
+        #[arg(long, default_value = "0666", value_name = "MODE", value_parser = mux::mode)]
+        mode: u32,
+    },
     /// Loads a library in a process of its own, for the doctor
     #[command(hide = true)]
     OpenLibrary {
@@ -114,6 +139,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let path = &args.control;
     let result = match args.command {
+        Command::Primitive { command } => return told(primitive::execute(command)),
+        Command::GpuTest { command } => return told(primitive::gpu_test(&command)),
+        Command::GuestMux { port, listen, mode } => return mux::run(port, &listen, mode),
         Command::Status { json, calls } => show_status(path, json, calls),
         Command::Top(args) => top::run(path, &args),
         Command::Vm(command) => vm::run(path, command),
@@ -131,6 +159,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn told(outcome: Result<ExitCode, String>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("pxctl: {error}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Has something done, and says what.

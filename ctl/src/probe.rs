@@ -50,6 +50,7 @@ pub(crate) fn probe(endpoint: &Endpoint, token: Option<String>) -> Result<Probed
         program: "pxctl".into(),
         token,
         shared_memory: false,
+        bar: false,
         memory_max: None,
     };
     let payload = control::encode(&hello).map_err(|error| strange(&error))?;

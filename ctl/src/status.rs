@@ -219,6 +219,7 @@ mod tests {
                 vm: "a-virtual-machine-of-some-name".into(),
                 program: "a_program_with_a_long_name".into(),
                 pid: 4242,
+                shared_memory: "memfd".into(),
                 peer: "unix:/run/vm/some-directory/some-other.sock pid 12 uid 0".into(),
                 software: "0.1.0".into(),
                 worker: 4712,

@@ -279,6 +279,7 @@ mod tests {
             peer: String::new(),
             software: String::new(),
             worker: 2,
+            shared_memory: String::new(),
             started: 0,
             uptime: 0,
             counters: Counters { memory_used: 3 << 29, faults: 2, ..Counters::default() },

@@ -90,9 +90,15 @@ impl Diagnostic {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let Span { line, column, length } = self.span;
+        let Span { line, mut column, mut length } = self.span;
         let mut out = format!("{file}:{line}:{column}: {kind}: {} [{}]\n", self.message, self.code);
         if let Some(source) = text.lines().nth(line.saturating_sub(1) as usize) {
+            if (column, length) == (1, 1) && source.starts_with(char::is_whitespace) {
+                // The finding is about the line, and what stands there begins further on.
+                let blanks = source.chars().take_while(|c| c.is_whitespace()).count();
+                column = u32::try_from(blanks).unwrap_or(0).saturating_add(1);
+                length = u32::try_from(source.trim().chars().count()).unwrap_or(1);
+            }
             // A line of a megabyte is not shown in full.
             let start = (column as usize).saturating_sub(60);
             let shown: String =

@@ -26,9 +26,10 @@ mod parse;
 mod plan;
 mod program;
 mod ptx;
+mod turns;
 mod types;
 
-pub use cost::{Decision, Machine, Observation, Place, Profile};
+pub use cost::{Decision, Machine, Place, Prediction, Rate, Work};
 pub use cpu::{CpuArg, CpuError, CpuOptions, CpuReport};
 pub use cuda::emit_cuda;
 pub use diagnostic::{Diagnostic, Severity, Span, to_json};
@@ -40,6 +41,18 @@ pub use program::{Class, HostStatement, Kernel, Module, Param, Program, Target};
 pub use types::{Element, ParamType, Scalar};
 
 use diagnostic::Diagnostics;
+
+/// The bits of a `half`, rounded to nearest even.
+#[must_use]
+pub fn half_bits(value: f32) -> u16 {
+    arith::float_to_half(value)
+}
+
+/// The value of a `half`'s bits.
+#[must_use]
+pub fn half_value(bits: u16) -> f32 {
+    arith::half_to_float(bits)
+}
 
 /// Stack of the thread that compiles: nesting is bounded, and this is more than the bounds can use in any build.
 const STACK: usize = 32 << 20;

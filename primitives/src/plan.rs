@@ -136,6 +136,21 @@ pub enum PlanError {
         /// The first one's number.
         first: u64,
     },
+    /// Loops that could keep the device for good.
+    #[error(
+        "a thread of kernel `{kernel}` may take {turns} turns of its loops with these arguments, {threads} threads in all; \
+         at most {} turns of a thread and {} of a launch are allowed",
+        human(MAX_TURNS),
+        human(MAX_LAUNCH_TURNS)
+    )]
+    Endless {
+        /// The kernel.
+        kernel: String,
+        /// Most turns of one thread, in words.
+        turns: String,
+        /// Threads.
+        threads: u64,
+    },
     /// A launch in parts of a kernel that cannot be split.
     #[error("kernel `{kernel}` cannot be split: {reason}")]
     NotDivisible {
@@ -161,6 +176,21 @@ pub struct Access {
     pub read: bool,
     /// Write it.
     pub written: bool,
+}
+
+/// Turns of loops that one thread may take: a turn takes a few nanoseconds, so this is about a minute.
+const MAX_TURNS: u64 = 1 << 34;
+
+/// Turns that all threads of a launch may take together: minutes on a large GPU.
+const MAX_LAUNCH_TURNS: u64 = 1 << 50;
+
+/// A number in words, as a power of ten where it is large.
+fn human(number: u64) -> String {
+    match number {
+        u64::MAX => "more than 10^19".to_owned(),
+        0..1_000_000 => number.to_string(),
+        number => format!("about 10^{}", number.ilog10()),
+    }
 }
 
 /// An argument as the planner sees it: on a GPU or in host memory.
@@ -202,6 +232,7 @@ impl Kernel {
             return Err(PlanError::NotDivisible { kernel: self.name.clone(), reason });
         }
         let launches = self.launches(&operands, request)?;
+        self.check_turns(&launches)?;
         let mut variants: Vec<Option<Variant>> = vec![None; self.stages.len()];
         for launch in &launches {
             let unit = &self.stages[launch.stage].unit;
@@ -274,6 +305,19 @@ impl Kernel {
             }
         });
         own.iter().map(|own| *own && self.schedule.is_map()).collect()
+    }
+
+    /// Refuses loops that could run for hours: nothing ends a kernel but its own end.
+    fn check_turns(&self, launches: &[Launch]) -> Result<(), PlanError> {
+        for launch in launches {
+            let unit = &self.stages[launch.stage].unit;
+            let turns = crate::turns::most(unit, &launch.known(unit));
+            if turns > MAX_TURNS || turns.saturating_mul(launch.elements) > MAX_LAUNCH_TURNS {
+                let (kernel, turns, threads) = (self.name.clone(), human(turns), launch.elements);
+                return Err(PlanError::Endless { kernel, turns, threads });
+            }
+        }
+        Ok(())
     }
 
     /// For each parameter, what the kernel may do with the array.

@@ -48,6 +48,27 @@ fn noise(seed: u64) -> impl FnMut() -> u32 {
 }
 
 #[test]
+fn a_kernels_name_is_no_part_of_the_librarys_own_texts() {
+    for name in ["k".repeat(64), "whole".to_owned(), "exp".to_owned(), "table".to_owned(), "k".repeat(65)] {
+        let text = format!("GPU_KERNEL {name}\nGPU_PARAM a float[]\nGPU_THREAD_CODE:\n    SORT a\nGPU_END\n");
+        match compile(&text, &Options::default()) {
+            Ok(program) => {
+                let mut values = floats([3.0, 1.0, 2.0]);
+                run(&program.kernels()[0], &mut [CpuArg::Array(&mut values)]).unwrap();
+                assert_eq!(to_floats(&values), [1.0, 2.0, 3.0]);
+                assert!(
+                    program.kernels()[0]
+                        .entries()
+                        .iter()
+                        .all(|entry| entry.starts_with(&format!("px_{name}")))
+                );
+            }
+            Err(found) => assert_eq!((name.len(), found[0].code), (65, "long-name")),
+        }
+    }
+}
+
+#[test]
 fn aes_blocks_are_those_of_fips_197() {
     let program = whole("data byte[], key byte[], out byte[]", "AES_BLOCK data key → out");
     let plain = hex("00112233445566778899aabbccddeeff");

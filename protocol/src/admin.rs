@@ -247,6 +247,9 @@ pub struct Session {
     pub started: u64,
     /// Seconds since the start.
     pub uptime: u64,
+    /// Memory that guest and worker share: `none`, `memfd`, or `bar slot N`.
+    #[serde(default)]
+    pub shared_memory: String,
     /// What the worker counts.
     pub counters: Counters,
     /// Its time on the devices.
@@ -273,6 +276,14 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes sent to the guest.
     pub bytes_out: u64,
+    /// Bytes that came over the socket: of every frame, or of doorbells alone.
+    pub socket_bytes_in: u64,
+    /// Bytes that went over the socket.
+    pub socket_bytes_out: u64,
+    /// Bytes that came through shared memory: frames, and copies to the device.
+    pub shared_bytes_in: u64,
+    /// Bytes that went through shared memory.
+    pub shared_bytes_out: u64,
     /// Kernel and graph launches.
     pub launches: u64,
     /// Bytes copied to the device.

@@ -57,6 +57,8 @@ pub struct Hello {
     pub token: Option<String>,
     /// Whether the guest can map memory that comes with the socket.
     pub shared_memory: bool,
+    /// Whether the guest has a device whose memory it can map ([`crate::transport::bar`]).
+    pub bar: bool,
     /// Bytes of device memory that the guest limits itself to, within what the server lets it have.
     pub memory_max: Option<u64>,
 }
@@ -81,7 +83,7 @@ pub struct Welcome {
     pub vm: String,
     /// What the guest may know about the devices.
     pub snapshot: Snapshot,
-    /// Layout of the shared memory that came with the socket, where there is one.
+    /// Layout of the shared memory of this session, where there is any.
     pub shared_memory: Option<SharedLayout>,
     /// Whether the number of streams is bounded, so that making one has to be asked for.
     pub bounds_streams: bool,
@@ -90,7 +92,11 @@ pub struct Welcome {
 /// Where things lie in the shared memory of a session; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedLayout {
-    /// Whole size.
+    /// The id of the device's memory of which this session has a part; `None` for memory of its own that came with the socket.
+    pub bar: Option<[u64; 2]>,
+    /// Where the session's part begins; all other offsets count from here.
+    pub base: u64,
+    /// Length of that part.
     pub size: u64,
     /// Length of the command ring (a power of two), which follows one page of control words.
     pub commands: u64,
@@ -188,6 +194,7 @@ mod tests {
             program: "app".into(),
             token: None,
             shared_memory: true,
+            bar: false,
             memory_max: Some(1 << 20),
         };
         let bytes = encode(&hello).unwrap();

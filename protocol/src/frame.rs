@@ -6,8 +6,8 @@
 /// First word of every frame: a byte stream that has lost its step is seen at once.
 pub const MAGIC: u16 = 0x5870;
 
-/// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, and the welcome
-/// says whether streams are bounded.
+/// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
+/// whether streams are bounded, and shared memory may be part of a device's.
 pub const VERSION: u32 = 2;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
@@ -161,6 +161,8 @@ pub mod control {
     /// Guest: a copy of which at least one end lies in the arena: u64 to, u64 from, u64 length, u64 stream. A reply, where
     /// one is asked for, says that the stream is done with it.
     pub const COPY: u16 = 19;
+    /// Guest: what is put into any stream from here on comes after what this stream holds by now: u64 stream.
+    pub const FENCE: u16 = 20;
     /// Guest: bytes of its own memory that copy nodes of graphs read: u64 mirror, u64 offset, u64 1 after a host
     /// function, bytes.
     pub const MIRROR_WRITE: u16 = 40;

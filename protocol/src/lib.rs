@@ -2,6 +2,7 @@
 //! transports. No policy lives here, and nothing in it trusts a byte that came from the other side.
 
 pub mod admin;
+pub mod advice;
 pub mod api;
 pub mod codec;
 pub mod control;

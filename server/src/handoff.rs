@@ -61,7 +61,8 @@ pub enum EndReason {
 /// What the daemon tells a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Serve this session; beside it the quota's page and the guest's connection.
+    /// Serve this session; beside it the page and the bell of the gate, the quota's page, the guest's connection, and the memory
+    /// of the VM's device where the session has a slot there.
     Assign(Assign),
 }
 
@@ -82,8 +83,41 @@ pub struct Assign {
     pub slot: usize,
     /// What the session may use.
     pub limits: Limits,
+    /// The memory that it shares with its guest.
+    pub memory: Memory,
     /// The VM's directory in which its workers share interprocess handles; `None` where there is none.
     pub exchange: Option<PathBuf>,
+}
+
+/// Which memory guest and worker share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Memory {
+    /// None: every frame goes over the socket.
+    None,
+    /// The worker's own, whose descriptor goes to the guest beside the welcome.
+    Beside,
+    /// A slot of the memory of the VM's device ([`pxos_protocol::transport::bar`]), whose descriptor lies behind the connection
+    /// beside the message.
+    Slot {
+        /// The memory's id.
+        id: [u64; 2],
+        /// Number of the slot.
+        slot: u64,
+        /// Where it begins.
+        base: u64,
+        /// Its length.
+        length: u64,
+    },
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Beside => f.write_str("memfd"),
+            Self::Slot { slot, .. } => write!(f, "bar slot {slot}"),
+        }
+    }
 }
 
 /// What a session may use.
@@ -174,12 +208,14 @@ mod tests {
                 program: "app".into(),
                 token: None,
                 shared_memory: false,
+                bar: false,
                 memory_max: None,
             },
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
             slot: 0,
             limits: Limits { memory_max: Some(1 << 30), bounds_streams: false },
+            memory: Memory::Beside,
             exchange: Some("/run/x".into()),
         })
     }

@@ -28,6 +28,14 @@ pub struct Stats {
     pub bytes_in: AtomicU64,
     /// Bytes sent to the guest, headers included.
     pub bytes_out: AtomicU64,
+    /// Bytes that came over the socket.
+    pub socket_bytes_in: AtomicU64,
+    /// Bytes that went over the socket.
+    pub socket_bytes_out: AtomicU64,
+    /// Bytes that came through shared memory, in rings, staging area and arena.
+    pub shared_bytes_in: AtomicU64,
+    /// Bytes that went through shared memory.
+    pub shared_bytes_out: AtomicU64,
     /// Kernel launches, graph launches counted as one each.
     pub launches: AtomicU64,
     /// Bytes that the guest copied to the device.
@@ -186,6 +194,10 @@ impl Stats {
             replies: get(&self.replies),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
+            socket_bytes_in: get(&self.socket_bytes_in),
+            socket_bytes_out: get(&self.socket_bytes_out),
+            shared_bytes_in: get(&self.shared_bytes_in),
+            shared_bytes_out: get(&self.shared_bytes_out),
             launches: get(&self.launches),
             copy_bytes_to_device: get(&self.copy_bytes_to_device),
             copy_bytes_to_host: get(&self.copy_bytes_to_host),

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) memory_max: Option<u64>,
     /// Most bytes of one send over vsock ([`VSOCK_SEND`] says why there is a limit); 0 for no limit.
     pub(crate) vsock_send: usize,
+    /// The file of the VM's shared memory, where `PXOS_BAR` names it: for containers within a VM that do not see `/sys`.
+    pub(crate) bar: Option<PathBuf>,
     /// What is wrong with the settings; connecting goes on with what is right.
     pub(crate) problems: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl Config {
         let shared_memory = std::env::var_os("PXOS_SHARED_MEMORY").is_none_or(|value| value != "0");
         let parts = (std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok());
         let mut config = Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) };
+        config.bar = std::env::var_os("PXOS_BAR").filter(|path| !path.is_empty()).map(PathBuf::from);
         match std::env::var("PXOS_MEMORY_MAX").ok().map(|text| bytes(&text).ok_or(text)) {
             Some(Ok(limit)) => config.memory_max = Some(limit),
             Some(Err(text)) => {
@@ -66,6 +69,7 @@ impl Config {
             shared_memory: true,
             memory_max: None,
             vsock_send: VSOCK_SEND,
+            bar: None,
             problems: Vec::new(),
         };
         if let Some(text) = server.filter(|text| !text.is_empty()) {

@@ -25,13 +25,17 @@ pub(crate) struct Shared {
 impl Shared {
     /// Maps the parts.
     pub(crate) fn map(fd: &OwnedFd, layout: SharedLayout) -> io::Result<Self> {
-        let rings = SharedMemory::map(fd, 0, layout.staging, None)?;
-        let staging = Staging::new(SharedMemory::map(fd, layout.staging, layout.staging_length, None)?);
-        let arena = SharedMemory::map(fd, layout.arena, layout.arena_length, Some(layout.arena_address)).ok();
+        let part = |offset: u64, length, address| {
+            let begin = layout.base.checked_add(offset).ok_or(io::ErrorKind::InvalidData)?;
+            SharedMemory::map(fd, begin, length, address)
+        };
+        let rings = part(0, layout.staging, None)?;
+        let staging = Staging::new(part(layout.staging, layout.staging_length, None)?);
+        let arena = part(layout.arena, layout.arena_length, Some(layout.arena_address)).ok();
         let arena = match arena {
             Some(memory) => Some({
                 memory.prefer_huge_pages();
-                Arena::new(memory, layout.arena_address, fd.try_clone()?, layout.arena)
+                Arena::new(memory, layout.arena_address, fd.try_clone()?, layout.base + layout.arena)
             }),
             None => None,
         };
@@ -214,7 +218,7 @@ impl Arena {
         self.free(mirror, length);
     }
 
-    /// Gives a range back, and its pages to the system.
+    /// Gives a range back, and its pages to the system; those of a VM's device stay as they are.
     pub(crate) fn free(&self, address: u64, length: u64) {
         let start = std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("a host address"));
         let bytes = usize::try_from(length).expect("a host size");

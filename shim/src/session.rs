@@ -10,13 +10,15 @@ use crate::link::Link;
 use crate::log::{self, Level};
 use crate::memory::{Arena, Shared, Staging};
 use crate::objects::{Context, Event, Function, Module, Progress, Stream};
-use pxos_protocol::control::{Hello, Purpose, Refusal, Snapshot, Welcome, decode, encode};
+use pxos_protocol::control::{Hello, Purpose, Refusal, SharedLayout, Snapshot, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
-use pxos_protocol::transport::{FrameReader, Socket, Transport};
+use pxos_protocol::transport::{FrameReader, Socket, Transport, bar};
 use pxos_protocol::types::{CUresult, HandleKind, attribute};
 use std::collections::HashSet;
 use std::io::IoSlice;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,9 @@ use std::time::Duration;
 /// How long the server may take to greet: it may have to start a worker, whose driver takes about 0.4 s to initialise,
 /// several at once on a busy host.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Descriptors of ours have numbers from here on, where the process may have so many.
+const HIGH: libc::c_int = 512;
 
 /// Bytes under way on a socket: eight chunks of bulk data.
 const SOCKET_BUFFER: u32 = 4 << 20;
@@ -77,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) graphs: Graphs,
     /// Streams that are being captured.
     pub(crate) captures: Captures,
+    /// What was advised about managed memory.
+    pub(crate) advice: Mutex<pxos_protocol::advice::Advice>,
     /// Hashes of the images that the worker has.
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
@@ -147,7 +154,20 @@ fn connect() -> Result<Session, CUresult> {
     let config = Config::load();
     let mut tried = config.problems.clone();
     for endpoint in &config.endpoints {
-        match greet(endpoint, &config) {
+        let bars = match &config.bar {
+            _ if !config.shared_memory => Vec::new(),
+            Some(path) => vec![path.clone()],
+            None => bar::candidates(),
+        };
+        let mut greeted = greet(endpoint, &config, &bars);
+        if let Err(GreetError::NoMemory(reason)) = &greeted {
+            log::line(
+                Level::Warn,
+                format_args!("the VM's shared memory is not used, which is slower: {reason}"),
+            );
+            greeted = greet(endpoint, &config, &[]);
+        }
+        match greeted {
             Ok(Greeted { reader, socket, welcome, memory }) => {
                 log::line(
                     Level::Info,
@@ -168,7 +188,9 @@ fn connect() -> Result<Session, CUresult> {
                 let result = CUresult(refusal.result);
                 return Err(if result.is_success() { CUresult::ERROR_NO_DEVICE } else { result });
             }
-            Err(GreetError::Failed(reason)) => tried.push(format!("{endpoint}: {reason}")),
+            Err(GreetError::Failed(reason) | GreetError::NoMemory(reason)) => {
+                tried.push(format!("{endpoint}: {reason}"));
+            }
         }
     }
     log::line(
@@ -184,6 +206,8 @@ fn connect() -> Result<Session, CUresult> {
 
 enum GreetError {
     Failed(String),
+    /// The part of the VM's memory cannot be mapped; without it there may be a session.
+    NoMemory(String),
     Refused(Refusal),
 }
 
@@ -195,9 +219,10 @@ struct Greeted {
     memory: Option<Shared>,
 }
 
-fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
+fn greet(endpoint: &Endpoint, config: &Config, bars: &[PathBuf]) -> Result<Greeted, GreetError> {
     let failed = |error: &dyn std::fmt::Display| GreetError::Failed(error.to_string());
-    let mut socket = Socket::connect(endpoint).map_err(|error| failed(&error))?;
+    let mut socket =
+        Socket::from(out_of_the_way(Socket::connect(endpoint).map_err(|error| failed(&error))?.into()));
     if matches!(endpoint, Endpoint::Vsock { .. }) {
         socket.limit_sends(Some(config.vsock_send).filter(|bytes| *bytes != 0));
     }
@@ -210,6 +235,7 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         program: program_name(),
         token: config.token.clone(),
         shared_memory: matches!(endpoint, Endpoint::Unix(_)) && config.shared_memory,
+        bar: !bars.is_empty(),
         memory_max: config.memory_max,
     };
     socket.set_buffers(SOCKET_BUFFER);
@@ -219,7 +245,8 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
     let bytes = header.to_bytes();
     socket.send_all(&mut [IoSlice::new(&bytes), IoSlice::new(&payload)]).map_err(|error| failed(&error))?;
     socket.set_receive_timeout(Some(GREETING_TIMEOUT)).map_err(|error| failed(&error))?;
-    let mut reader = FrameReader::new(socket.try_clone().map_err(|error| failed(&error))?);
+    let clone = socket.try_clone().map_err(|error| failed(&error))?;
+    let mut reader = FrameReader::new(Socket::from(out_of_the_way(clone.into())));
     // The first bytes may come with a descriptor beside them.
     let beside = reader.fill_with_descriptors().map_err(|error| failed(&error))?;
     let header = reader.header().map_err(|error| failed(&error))?;
@@ -229,6 +256,10 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
             let welcome: Welcome = decode(payload).map_err(|error| failed(&error))?;
             socket.set_receive_timeout(None).map_err(|error| failed(&error))?;
             let memory = match (welcome.shared_memory, beside.first()) {
+                (Some(layout @ SharedLayout { bar: Some(id), .. }), _) => {
+                    let mapped = bar::find(bars, id).and_then(|fd| Shared::map(&fd, layout));
+                    Some(mapped.map_err(|error| GreetError::NoMemory(error.to_string()))?)
+                }
                 (Some(layout), Some(fd)) => Some(Shared::map(fd, layout).map_err(|error| failed(&error))?),
                 _ => None,
             };
@@ -237,6 +268,18 @@ fn greet(endpoint: &Endpoint, config: &Config) -> Result<Greeted, GreetError> {
         control::REFUSAL => Err(decode(payload).map_or_else(|error| failed(&error), GreetError::Refused)),
         op => Err(GreetError::Failed(format!("it answered the hello with op {op}; is this a pxos-server?"))),
     }
+}
+
+/// A descriptor of ours at a number that no program picks for itself: shells put files of theirs at low numbers of their
+/// own choice (`exec 3<>file`), whatever is there.
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    // SAFETY: duplicates a live descriptor.
+    let high = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
+    if high < 0 {
+        return fd;
+    }
+    // SAFETY: just made, and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(high) }
 }
 
 fn program_name() -> String {
@@ -324,6 +367,7 @@ impl Session {
             callbacks: Callbacks::default(),
             graphs: Graphs::default(),
             captures: Captures::default(),
+            advice: Mutex::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),

@@ -87,13 +87,25 @@ int main() {
         CHECK(cudaStreamDestroy(mine));
         CHECK(cudaFree(beside));
     }).join();
-    // A capture ends in the thread that began it.
+    // A capture ends in the thread that began it; ended by another it is lost.
     std::thread([] {
         cudaGraph_t graph = nullptr;
         EXPECT(cudaErrorStreamCaptureWrongThread, cudaStreamEndCapture(stream, &graph));
         (void)cudaGetLastError();
+        REQUIRE(graph == nullptr);
     }).join();
-    end_valid(stream);
+    CHECK(cudaStreamIsCapturing(stream, &status));
+    REQUIRE(status == cudaStreamCaptureStatusNone);
+    {
+        cudaGraph_t graph = reinterpret_cast<cudaGraph_t>(1);
+        EXPECT(cudaErrorIllegalState, cudaStreamEndCapture(stream, &graph));
+        (void)cudaGetLastError();
+        REQUIRE(graph == nullptr);
+    }
+    // Nobody has to take the graph.
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    nothing<<<1, 1, 0, stream>>>();
+    CHECK(cudaStreamEndCapture(stream, nullptr));
     std::printf("threads are told apart\n");
 
     // The legacy stream waits for a blocking stream, which it cannot while that captures.

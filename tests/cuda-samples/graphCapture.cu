@@ -140,13 +140,20 @@ int main() {
     std::printf("fed by host functions: %d\n", result[count - 1]);
     REQUIRE(turns == 5 && result[0] == 57 && result[count - 1] == 57);
 
-    // A launch inside a capture is a node that stands for the graph; capture goes on where a graph ends.
-    cudaGraph_t outer;
+    // A graph cannot be launched into a capture. It becomes part of another as a child node, and capture goes on behind it.
+    cudaGraph_t outer = reinterpret_cast<cudaGraph_t>(1);
     cudaGraphExec_t outer_exec;
     CHECK(cudaStreamBeginCapture(left, cudaStreamCaptureModeRelaxed));
-    CHECK(cudaGraphLaunch(exec, left));
+    EXPECT(cudaErrorStreamCaptureUnsupported, cudaGraphLaunch(exec, left));
+    EXPECT(cudaErrorStreamCaptureInvalidated, cudaStreamEndCapture(left, &outer));
+    (void)cudaGetLastError();
+    REQUIRE(outer == nullptr);
+    cudaGraphNode_t child;
+    CHECK(cudaGraphCreate(&outer, 0));
+    CHECK(cudaGraphAddChildGraphNode(&child, outer, nullptr, 0, graph));
+    CHECK(cudaStreamBeginCaptureToGraph(left, outer, &child, nullptr, 1, cudaStreamCaptureModeRelaxed));
     scale<<<4, 256, 0, left>>>(out, a, 2);
-    CHECK(cudaStreamEndCapture(left, &outer));
+    CHECK(cudaStreamEndCapture(left, nullptr));
     CHECK(cudaGraphGetNodes(outer, nullptr, &nodes));
     REQUIRE(nodes == 2);
     all.resize(nodes);

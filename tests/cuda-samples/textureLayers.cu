@@ -122,7 +122,7 @@ int main() {
         view.format = cudaResViewFormatFloat1;
         view.width = width;
         view.height = height;
-        view.depth = 3;
+        view.depth = layers;
         view.firstLayer = 2;
         view.lastLayer = 4;
         cudaTextureDesc description = describe(cudaFilterModePoint, false);

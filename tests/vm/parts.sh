@@ -54,7 +54,7 @@ initramfs() {
   cp "$busybox" "$tree/bin/busybox"
   local applet
   for applet in sh mount mkdir insmod cat echo ls sleep poweroff uname ln chmod stty kill ps wc head tail grep seq dd cmp tr \
-    setuidgid env date rm cp true id ip sha256sum; do
+    su env date rm cp true id ip sed sha256sum; do
     ln -s busybox "$tree/bin/$applet"
   done
   : > "$tree/lib/modules/order"

@@ -185,6 +185,7 @@ impl Lower<'_> {
 
     fn named(&mut self, name: &str, span: Span) -> Checked<Expr> {
         match self.resolve(name) {
+            Some(Binding::Var(var)) if self.mistaken.contains(&var) => Err(Failed),
             Some(Binding::Var(var) | Binding::Counter(var)) => self.read(var, name, span),
             Some(Binding::Scalar(index)) => Ok(self.scalar(index)),
             Some(Binding::Array(array)) => match self.frames.last().and_then(|frame| frame.element.clone()) {

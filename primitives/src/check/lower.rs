@@ -1,6 +1,6 @@
 //! The checker's state while it turns one kernel's syntax into [`crate::ir`]: names, assignments, statements so far.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::ast::{self, Name};
@@ -58,6 +58,8 @@ pub(crate) struct Lower<'a> {
     pub(crate) out: Vec<Stmt>,
     /// Whether each variable has a value here.
     pub(crate) assigned: Vec<bool>,
+    /// Variables whose value was a mistake: what is made of them is no mistake of its own.
+    pub(crate) mistaken: HashSet<VarId>,
     pub(crate) operations: usize,
     /// Blocks around this place.
     pub(crate) depth: usize,
@@ -83,6 +85,7 @@ impl<'a> Lower<'a> {
             calls: Vec::new(),
             out: Vec::new(),
             assigned: Vec::new(),
+            mistaken: HashSet::new(),
             operations: 0,
             depth: 0,
             line: 0,

@@ -344,8 +344,9 @@ fn table_value(value: &ast::Expr, element: Element) -> Option<u64> {
     })
 }
 
-/// Compiles the text of an intrinsic: one kernel per unit, checks left to its own REQUIREs.
-pub(crate) fn compile_trusted(text: &str) -> Vec<Unit> {
+/// Compiles the text of an intrinsic: one kernel per unit, checks left to its own REQUIREs. Units whose names begin with
+/// `entry` begin with `name` instead.
+pub(crate) fn compile_trusted(text: &str, entry: &str, name: &str) -> Vec<Unit> {
     let options = Options {
         max_text: usize::MAX,
         max_operations: 1_000_000,
@@ -359,5 +360,10 @@ pub(crate) fn compile_trusted(text: &str) -> Vec<Unit> {
     let kernels = check(&program, intrinsics::prelude(), &options, false, &mut diagnostics);
     let found = diagnostics.finish();
     assert!(found.is_empty(), "an intrinsic's own text is wrong: {found:?}\n{text}");
-    kernels.into_iter().flat_map(|kernel| kernel.stages).map(|stage| stage.unit).collect()
+    let units = kernels.into_iter().flat_map(|kernel| kernel.stages).map(|stage| stage.unit);
+    let renamed = |unit: Unit| match unit.name.strip_prefix(entry) {
+        Some(suffix) => Unit { name: format!("{name}{suffix}"), ..unit },
+        None => unit,
+    };
+    units.map(renamed).collect()
 }

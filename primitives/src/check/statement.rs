@@ -106,6 +106,7 @@ impl Lower<'_> {
                     && let Ok(var) = self.target(target, Scalar::Float)
                 {
                     self.assigned[var as usize] = true;
+                    self.mistaken.insert(var);
                     self.frame().names.insert(target.text.clone(), Binding::Var(var));
                 }
                 Err(failed)
@@ -175,9 +176,11 @@ impl Lower<'_> {
                 }
                 Ok(value) => self.assign(name, value, false),
                 Err(failed) => {
-                    if self.lookup(&name.text).is_none() && self.target(name, Scalar::Float).is_ok() {
-                        let var = self.assigned.len() - 1;
-                        self.assigned[var] = true;
+                    if self.lookup(&name.text).is_none()
+                        && let Ok(var) = self.target(name, Scalar::Float)
+                    {
+                        self.assigned[var as usize] = true;
+                        self.mistaken.insert(var);
                     }
                     Err(failed)
                 }

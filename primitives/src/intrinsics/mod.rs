@@ -115,6 +115,10 @@ impl Schedule {
     }
 }
 
+/// What the library's texts call their kernel; the units get the program's name for it. So no name, however long or odd, is a
+/// part of those texts.
+const ENTRY: &str = "whole";
+
 /// A launch of one stage with what the schedule computed for it.
 fn launch(stage: usize, elements: u64, extras: Vec<(Extra, i32)>) -> Launch {
     Launch { stage, elements, first: 0, extras, operands: Vec::new() }
@@ -247,8 +251,8 @@ impl Request<'_> {
 }
 
 /// Units with the parameters that the texts declare, in the same order as `sources`.
-fn stages(text: &str, sources: &[Vec<Source>]) -> Vec<Stage> {
-    let units = crate::check::compile_trusted(text);
+fn stages(request: &Request<'_>, text: &str, sources: &[Vec<Source>]) -> Vec<Stage> {
+    let units = crate::check::compile_trusted(text, ENTRY, &request.kernel.name);
     assert_eq!(units.len(), sources.len(), "one unit for each list of sources");
     units.into_iter().zip(sources).map(|(unit, sources)| Stage { unit, sources: sources.clone() }).collect()
 }
@@ -281,7 +285,7 @@ fn build_matmul(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
         [m, n, k] => Some([request.number(m, FORM)?, request.number(n, FORM)?, request.number(k, FORM)?]),
         _ => return Err(request.refuse(request.span, "DIMS takes three numbers".to_owned(), FORM)),
     };
-    let text = matmul::text(&request.kernel.name, [a_element, b_element, c_element]);
+    let text = matmul::text(ENTRY, [a_element, b_element, c_element]);
     let sources = vec![
         Source::Param(a),
         Source::Param(b),
@@ -290,7 +294,7 @@ fn build_matmul(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
         Source::Extra(Extra::Columns),
         Source::Extra(Extra::Depth),
     ];
-    Ok((stages(&text, &[sources]), Schedule::Matmul { a, b, c, dims }))
+    Ok((stages(request, &text, &[sources]), Schedule::Matmul { a, b, c, dims }))
 }
 
 fn build_sort(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
@@ -301,11 +305,11 @@ fn build_sort(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
     if request.target.is_some() && request.target(FORM)?.0 != data {
         return Err(request.refuse(request.span, "SORT sorts in place".to_owned(), FORM));
     }
-    let text = sort::text(&request.kernel.name, element);
+    let text = sort::text(ENTRY, element);
     let own = Source::Param(data);
     let shift = Source::Extra(Extra::Shift);
     let sources = [vec![own], vec![own, shift], vec![own, shift], vec![own]];
-    Ok((stages(&text, &sources), Schedule::Sort { data }))
+    Ok((stages(request, &text, &sources), Schedule::Sort { data }))
 }
 
 fn build_aes(request: &Request<'_>, counting: bool) -> Attempt<(Vec<Stage>, Schedule)> {
@@ -320,12 +324,12 @@ fn build_aes(request: &Request<'_>, counting: bool) -> Attempt<(Vec<Stage>, Sche
     for (_, element) in &arrays {
         request.element(*element, &[Element::Byte], "an array")?;
     }
-    let text = aes::text(&request.kernel.name, counting);
+    let text = aes::text(ENTRY, counting);
     let mut sources: Vec<Source> = arrays.iter().map(|(index, _)| Source::Param(*index)).collect();
     sources.extend([Extra::KeyWords, Extra::Rounds, Extra::Count].map(Source::Extra));
     let counter = counting.then(|| arrays[2].0);
     let schedule = Schedule::Aes { data: arrays[0].0, key: arrays[1].0, counter, out: out.0 };
-    Ok((stages(&text, &[sources]), schedule))
+    Ok((stages(request, &text, &[sources]), schedule))
 }
 
 fn build_sha256(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
@@ -336,14 +340,14 @@ fn build_sha256(request: &Request<'_>) -> Attempt<(Vec<Stage>, Schedule)> {
     let (out, out_element) = request.target(FORM)?;
     request.element(element, &[Element::Byte], "the data")?;
     request.element(out_element, &[Element::Byte], "the result")?;
-    let text = sha256::text(&request.kernel.name);
+    let text = sha256::text(ENTRY);
     let sources = vec![
         Source::Param(data),
         Source::Param(out),
         Source::Extra(Extra::Chunk),
         Source::Extra(Extra::Count),
     ];
-    Ok((stages(&text, &[sources]), Schedule::Sha256 { data, chunk, out }))
+    Ok((stages(request, &text, &[sources]), Schedule::Sha256 { data, chunk, out }))
 }
 
 /// The functions and tables that every program can use.

@@ -9,5 +9,6 @@
 )]
 
 mod common;
+mod cuda;
 mod differential;
 mod examples;

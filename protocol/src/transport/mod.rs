@@ -3,9 +3,12 @@
 //! Everything above this module sees a [`Socket`]: a connected stream of bytes, whichever transport it came from. The
 //! server hands it from the daemon to a worker process as a bare descriptor.
 
+pub mod bar;
 pub mod descriptors;
 mod frames;
+pub mod mux;
 pub mod ring;
+mod words;
 
 pub use frames::{FrameReader, ReadError};
 

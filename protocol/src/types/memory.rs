@@ -78,7 +78,31 @@ pub struct CUmemAllocationProp {
     pub reserved: [u8; 4],
 }
 
-/// Numbers of `CUstreamBatchMemOpType`.
+/// `CUmem_advise`.
+pub mod mem_advise {
+    #![expect(missing_docs, reason = "the names are CUDA's own, less the prefix CU_MEM_ADVISE_")]
+    pub const SET_READ_MOSTLY: u32 = 1;
+    pub const UNSET_READ_MOSTLY: u32 = 2;
+    pub const SET_PREFERRED_LOCATION: u32 = 3;
+    pub const UNSET_PREFERRED_LOCATION: u32 = 4;
+    pub const SET_ACCESSED_BY: u32 = 5;
+    pub const UNSET_ACCESSED_BY: u32 = 6;
+}
+
+/// `CUmem_range_attribute`.
+pub mod range_attribute {
+    #![expect(missing_docs, reason = "the names are CUDA's own, less the prefix CU_MEM_RANGE_ATTRIBUTE_")]
+    pub const READ_MOSTLY: u32 = 1;
+    pub const PREFERRED_LOCATION: u32 = 2;
+    pub const ACCESSED_BY: u32 = 3;
+    pub const LAST_PREFETCH_LOCATION: u32 = 4;
+    pub const PREFERRED_LOCATION_TYPE: u32 = 5;
+    pub const PREFERRED_LOCATION_ID: u32 = 6;
+    pub const LAST_PREFETCH_LOCATION_TYPE: u32 = 7;
+    pub const LAST_PREFETCH_LOCATION_ID: u32 = 8;
+}
+
+/// `CUstreamBatchMemOpType`.
 pub mod stream_mem_op {
     #![expect(missing_docs, reason = "the names are CUDA's own, less the prefix CU_STREAM_MEM_OP_")]
     pub const WAIT_VALUE_32: u32 = 1;

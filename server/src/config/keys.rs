@@ -36,6 +36,13 @@ pub const KEYS: &[Key] = &[
         true,
         "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
     ),
+    key(
+        "shared",
+        "VM=PATH",
+        "",
+        true,
+        "File of the memory that a VM shares (NAME=/dev/shm/file, or NAME:SLOTS=/path); may be repeated",
+    ),
     key("socket_mode", "MODE", "0660", false, "Permissions of the unix sockets for guests, octal"),
     key("driver", "DRIVER", "auto", false, "The libcuda to use: auto, soft (this CPU) or a path"),
     key("devices", "LIST", "all", false, "Devices to use, by ordinal or UUID, apart by commas; or all"),
@@ -180,7 +187,7 @@ impl Key {
     /// Whether it takes several values.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        self.name == "listen"
+        ["listen", "shared"].contains(&self.name)
     }
 }
 
@@ -227,8 +234,8 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
-        assert_eq!(KEYS[10].flag(), "pool-size");
-        assert_eq!(KEYS[10].variable(), "PXOS_POOL_SIZE");
+        assert_eq!(KEYS[11].flag(), "pool-size");
+        assert_eq!(KEYS[11].variable(), "PXOS_POOL_SIZE");
     }
 
     #[test]

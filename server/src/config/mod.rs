@@ -27,6 +27,8 @@ pub struct Config {
     pub listen: Vec<Endpoint>,
     /// Whether somebody asked for these endpoints; a default one that fails is only a warning.
     pub listen_is_default: bool,
+    /// Files of memory that VMs share with the server.
+    pub shared: Vec<SharedFile>,
     /// Permissions of unix sockets for guests.
     pub socket_mode: u32,
     /// Which libcuda.
@@ -138,6 +140,24 @@ pub struct Tcp {
     pub anonymous: bool,
 }
 
+/// The file behind the memory of a VM's device (QEMU's `ivshmem-plain`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedFile {
+    /// The VM.
+    pub vm: String,
+    /// The file.
+    pub path: PathBuf,
+    /// How many sessions share it; `None` for as many as fit.
+    pub slots: Option<u64>,
+}
+
+impl std::fmt::Display for SharedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slots = self.slots.map_or_else(String::new, |slots| format!(":{slots}"));
+        write!(f, "{}{slots}={}", self.vm, self.path.display())
+    }
+}
+
 impl Config {
     /// Reads the sources.
     ///
@@ -147,12 +167,14 @@ impl Config {
         let mut layers = Layers::read(sources);
         let listen_is_default = !layers.has("listen");
         let listen: Vec<(Origin, Endpoint)> = layers.list("listen", value::endpoint);
+        let shared: Vec<(Origin, SharedFile)> = layers.list("shared", value::shared);
         let default = default_rights(&mut layers);
         let vms = vms(&mut layers, &default, &listen);
         let mut config = Self {
             file: layers.file.clone(),
             listen: listen.iter().map(|(_, endpoint)| endpoint.clone()).collect(),
             listen_is_default,
+            shared: shared.iter().map(|(_, file)| file.clone()).collect(),
             socket_mode: layers.take("socket_mode", value::mode),
             driver: layers.take("driver", value::driver),
             devices: layers.take("devices", value::devices),
@@ -194,6 +216,7 @@ impl Config {
         let problems = &mut layers.problems;
         config.check_endpoints(&listen, problems);
         check_vms(&vms, problems);
+        check_shared(&shared, problems);
         config.listen_at_rules();
         if config.listen.is_empty() && layers.problems.is_empty() {
             let message =
@@ -264,6 +287,8 @@ impl Config {
         let mut plain = |key: &str, text: String| lines.insert(key.to_owned(), (text.clone(), text));
         let endpoints: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
         plain("listen", endpoints.join(" "));
+        let shared: Vec<String> = self.shared.iter().map(ToString::to_string).collect();
+        plain("shared", shared.join(" "));
         plain("socket_mode", format!("{:04o}", self.socket_mode));
         plain("driver", self.driver.to_string());
         plain("devices", self.devices.clone().unwrap_or_else(|| "all".into()));
@@ -445,6 +470,20 @@ fn check_vms(vms: &[(Origin, Rule)], problems: &mut Vec<Problem>) {
             };
             let message =
                 format!("vm: '{}' has the same {same} as the rule '{}' before it", vm.name, other.name);
+            problems.push(Problem::new(origin.clone(), message));
+        }
+    }
+}
+
+fn check_shared(shared: &[(Origin, SharedFile)], problems: &mut Vec<Problem>) {
+    for (at, (origin, file)) in shared.iter().enumerate() {
+        let before = &shared[..at];
+        if before.iter().any(|(_, other)| other.vm == file.vm) {
+            let message = format!("shared: VM '{}' has memory twice", file.vm);
+            problems.push(Problem::new(origin.clone(), message));
+        } else if let Some((_, other)) = before.iter().find(|(_, other)| other.path == file.path) {
+            let message =
+                format!("shared: {} is the memory of VM '{}' already", file.path.display(), other.vm);
             problems.push(Problem::new(origin.clone(), message));
         }
     }

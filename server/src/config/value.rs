@@ -1,9 +1,10 @@
 //! What one value means: each function takes a value of the file, a flag or a variable, and says what is wrong with it.
 
 use super::layers::Raw;
-use super::{DriverChoice, LogFormat};
+use super::{DriverChoice, LogFormat, SharedFile};
 use crate::vm::{Class, GpuMax, Policy, Tier, WEIGHTS};
-use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::endpoint::{Endpoint, named_path};
+use pxos_protocol::transport::bar::MAX_SLOTS;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -202,6 +203,22 @@ pub(super) fn absolute_path(raw: &Raw) -> Result<PathBuf, String> {
 pub(super) fn endpoint(raw: &Raw) -> Result<Endpoint, String> {
     let text = text(raw, "an endpoint such as unix:/run/pxos-gpu.sock")?;
     text.parse().map_err(|error: pxos_protocol::endpoint::EndpointError| error.to_string())
+}
+
+/// A VM and the file of its shared memory.
+pub(super) fn shared(raw: &Raw) -> Result<SharedFile, String> {
+    let wanted = "a VM and a file, such as red=/dev/shm/red";
+    let text = text(raw, wanted)?;
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("{raw} is not {wanted}"))?;
+    let (name, slots) = match name.split_once(':') {
+        None => (name, None),
+        Some((name, slots)) => {
+            let slots = slots.parse().ok().filter(|slots| (1..=MAX_SLOTS).contains(slots));
+            (name, Some(slots.ok_or_else(|| format!("{raw}: the number of slots is 1 to {MAX_SLOTS}"))?))
+        }
+    };
+    let (vm, path) = named_path(name, path).map_err(|error| format!("{raw}: {error}"))?;
+    Ok(SharedFile { vm, path, slots })
 }
 
 /// An address of the web, or nothing.

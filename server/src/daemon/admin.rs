@@ -200,6 +200,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             worker: session.worker.pid,
             started: seconds(session.started.0),
             uptime: session.started.1.elapsed().as_secs(),
+            shared_memory: session.memory.to_string(),
             counters: Counters {
                 memory_limit: least(session.vm.limits().memory_max, session.own_limit).unwrap_or(0),
                 ..session.worker.stats.read()

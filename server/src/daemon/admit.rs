@@ -4,11 +4,12 @@
 //! VM, each with a deadline: a guest that says nothing, or says it slowly, holds up nobody. What the guest sends is hostile until it is a session,
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
+use super::bar;
 use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
-use crate::handoff::{Assign, HandoffError, Limits, SOFTWARE};
+use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
 use crate::quota;
 use crate::vm::Policy;
@@ -137,7 +138,8 @@ fn admit(
         Purpose::Probe => probe(daemon, socket, &admitted.vm, &rights.limits),
         Purpose::Session => {
             let place = reserve(daemon, &admitted, config.max_sessions)?;
-            begin(daemon, socket, &place, hello, from, config.pool.wait_timeout)
+            let shared = share(daemon, endpoint, &admitted.vm, &hello);
+            begin(daemon, socket, &place, (hello, shared), from, config.pool.wait_timeout)
         }
     }
 }
@@ -230,12 +232,31 @@ fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Resu
     Ok(())
 }
 
+/// The memory that the guest will share with its worker: a slot of its VM's where there is one and the guest can map it, else
+/// the worker's own where a descriptor can reach the guest.
+fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memory, Option<bar::Slot>) {
+    let config = daemon.config();
+    if let Some(shared) = config.shared.iter().find(|shared| hello.bar && shared.vm == vm) {
+        match daemon.bars.take(shared) {
+            Ok(part) => return (part.memory(), Some(part)),
+            Err(error) => {
+                if let Some(suppressed) = daemon.limits.bar.pass() {
+                    warn!(vm, suppressed, "a session has no shared memory: {error}");
+                }
+            }
+        }
+    }
+    // Behind the sockets of a VM is the VMM, which would get the descriptor and keep it from the guest.
+    let reaches = matches!(endpoint, Endpoint::Unix(_)) && hello.shared_memory;
+    (if reaches { Memory::Beside } else { Memory::None }, None)
+}
+
 /// Hands the connection to a warm worker.
 fn begin(
     daemon: &Arc<Daemon>,
     socket: &Socket,
     place: &Place<'_>,
-    mut hello: Hello,
+    (mut hello, (memory, mut part)): (Hello, (Memory, Option<bar::Slot>)),
     from: &str,
     timeout: Duration,
 ) -> Result<(), Refused> {
@@ -272,9 +293,10 @@ fn begin(
                 memory_max: least(limits.memory_max, own),
                 bounds_streams: limits.max_streams.is_some(),
             },
+            memory,
             exchange: daemon.exchange.of(&vm.name),
         };
-        if hand_over(daemon, &worker, vm, assign, socket) {
+        if hand_over(daemon, &worker, vm, assign, (socket, &mut part)) {
             slot.kept = true;
             info!(
                 session = place.id,
@@ -284,6 +306,7 @@ fn begin(
                 from,
                 software = hello.software,
                 worker = worker.pid,
+                memory = %memory,
                 "session begins"
             );
             let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
@@ -314,20 +337,25 @@ pub(super) fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     one.into_iter().chain(other).min()
 }
 
-/// Whether the worker took it. Under the phase's lock, so that its watcher sees either no session or all of it.
+/// Whether the worker took it, and with it its part of the VM's memory. Under the phase's lock, so that its watcher sees either no session or all of it.
 fn hand_over(
     daemon: &Arc<Daemon>,
     worker: &Arc<Worker>,
     vm: &Arc<Vm>,
     assign: Assign,
-    socket: &Socket,
+    (socket, part): (&Socket, &mut Option<bar::Slot>),
 ) -> bool {
     let mut phase = worker.phase.lock();
     if *phase != Phase::Warm {
         return false;
     }
     let id = assign.session;
+    // The worker gets descriptors of its own, whether or not the session takes ours.
+    let file = part.as_ref().map(|part| part.fd().try_clone_to_owned()).transpose();
+    let Ok(file) = file else { return false };
     let session = Session {
+        memory: assign.memory,
+        part: part.take(),
         vm: Arc::clone(vm),
         program: assign.hello.program.clone(),
         pid: assign.hello.pid,
@@ -347,7 +375,7 @@ fn hand_over(
     let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];
-        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd())
+        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd(), file.as_ref().map(AsFd::as_fd))
     });
     match assigned {
         Ok(()) => {
@@ -357,8 +385,8 @@ fn hand_over(
         Err(error) => {
             warn!(worker = worker.pid, %error, "a warm worker takes no session; it is killed");
             daemon.totals.no_session();
+            *part = daemon.sessions.take_back(id);
             daemon.scheduling.end(id);
-            daemon.sessions.take_back(id);
             *phase = Phase::Gone;
             worker.kill();
             false
@@ -456,6 +484,7 @@ mod tests {
             program: "app\u{1b}[2J".into(),
             token: None,
             shared_memory: false,
+            bar: false,
             memory_max: None,
         }
     }

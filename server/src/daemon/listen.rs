@@ -1,6 +1,6 @@
 //! Listening: one thread per endpoint, which accepts and passes each connection on, until its endpoint is dropped.
 
-use super::{Daemon, admit, system};
+use super::{Daemon, admit, serial, system};
 use parking_lot::Mutex;
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::Listener;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -30,9 +30,19 @@ struct Entry {
     endpoint: Endpoint,
     accepted: Arc<AtomicU64>,
     error: Option<String>,
+    /// Why nobody can connect for the time being.
+    trouble: Arc<Mutex<Option<String>>>,
     /// Bound, and not yet accepting.
-    bound: Option<Listener>,
+    bound: Option<Bound>,
     accepting: Option<Accepting>,
+}
+
+/// What there is to accept at.
+#[derive(Debug)]
+enum Bound {
+    Listener(Listener),
+    /// A VMM's socket, to which the server connects.
+    Serial(PathBuf),
 }
 
 /// A thread that accepts; it has ended, and its socket is gone, once this is dropped.
@@ -72,7 +82,11 @@ impl Endpoints {
             if list.iter().any(|entry| entry.endpoint == *endpoint && entry.error.is_none()) {
                 continue;
             }
-            match bind(endpoint, mode) {
+            let bound = match endpoint {
+                Endpoint::Serial { path, .. } => Ok(Bound::Serial(path.clone())),
+                endpoint => bind(endpoint, mode).map(Bound::Listener),
+            };
+            match bound {
                 Ok(listener) => new.push((endpoint, Some(listener), None)),
                 Err(error) if lenient => {
                     new.push((endpoint, None, Some(error.to_string())));
@@ -93,7 +107,8 @@ impl Endpoints {
         for (endpoint, bound, error) in new {
             list.retain(|entry| entry.endpoint != *endpoint);
             let accepted = Arc::default();
-            list.push(Entry { endpoint: endpoint.clone(), accepted, error, bound, accepting: None });
+            let trouble = Arc::default();
+            list.push(Entry { endpoint: endpoint.clone(), accepted, error, trouble, bound, accepting: None });
         }
         Ok(())
     }
@@ -101,8 +116,12 @@ impl Endpoints {
     /// Begins to accept at all that are bound.
     pub(super) fn start(&self, daemon: &Arc<Daemon>) {
         for entry in self.list.lock().iter_mut() {
-            let Some(listener) = entry.bound.take() else { continue };
-            match start(daemon, listener, entry) {
+            let Some(bound) = entry.bound.take() else { continue };
+            let started = match bound {
+                Bound::Listener(listener) => start(daemon, listener, entry),
+                Bound::Serial(path) => start_serial(daemon, path, entry),
+            };
+            match started {
                 Ok(accepting) => {
                     info!(endpoint = %entry.endpoint, "listening");
                     entry.accepting = Some(accepting);
@@ -126,7 +145,7 @@ impl Endpoints {
         let view = list.iter().map(|entry| pxos_protocol::admin::Listener {
             endpoint: entry.endpoint.to_string(),
             accepted: entry.accepted.load(Ordering::Relaxed),
-            error: entry.error.clone(),
+            error: entry.error.clone().or_else(|| entry.trouble.lock().clone()),
         });
         view.collect()
     }
@@ -155,6 +174,19 @@ fn start(daemon: &Arc<Daemon>, listener: Listener, entry: &Entry) -> io::Result<
         }
     };
     let thread = super::spawn_thread(format!("listen {}", entry.endpoint), accept)?;
+    Ok(Accepting { stop: Some(stop), thread: Some(thread) })
+}
+
+fn start_serial(daemon: &Arc<Daemon>, path: PathBuf, entry: &Entry) -> io::Result<Accepting> {
+    let (stop, stopped) = UnixStream::pair()?;
+    let daemon = Arc::clone(daemon);
+    let port = serial::Port {
+        endpoint: entry.endpoint.clone(),
+        accepted: Arc::clone(&entry.accepted),
+        trouble: Arc::clone(&entry.trouble),
+    };
+    let body = move || serial::serve(&daemon, &port, &path, &stopped);
+    let thread = super::spawn_thread(format!("serial {}", entry.endpoint), body)?;
     Ok(Accepting { stop: Some(stop), thread: Some(thread) })
 }
 

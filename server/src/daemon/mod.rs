@@ -8,6 +8,7 @@ mod accounts;
 mod admin;
 mod admit;
 mod audit;
+mod bar;
 mod driver;
 mod exchange;
 mod identity;
@@ -18,6 +19,7 @@ mod pool;
 mod process;
 mod refusal;
 mod scheduling;
+mod serial;
 mod session;
 mod system;
 mod totals;
@@ -65,6 +67,7 @@ struct Daemon {
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
+    bars: bar::Bars,
     totals: totals::Totals,
     limits: LogLimits,
     started: (SystemTime, Instant),
@@ -76,6 +79,7 @@ struct Daemon {
 struct LogLimits {
     accept: Limited,
     session_end: Limited,
+    bar: Limited,
     refusal: [Limited; refusal::Reason::ALL.len()],
 }
 
@@ -206,10 +210,12 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
+        bars: bar::Bars::default(),
         totals: totals::Totals::default(),
         limits: LogLimits {
             accept: Limited::new(),
             session_end: Limited::new(),
+            bar: Limited::new(),
             refusal: std::array::from_fn(|_| Limited::new()),
         },
         started: (SystemTime::now(), Instant::now()),

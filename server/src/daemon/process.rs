@@ -120,16 +120,18 @@ impl Worker {
         &self.control
     }
 
-    /// Hands it a session: the page and the bell of its gate, its VM's quota, and the guest's connection, whose descriptor the
-    /// caller closes afterwards.
+    /// Hands it a session: the page and the bell of its gate, its VM's quota, the guest's connection, whose descriptor the caller
+    /// closes afterwards, and behind that the memory of its VM where it has a slot there.
     pub(super) fn assign(
         &self,
         assign: Assign,
         gate: [BorrowedFd<'_>; 2],
         quota: BorrowedFd<'_>,
         connection: BorrowedFd<'_>,
+        memory: Option<BorrowedFd<'_>>,
     ) -> Result<(), HandoffError> {
-        handoff::send(&self.control, &ToWorker::Assign(assign), &[gate[0], gate[1], quota, connection])
+        let beside: Vec<_> = [gate[0], gate[1], quota, connection].into_iter().chain(memory).collect();
+        handoff::send(&self.control, &ToWorker::Assign(assign), &beside)
     }
 
     /// Asks it to end: its control socket closes. Whoever watches it kills it if it does not.

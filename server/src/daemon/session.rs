@@ -1,6 +1,8 @@
 //! The table of sessions, and how many there may be.
 
+use super::bar;
 use super::process::Worker;
+use crate::handoff::Memory;
 use crate::vm::registry::Vm;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -26,6 +28,10 @@ pub(super) struct Session {
     pub(super) own_limit: Option<u64>,
     /// Its worker.
     pub(super) worker: Arc<Worker>,
+    /// The memory that it shares with its worker, for the status.
+    pub(super) memory: Memory,
+    /// Its part of the VM's memory, free again when the session is over and its worker gone.
+    pub(super) part: Option<bar::Slot>,
     /// When it began.
     pub(super) started: (SystemTime, Instant),
     /// Whether an operator or the end of the daemon ended it.
@@ -98,12 +104,12 @@ impl Sessions {
         table.sessions.insert(id, session);
     }
 
-    /// Takes back what [`Self::begin`] did: the session found no worker yet.
-    pub(super) fn take_back(&self, id: u64) {
+    /// Takes back what [`Self::begin`] did: the session found no worker yet. Gives back its part of the VM's memory.
+    pub(super) fn take_back(&self, id: u64) -> Option<bar::Slot> {
         let mut table = self.table.lock();
-        if let Some(session) = table.sessions.remove(&id) {
-            table.reserved.insert(id, session.vm);
-        }
+        let session = table.sessions.remove(&id)?;
+        table.reserved.insert(id, session.vm);
+        session.part
     }
 
     /// Takes a session out, after `count` has counted it: nobody sees it neither here nor there.

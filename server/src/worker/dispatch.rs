@@ -79,7 +79,9 @@ impl<'a> Call<'a> {
     /// The next field, a stream; the driver's handle for it.
     pub(super) fn get_stream(&mut self) -> std::result::Result<u64, Failed> {
         let raw = self.fields.get()?;
-        Ok(self.state.stream(self.session, raw, self.header.thread, self.header.context)?)
+        let stream = self.state.stream(self.session, raw, self.header.thread, self.header.context)?;
+        self.state.fences.pass(self.session, stream);
+        Ok(stream)
     }
 
     /// Where a command in `stream` goes.
@@ -220,6 +222,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
         control::STAGE_WRITE | control::STAGE_READ => api::shared::stage(call),
         control::STAGE_WAIT => api::shared::wait(call),
         control::COPY => api::shared::copy(call),
+        control::FENCE => api::stream::fence(call),
         control::COMPILE_PRIMITIVE => api::primitive::compile(call),
         control::SUBMIT_PRIMITIVE => api::primitive::run(call),
         control::ALLOC_MEMORY => api::memory::allocate(call),

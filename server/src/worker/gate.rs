@@ -92,7 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Whether commands of a stream become part of a graph. The legacy stream is never captured.
-fn is_capturing(session: &Session, stream: u64) -> bool {
+pub(super) fn is_capturing(session: &Session, stream: u64) -> bool {
     use std::ptr::null_mut;
     let mut status = 0;
     // SAFETY: a stream of the session's; a pointer to a local, and optional ones that are null.

@@ -9,6 +9,7 @@ mod callbacks;
 mod dispatch;
 mod estimate;
 mod exchange;
+mod fence;
 mod flight;
 mod gate;
 mod images;
@@ -24,7 +25,7 @@ mod submissions;
 mod tables;
 
 use crate::driver::Driver;
-use crate::handoff::{self, Assign, EndReason, FromWorker, ToWorker};
+use crate::handoff::{self, Assign, EndReason, FromWorker, Memory, ToWorker};
 use crate::page::Page;
 use crate::quota::{Account, Book};
 use crate::scheduler::page::Slots;
@@ -38,7 +39,6 @@ use pxos_protocol::transport::{FrameReader, Socket, Transport, descriptors};
 use pxos_protocol::types::{CUdevice_attribute, attribute};
 use shared::Shared;
 use std::io::{IoSlice, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,6 +105,7 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     else {
         return Ok(None);
     };
+    let file = if matches!(assign.memory, Memory::Slot { .. }) { beside.pop() } else { None };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
     let quota = beside.pop().ok_or("the daemon sent no quota")?;
     let bell = beside.pop().ok_or("the daemon sent no bell")?;
@@ -117,15 +118,23 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     connection.set_buffers(SOCKET_BUFFER);
     start.stats.set_state(State::Serving);
     let reader = FrameReader::new(connection.try_clone().map_err(|error| error.to_string())?);
-    // Descriptors travel over unix sockets only; a guest elsewhere does not ask for memory.
-    let memory = memory.filter(|_| assign.hello.shared_memory && descriptors::is_unix(&connection));
+    let memory = match (assign.memory, file) {
+        (Memory::Beside, _) => memory.filter(|_| descriptors::is_unix(&connection)),
+        (Memory::Slot { id, base, length, .. }, Some(file)) => {
+            if let Some(own) = memory {
+                own.give_up(&driver);
+            }
+            let slot = Shared::in_slot(&driver, file, id, base, length);
+            slot.map_err(|error| writeln!(log, "the slot of the VM's memory cannot be used: {error}")).ok()
+        }
+        _ => None,
+    };
     if let Err(error) = greet(&connection, &assign, snapshot.clone(), memory.as_ref()) {
         return Ok(Some((EndReason::Lost, error)));
     }
     let guest = serve::Guest { reader, connection, shared: memory };
     let host = serve::Host { driver, output, ledger, gate, stats: start.stats };
     let ended = serve::run(host, (snapshot, context), guest, &assign);
-    let _ = writeln!(log, "session {}: {:?} {}", assign.session, ended.0, ended.1);
     Ok(Some(ended))
 }
 
@@ -159,8 +168,8 @@ fn greet(
     let mut header = Header::new(control::WELCOME);
     header.length = u32::try_from(payload.len()).map_err(|error| error.to_string())?;
     let frame = [&header.to_bytes()[..], &payload].concat();
-    let sent = match memory {
-        Some(memory) => descriptors::send(connection, &frame, &[memory.fd.as_raw_fd()]),
+    let sent = match memory.and_then(Shared::descriptor) {
+        Some(descriptor) => descriptors::send(connection, &frame, &[descriptor]),
         None => connection.send_all(&mut [IoSlice::new(&frame)]),
     };
     sent.map_err(|error| error.to_string())

@@ -16,7 +16,7 @@ use super::shared::{Areas, Shared as SharedMemory};
 use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
-use crate::stats::{Stats, bump, count};
+use crate::stats::{Stats, add, bump, count};
 use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, RingError};
@@ -328,7 +328,8 @@ fn watch(shared: &Shared) -> Result<(), Fatal> {
         }
     }
     let header = reader.header()?;
-    reader.payload(&header)?;
+    let length = reader.payload(&header)?.len();
+    add(&shared.session.stats.socket_bytes_in, (HEADER + length) as u64);
     Ok(())
 }
 
@@ -432,7 +433,9 @@ fn run_frame(
     payload: &[u8],
 ) -> Result<Option<Turn>, Fatal> {
     let stats = session.stats;
-    bump(&stats.bytes_in, (HEADER + payload.len()) as u64);
+    let whole = (HEADER + payload.len()) as u64;
+    bump(&stats.bytes_in, whole);
+    bump(if state.areas.is_some() { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
     stats.note_call(header.op);
     bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
     match dispatch::run(session, state, header, payload)? {

@@ -179,12 +179,21 @@ impl Session {
         let padded = length.next_multiple_of(8);
         header.length = u32::try_from(padded).expect("frames to the guest are bounded");
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = (HEADER + padded) as u64;
         let sent = match &mut *sink {
-            Sink::Socket(socket) => send_over(socket, header, parts, padded - length),
+            Sink::Socket(socket) => {
+                add(&self.stats.socket_bytes_out, whole);
+                send_over(socket, header, parts, padded - length)
+            }
             Sink::Ring(producer, doorbell) => loop {
                 match producer.push(header, parts) {
-                    Push::Done { wake: false } => break true,
+                    Push::Done { wake: false } => {
+                        add(&self.stats.shared_bytes_out, whole);
+                        break true;
+                    }
                     Push::Done { wake: true } => {
+                        add(&self.stats.shared_bytes_out, whole);
+                        add(&self.stats.socket_bytes_out, HEADER as u64);
                         break send_over(doorbell, Header::new(control::DOORBELL), &[], 0);
                     }
                     Push::Full if self.ended.load(Ordering::Relaxed) => break false,
@@ -194,7 +203,7 @@ impl Session {
         };
         drop(sink);
         if sent {
-            add(&self.stats.bytes_out, (HEADER + padded) as u64);
+            add(&self.stats.bytes_out, whole);
         }
     }
 

@@ -1,16 +1,18 @@
-//! The memory that a worker shares with a guest on the same host: rings for frames, a staging area for copies of pageable
+//! The memory that a worker shares with a guest, of its own where a descriptor can reach the guest, or a slot of the memory of
+//! the VM's device: rings for frames, a staging area for copies of pageable
 //! memory, and the arena in which the guest's page-locked memory lies at one address on both sides (designs D8 and D9).
 //!
-//! It is made and registered with the driver before any guest comes. Pages of the arena exist only once they are touched.
+//! The worker's own is made and registered with the driver before any guest comes. Pages of the arena exist only once they are touched.
 
 use crate::driver::{Driver, Result};
 use pxos_protocol::control::{STAGING_SLOT, SharedLayout};
+use pxos_protocol::transport::bar;
 use pxos_protocol::transport::ring::{CONTROL, Consumer, Direction, Producer, SharedMemory};
 use pxos_protocol::types::CUresult;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 /// Commands in flight: some 40,000 launches.
@@ -24,14 +26,16 @@ const ARENA: u64 = 64 << 30;
 /// Where both sides map the arena: an address that neither the loader nor the kernel uses by itself.
 const ARENA_ADDRESS: u64 = 0x3000_0000_0000;
 
+/// Bytes of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+
 /// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`.
 const PORTABLE_MAPPED: u32 = 3;
 
 /// The worker's mapping.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The descriptor for the guest.
-    pub(super) fd: OwnedFd,
+    fd: OwnedFd,
     /// Where things lie.
     pub(super) layout: SharedLayout,
     rings: Arc<SharedMemory>,
@@ -40,12 +44,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Makes it, and has the driver lock the staging area into memory.
+    /// Makes memory of the worker's own, and has the driver lock the staging area into memory.
     pub(super) fn create(driver: &Driver) -> io::Result<Self> {
         let control = CONTROL as u64;
         let staging = control + COMMANDS + REPLIES;
-        let arena = staging + SLOTS * STAGING_SLOT;
+        // Where file and address agree in their place within a huge page, one can be mapped.
+        let arena = (staging + SLOTS * STAGING_SLOT).next_multiple_of(HUGE_PAGE);
         let layout = SharedLayout {
+            bar: None,
+            base: 0,
             size: arena + ARENA,
             commands: COMMANDS,
             replies: REPLIES,
@@ -55,10 +62,26 @@ impl Shared {
             arena_length: ARENA,
             arena_address: ARENA_ADDRESS,
         };
-        let fd = SharedMemory::create(layout.size)?;
-        let rings = Arc::new(SharedMemory::map(&fd, 0, staging, None)?);
-        let staging = SharedMemory::map(&fd, layout.staging, layout.staging_length, None)?;
-        let arena = SharedMemory::map(&fd, layout.arena, layout.arena_length, Some(layout.arena_address))?;
+        Self::map(driver, SharedMemory::create(layout.size)?, layout)
+    }
+
+    /// A slot of the memory of the VM's device, in place of the worker's own, whose addresses it takes.
+    pub(super) fn in_slot(
+        driver: &Driver,
+        fd: OwnedFd,
+        id: [u64; 2],
+        base: u64,
+        length: u64,
+    ) -> io::Result<Self> {
+        Self::map(driver, fd, bar::layout(id, base, length, ARENA_ADDRESS))
+    }
+
+    fn map(driver: &Driver, fd: OwnedFd, layout: SharedLayout) -> io::Result<Self> {
+        let part =
+            |offset: u64, length, address| SharedMemory::map(&fd, layout.base + offset, length, address);
+        let rings = Arc::new(part(0, layout.staging, None)?);
+        let staging = part(layout.staging, layout.staging_length, None)?;
+        let arena = part(layout.arena, layout.arena_length, Some(layout.arena_address))?;
         arena.prefer_huge_pages();
         // SAFETY: memory of ours that stays mapped for the life of the worker.
         unsafe { driver.cuMemHostRegister_v2(staging.address().cast(), staging.size(), PORTABLE_MAPPED) }
@@ -66,9 +89,26 @@ impl Shared {
         Ok(Self { fd, layout, rings, staging, arena })
     }
 
+    /// Gives the memory back, and its addresses with it.
+    pub(super) fn give_up(self, driver: &Driver) {
+        // SAFETY: registered by `map`; nothing has used it yet.
+        let unlocked = unsafe { driver.cuMemHostUnregister(self.staging.address().cast()) };
+        if unlocked.is_err() {
+            // The driver still has it: it must stay mapped.
+            #[expect(clippy::mem_forget, reason = "the driver has these pages")]
+            std::mem::forget(self.staging);
+        }
+    }
+
+    /// The descriptor that the guest gets; none where it has the memory already.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.layout.bar.is_none().then(|| self.fd.as_raw_fd())
+    }
+
     /// The worker's ends of the two rings.
     pub(super) fn rings(&self) -> io::Result<(Consumer, Producer)> {
-        let (commands, replies) = (usize::try_from(COMMANDS), usize::try_from(REPLIES));
+        let (commands, replies) =
+            (usize::try_from(self.layout.commands), usize::try_from(self.layout.replies));
         let (commands, replies) = (commands.expect("fits"), replies.expect("fits"));
         Ok((
             Consumer::new(&self.rings, Direction::Commands, CONTROL, commands)?,
@@ -89,12 +129,13 @@ pub(crate) struct Areas {
 
 impl Areas {
     pub(super) fn new(shared: Shared) -> Self {
-        Self { shared, events: vec![0; usize::try_from(SLOTS).expect("fits")], pinned: BTreeMap::new() }
+        let slots = usize::try_from(shared.layout.staging_length / STAGING_SLOT).expect("few");
+        Self { shared, events: vec![0; slots], pinned: BTreeMap::new() }
     }
 
     /// The memory of a slot, for a copy of `length` bytes.
     pub(super) fn slot(&self, slot: u64, length: u64) -> Result<*mut c_void> {
-        if slot >= SLOTS || length > STAGING_SLOT {
+        if slot >= self.events.len() as u64 || length > STAGING_SLOT {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         let offset = usize::try_from(slot * STAGING_SLOT).expect("fits");

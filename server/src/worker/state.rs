@@ -3,6 +3,7 @@
 use super::api::array::Arrays;
 use super::api::graph::Graphs;
 use super::api::{green::Green, ipc::Ipc, link::Link, pool::Pools, primitive::Primitives, vmm::Vmm};
+use super::fence::Fences;
 use super::images::Images;
 use super::session::Session;
 use super::shared::Areas;
@@ -79,6 +80,8 @@ pub(crate) struct State {
     pub(crate) green: Green,
     /// Programs of the primitive language.
     pub(crate) primitives: Primitives,
+    /// Copies that other streams have to wait for.
+    pub(crate) fences: Fences,
     /// Images.
     pub(crate) images: Images,
     /// Page-locked memory through which large copies reach the device.
@@ -121,6 +124,7 @@ impl State {
             ipc: Ipc::default(),
             green: Green::default(),
             primitives: Primitives::default(),
+            fences: Fences::default(),
             images: Images::default(),
             upload: Upload::default(),
             areas: None,
@@ -241,6 +245,7 @@ impl State {
         });
         session.ledger.release(Kind::Linear, freed);
         self.links.forget(|link| link.context == raw);
+        self.fences.forget_context(raw);
         self.primitives.forget_context(raw);
         session.submissions.forget_context(raw);
         session.ledger.release(Kind::Imported, self.ipc.forget_context(raw));

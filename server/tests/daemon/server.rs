@@ -172,6 +172,7 @@ pub fn hello() -> Hello {
         program: "vector_add".into(),
         token: None,
         shared_memory: false,
+        bar: false,
         memory_max: None,
     }
 }

@@ -323,6 +323,11 @@ unsafe fn edges(nodes: *const CUgraphNode, data: *const CUgraphEdgeData, count: 
 pub(crate) unsafe fn cuStreamEndCapture(hStream: CUstream, phGraph: *mut CUgraph) -> Result {
     let (session, _) = enter()?;
     let stream = stream_argument(session, hStream.0)?;
+    if !phGraph.is_null() {
+        // Whatever the error (measured on an H200, driver 580).
+        // SAFETY: writable by the entry point's contract.
+        unsafe { phGraph.write(CUgraph::NULL) };
+    }
     let capture = session.captures.of(stream);
     let Some(capture) = capture else {
         // The driver's own word for it.
@@ -332,35 +337,37 @@ pub(crate) unsafe fn cuStreamEndCapture(hStream: CUstream, phGraph: *mut CUgraph
         })
         .map(|_| ());
     };
-    if phGraph.is_null() {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
     if capture.origin != key(stream) {
         return Err(CUresult::ERROR_STREAM_CAPTURE_UNMATCHED);
     }
-    if capture.mode != capture_mode::RELAXED && capture.thread != thread::number() {
-        return Err(CUresult::ERROR_STREAM_CAPTURE_WRONG_THREAD);
-    }
+    // Ended by the wrong thread a capture is over all the same, and its graph lost; a graph that nobody wants to have is lost as
+    // well, without an error (both measured on an H200, driver 580).
+    let wrong_thread = capture.mode != capture_mode::RELAXED && capture.thread != thread::number();
     let invalid = capture.invalid.load(Ordering::Relaxed);
+    let discard = (wrong_thread || invalid || phGraph.is_null()) && !capture.to_graph;
     let reply = call(op::cuStreamEndCapture, |writer| {
         writer.put(stream);
-        writer.put(u32::from(invalid));
+        writer.put(u32::from(discard));
     });
     session.captures.remove(&capture);
-    let lost = |error| {
+    let lost = |verdict: Result| {
         if !capture.to_graph {
             session.graphs.lost(session, capture.graph.id);
         }
-        // SAFETY: not null, and writable by the entry point's contract.
-        unsafe { phGraph.write(CUgraph::NULL) };
-        Err(error)
+        verdict
     };
+    if wrong_thread {
+        return lost(Err(CUresult::ERROR_STREAM_CAPTURE_WRONG_THREAD));
+    }
     let reply = match reply {
         Ok(reply) => reply,
-        Err(error) => return lost(error),
+        Err(error) => return lost(Err(error)),
     };
     if invalid {
-        return lost(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED);
+        return lost(Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED));
+    }
+    if phGraph.is_null() {
+        return if capture.to_graph { Ok(()) } else { lost(Ok(())) };
     }
     let graph: u64 = reply.reader().get().map_err(garbled)?;
     // SAFETY: not null, and writable by the entry point's contract.

@@ -8,6 +8,7 @@ use super::{Result, enter, stream_argument};
 use crate::allocations::{Allocation, Kind};
 use crate::call::call;
 use crate::session::Session;
+use crate::thread;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::{BULK_CHUNK, FLAG_REPLY, control};
@@ -82,6 +83,29 @@ fn device_end(session: &Session, address: u64, bytes: usize) -> Result<u64> {
 /// # Safety
 /// `bytes` at `source` may be read.
 unsafe fn to_device(
+    session: &'static Session,
+    destination: u64,
+    source: *const u8,
+    bytes: usize,
+    stream: u64,
+    waits: bool,
+) -> Result {
+    // SAFETY: by this function's contract.
+    unsafe { send_to_device(session, destination, source, bytes, stream, waits)? };
+    // The bytes are with the worker and in order with this stream; the next launch in a stream that does not wait for this one
+    // must find them on the device, too. Page-locked memory was waited for.
+    let is_seen_by_all = !thread::per_thread() && !session.has_free_streams.load(Ordering::Relaxed);
+    if waits && !is_seen_by_all && session.shared_address(source.expose_provenance() as u64).is_none() {
+        session.post(control::FENCE, |writer| writer.put(stream))?;
+    }
+    Ok(())
+}
+
+/// Sends what is copied to the device, and waits until the memory may be used anew.
+///
+/// # Safety
+/// As for [`to_device`].
+unsafe fn send_to_device(
     session: &'static Session,
     destination: u64,
     source: *const u8,
@@ -306,17 +330,10 @@ unsafe fn host_to_device(
     let destination = device_end(session, dstDevice, ByteCount)?;
     match session.allocations.find(source).filter(|range| !range.is_host()) {
         // Unified addressing lets a device pointer stand for a host one.
-        Some(_) => return device_to_device(session, destination, source, ByteCount, stream),
+        Some(_) => device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
-        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream, waits)? },
+        None => unsafe { to_device(session, destination, srcHost.cast(), ByteCount, stream, waits) },
     }
-    // The bytes are with the worker and in order with this stream; the next launch in a stream that does not wait for this one
-    // must find them on the device, too.
-    let is_seen_by_all = !crate::thread::per_thread() && !session.has_free_streams.load(Ordering::Relaxed);
-    if waits && !is_seen_by_all {
-        call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
-    }
-    Ok(())
 }
 
 pub(crate) unsafe fn cuMemcpyDtoH_v2(
@@ -377,6 +394,13 @@ pub(crate) unsafe fn cuMemcpyDtoDAsync_v2(
     ByteCount: usize,
     hStream: CUstream,
 ) -> Result {
+    let (session, _) = enter()?;
+    stream_argument(session, hStream.0)?;
+    // Page-locked memory will do, pageable memory will not (measured).
+    let is_known = |address: CUdeviceptr| session.allocations.find(address).is_some();
+    if ByteCount > 0 && !(is_known(dstDevice) && is_known(srcDevice)) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
     // SAFETY: the contract is the same.
     unsafe { unified(dstDevice, srcDevice, ByteCount, hStream, false) }
 }

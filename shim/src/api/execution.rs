@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 const MAX_THREADS_PER_BLOCK: u32 = 0;
 const SHARED_SIZE_BYTES: u32 = 1;
 const MAX_DYNAMIC_SHARED_SIZE_BYTES: u32 = 8;
+const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: u32 = 14;
 
 /// `CU_LAUNCH_PARAM_*` of the `extra` array.
 const PARAM_END: usize = 0;
@@ -356,6 +357,26 @@ unsafe fn attributes<'a>(session: &Session, config: &CUlaunchConfig) -> Result<&
     Ok(attributes)
 }
 
+/// Refuses clusters that do not divide the grid or have more blocks than a function may have: 8, or 16 where the function
+/// says that it may run on fewer devices (CUDA C++ programming guide, "Thread block clusters").
+fn check_clusters(shape: &Shape, function: &Function, attributes: &[CUlaunchAttribute]) -> Result {
+    for attribute in attributes.iter().filter(|held| held.id == launch_attribute::CLUSTER_DIMENSION) {
+        let [x, y] = [attribute.value[0] & 0xffff_ffff, attribute.value[0] >> 32];
+        let cluster = [x, y, attribute.value[1] & 0xffff_ffff];
+        let most = if function.attribute(NON_PORTABLE_CLUSTER_SIZE_ALLOWED) == Some(1) { 16 } else { 8 };
+        let blocks = cluster.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
+        let divides =
+            |(grid, cluster): (&u32, &u64)| *cluster != 0 && u64::from(*grid).is_multiple_of(*cluster);
+        let is_one = blocks.is_some_and(|blocks| blocks <= 1);
+        if !is_one
+            && (blocks.is_none_or(|blocks| blocks > most) || !shape.grid.iter().zip(&cluster).all(divides))
+        {
+            return Err(CUresult::ERROR_INVALID_CLUSTER_SIZE);
+        }
+    }
+    Ok(())
+}
+
 pub(crate) unsafe fn cuLaunchKernelEx(
     config: *const CUlaunchConfig,
     f: CUfunction,
@@ -373,6 +394,7 @@ pub(crate) unsafe fn cuLaunchKernelEx(
     // SAFETY: the entry point's contract.
     unsafe {
         let attributes = attributes(session, config)?;
+        check_clusters(&shape, &*function(session, f)?, attributes)?;
         launch(f, shape, config.stream, kernelParams, extra, attributes)
     }
 }

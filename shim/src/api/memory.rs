@@ -98,6 +98,7 @@ pub(crate) unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> Result {
         .remove(dptr, |range| matches!(range.kind, Kind::Device | Kind::Managed | Kind::Pool));
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     if range.kind == Kind::Managed {
+        super::managed::forget(session, range.base, range.size);
         return free_host(session, &range);
     }
     if range.kind == Kind::Pool {

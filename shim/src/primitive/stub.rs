@@ -6,6 +6,7 @@
 
 use super::command::{Conversation, Request, answer};
 use crate::callbacks::spawn_quiet;
+use crate::session::out_of_the_way;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -68,7 +69,8 @@ fn open_stub(flags: c_int) -> c_int {
 fn serve(flags: c_int) -> Result<RawFd, c_int> {
     // A program finds out here, as it would from a driver, that there is no device.
     super::ready().map_err(|_| libc::ENODEV)?;
-    let (ours, theirs) = UnixStream::pair().map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?;
+    let (theirs, ours) = UnixStream::pair().map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?;
+    let ours = UnixStream::from(out_of_the_way(ours.into()));
     let free = SERVED.iter().find(|slot| {
         slot.compare_exchange(-1, ours.as_raw_fd(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     });

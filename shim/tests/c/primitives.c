@@ -148,7 +148,7 @@ static void the_stub(void)
     CHECK(px_command(&request, &response) == 0 && response.status == 0, "%s", response.data);
     CHECK(data[6] == 11 && data[7] == 22 && data[8] == 33, "%g %g %g", data[6], data[7], data[8]);
     request.data_ptr = 16;
-    CHECK(px_command(&request, &response) == 0 && response.status == -22, "%d", response.status);
+    CHECK(px_command(&request, &response) == 0 && response.status == -14, "%d", response.status);
     request.cmd = 1234;
     CHECK(px_command(&request, &response) == 0 && response.status == -22, "%d", response.status);
     CHECK(strcmp(response.data, "Invalid command") == 0, "%s", response.data);

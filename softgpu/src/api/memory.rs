@@ -248,6 +248,7 @@ pub(crate) fn release(held: &Allocation) {
     match held.origin {
         Origin::Device | Origin::Module | Origin::Managed(_) | Origin::Graph => {
             if matches!(held.origin, Origin::Managed(_)) {
+                super::managed::forget(held.base, held.bytes);
                 for device in platform.devices().iter().filter(|device| device.ordinal != held.device) {
                     device.memory.unregister_host(held.base);
                 }

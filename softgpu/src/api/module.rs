@@ -178,9 +178,20 @@ pub(crate) fn compile_pointer(image: In<c_void>, log: &mut JitLog) -> Answer<Cod
 /// Compiles the PTX of some images, linking them where there are several.
 pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> {
     let mut texts: Vec<PtxImage> = Vec::new();
+    let mut left_out = None;
     for image in images.iter().flat_map(|image| super::link::units(image)) {
         let is_text = image.first().is_some_and(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-        texts.extend(image::ptx_of(image, CAPABILITY).map_err(|error| match error {
+        let found = image::ptx_of(image, CAPABILITY);
+        if images.len() > 1
+            && let Err(error @ (image::ImageError::NoPtx { .. } | image::ImageError::NotForDevice { .. })) =
+                &found
+        {
+            // One of several object files: the toolkit's device runtime is machine code, and the engine has its
+            // functions. What else is missing is named when the rest is linked.
+            left_out.get_or_insert_with(|| error.to_string());
+            continue;
+        }
+        texts.extend(found.map_err(|error| match error {
             image::ImageError::NotForDevice { .. } if is_text && !image.starts_with(b"P\xed\x55\xba") => {
                 // In the words of the real compiler (measured).
                 log.error("SM version specified by .target is higher than default SM version assumed");
@@ -191,6 +202,12 @@ pub(crate) fn compile_bytes(images: &[&[u8]], log: &mut JitLog) -> Answer<Code> 
                 image_error(&error)
             }
         })?);
+    }
+    if texts.is_empty() {
+        let error = left_out.unwrap_or_else(|| "image holds no PTX".to_owned());
+        super::error::report(&error);
+        log.error(&error);
+        return Err(CUresult::ERROR_NO_BINARY_FOR_GPU);
     }
     let target = texts.iter().map(|text| text.target_sm).max().unwrap_or(0);
     for text in &texts {

@@ -9,7 +9,8 @@ use crate::device::graph::Body;
 use crate::device::operation::{HostCall, Operation};
 use crate::device::stream::{Kind, Stream, as_callback};
 use pxos_protocol::types::{
-    CUcontext, CUdevice, CUdeviceptr, CUevent, CUgreenCtx, CUhostFn, CUresult, CUstream, CUstreamCallback,
+    CUattributeValue, CUcontext, CUdevice, CUdeviceptr, CUevent, CUgreenCtx, CUhostFn, CUresult, CUstream,
+    CUstreamAttrID, CUstreamCallback,
 };
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -76,6 +77,37 @@ driver_fns! {
         context.required()?;
         green.put_if_wanted(CUgreenCtx::NULL);
         context.put(active.handle)
+    }
+
+    /// An attribute of a stream.
+    ready fn cuStreamGetAttribute / cuStreamGetAttribute_ptsz(stream: CUstream, attribute: CUstreamAttrID, value: *mut CUattributeValue) |default| {
+        let (_, stream) = stream_anywhere(stream, default)?;
+        check_attribute(attribute)?;
+        let set = stream.attributes().get(&attribute).copied();
+        let first = match attribute {
+            SYNCHRONIZATION_POLICY => 1,
+            PRIORITY => u64::from(stream.priority.cast_unsigned()),
+            _ => 0,
+        };
+        value.put(set.unwrap_or([first, 0, 0, 0, 0, 0, 0, 0]))
+    }
+
+    /// Sets an attribute of a stream. They are hints about caches and order, which change no result.
+    ready fn cuStreamSetAttribute / cuStreamSetAttribute_ptsz(stream: CUstream, attribute: CUstreamAttrID, value: *const CUattributeValue) |default| {
+        let (_, stream) = stream_anywhere(stream, default)?;
+        check_attribute(attribute)?;
+        let value = value.read()?;
+        stream.attributes().insert(attribute, value);
+        Ok(())
+    }
+
+    /// Gives a stream the attributes of another one.
+    ready fn cuStreamCopyAttributes / cuStreamCopyAttributes_ptsz(to: CUstream, from: CUstream) |default| {
+        let (_, to) = stream_anywhere(to, default)?;
+        let (_, from) = stream_anywhere(from, default)?;
+        let attributes = from.attributes().clone();
+        *to.attributes() = attributes;
+        Ok(())
     }
 
     /// Makes further work of a stream wait for an event's last recording.
@@ -163,6 +195,19 @@ const NON_BLOCKING: c_uint = 1;
 
 /// `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: c_uint = 1;
+
+/// `CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY` and `_PRIORITY`.
+const SYNCHRONIZATION_POLICY: CUstreamAttrID = 3;
+const PRIORITY: CUstreamAttrID = 8;
+
+/// Streams have the access policy window, synchronization policy, priority, and the two of memory domains.
+fn check_attribute(attribute: CUstreamAttrID) -> Answer {
+    if matches!(attribute, 1 | SYNCHRONIZATION_POLICY | PRIORITY | 9 | 10) {
+        Ok(())
+    } else {
+        Err(CUresult::ERROR_INVALID_VALUE)
+    }
+}
 
 /// Brings a stream to a place in a capture.
 fn join(stream: &Stream, place: Captured) -> Answer {

@@ -7,7 +7,7 @@ use crate::device::context;
 use crate::device::texture::{self, Object, Source};
 use pxos_protocol::types::{
     CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtexObject,
-    Resource, array_flag, array_format, texture_flag,
+    Resource, array_format, texture_flag,
 };
 use std::sync::Arc;
 
@@ -50,22 +50,20 @@ driver_fns! {
         texture.put(live(object, true)?.texture.ok_or(CUresult::ERROR_INVALID_VALUE)?)
     }
 
-    /// Which part a texture object reads, if it was made with such.
+    /// Which part a texture object reads; nothing is written where it was made without such (measured on an H200, driver 580;
+    /// the manual says `CUDA_ERROR_INVALID_VALUE`).
     ready fn cuTexObjectGetResourceViewDesc(view: *mut CUDA_RESOURCE_VIEW_DESC, object: CUtexObject) {
         view.required()?;
-        view.put(live(object, true)?.view.ok_or(CUresult::ERROR_INVALID_VALUE)?)
+        live(object, true)?.view.map_or(Ok(()), |known| view.put(known))
     }
 
-    /// Makes a surface object of an array that allows it.
+    /// Makes a surface object of an array, be it made for that or not (measured on an H200, driver 580).
     ready fn cuSurfObjectCreate(object: *mut CUsurfObject, resource: *const CUDA_RESOURCE_DESC) {
         let active = context::current()?;
         object.required()?;
         let resource = resource.read()?;
         let Some(Resource::Array(array)) = resource.resource() else { return Err(CUresult::ERROR_INVALID_VALUE) };
         let array = ARRAYS.get(array)?;
-        if array.descriptor.flags & array_flag::SURFACE_LDST == 0 {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
         let source = Source::Array(array);
         let (life, texture, view, layers, seen_as) = (active.life, None, None, None, None);
         object.put(texture::insert(Object { life, source, texture, resource, view, layers, seen_as }))
@@ -102,6 +100,8 @@ fn source(
         return Err(invalid);
     }
     let layers = |most: u32| match view {
+        // The depth of a layered array is its layers, of which a view has to speak (measured on an H200, driver 580).
+        Some(view) if view.depth != most as usize => Err(invalid),
         Some(view) if view.first_layer > view.last_layer || view.last_layer >= most => Err(invalid),
         Some(view) => Ok(Some((view.first_layer, view.last_layer - view.first_layer + 1))),
         None => Ok(None),

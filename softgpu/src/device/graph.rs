@@ -455,22 +455,6 @@ impl GraphExec {
     pub(crate) fn note(&self, marker: &Arc<Marker>) {
         lock(&self.state).last = Some(Arc::clone(marker));
     }
-
-    /// A graph of the same nodes, for a launch that is captured.
-    ///
-    /// # Errors
-    /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
-    pub(crate) fn to_graph(&self) -> Result<Arc<Graph>, CUresult> {
-        let graph = Graph::create()?;
-        let state = lock(&self.state);
-        let mut names = HashMap::new();
-        for node in &state.nodes {
-            let after = node.after.iter().filter_map(|before| names.get(before).copied()).collect();
-            let body = if node.enabled { node.body.clone() } else { Body::Empty };
-            names.insert(node.node, graph.add(body, after)?);
-        }
-        Ok(graph)
-    }
 }
 
 /// A copy of nodes whose child graphs are copies too, so that later edits do not reach them.

@@ -404,6 +404,7 @@ pub(crate) fn run(
         block: shape.block,
         dynamic_shared: shape.dynamic_shared,
         cooperative: shape.cooperative,
+        depth: 0,
         params: parameters,
     };
     let settings = active.settings().clone();

@@ -9,20 +9,28 @@
 //! | `PXSOFT_SLICE_US` | processes take turns after this much of a kernel, as a driver that slices; 0 (the default is 1000) is first come, first served |
 //!
 //! The model is a timeline: each slice reserves the next stretch of it with a compare-and-swap in the shared file, and ends
-//! when the clock has come to its end. Sleepers are late by what the machine makes them; up to [`LATE`] of that is taken back
-//! from the next slice, so that a busy device is busy.
+//! when the clock has come to its end. A sleeper is late by what the machine makes it; up to [`LATE`] of that is taken back from
+//! the next slice of the same stream, so that a busy device is busy, and an idle one is idle.
 
 use super::kernel::Shape;
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a busy device may lag behind its timeline: the timers and the processor time of a small, loaded machine.
+/// The most lateness that is taken back: the timers and the processor time of a small, loaded machine.
 const LATE: u64 = 2_000_000;
+/// What follows a slice within this time was there when it ended.
+const AT_ONCE: u64 = 200_000;
 /// Devices of a lab.
 const DEVICES: usize = 64;
+
+thread_local! {
+    /// When this stream's thread woke from its last slice, and how late that was.
+    static WOKE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
 
 struct Lab {
     per_block: f64,
@@ -105,9 +113,12 @@ pub(crate) fn occupy(device: i32, shape: &Shape) {
     while left > 0 {
         let slice = if lab.slice == 0 { left } else { left.min(lab.slice) };
         left -= slice;
+        let (woke, late) = WOKE.take();
+        let at_once = now().saturating_sub(woke) < AT_ONCE;
+        let late = if at_once { late.min(LATE) } else { 0 };
         let mut seen = busy_until.load(Ordering::Relaxed);
         let end = loop {
-            let end = seen.max(now().saturating_sub(LATE)) + slice;
+            let end = seen.max(now().saturating_sub(late)) + slice;
             match busy_until.compare_exchange_weak(seen, end, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break end,
                 Err(other) => seen = other,
@@ -117,6 +128,8 @@ pub(crate) fn occupy(device: i32, shape: &Shape) {
         if wait > 0 {
             std::thread::sleep(Duration::from_nanos(wait));
         }
+        let woke = now();
+        WOKE.set((woke, woke.saturating_sub(end)));
     }
 }
 

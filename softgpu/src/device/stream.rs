@@ -8,9 +8,9 @@
 use super::capture::Captured;
 use super::context::Active;
 use super::marker::Marker;
-use pxos_protocol::types::{CUgraphNode, CUresult, CUstream};
+use pxos_protocol::types::{CUattributeValue, CUgraphNode, CUresult, CUstream};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub(crate) struct Stream {
     /// For those who wait for room in the queue.
     room: Condvar,
     captured: Mutex<Option<Captured>>,
+    /// What `cuStreamSetAttribute` has set, by attribute.
+    attributes: Mutex<BTreeMap<u32, CUattributeValue>>,
     /// What `cuStreamGetCaptureInfo` has last given a pointer to.
     dependencies: Mutex<Vec<CUgraphNode>>,
 }
@@ -86,6 +88,8 @@ struct Queue {
     /// Whether that one is done by the thread that asked for it ([`Stream::take_turn`]) and not in `jobs`.
     tail_outside: bool,
     worker: bool,
+    /// Whether the handle is gone, so that no more work will come.
+    retired: bool,
 }
 
 impl std::fmt::Debug for Queue {
@@ -149,7 +153,13 @@ impl Stream {
             room: Condvar::new(),
             captured: Mutex::new(None),
             dependencies: Mutex::default(),
+            attributes: Mutex::default(),
         }
+    }
+
+    /// The attributes that were set.
+    pub(crate) fn attributes(&self) -> MutexGuard<'_, BTreeMap<u32, CUattributeValue>> {
+        self.attributes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its part in a capture, if it has one.
@@ -185,6 +195,12 @@ impl Stream {
     /// The last piece of work, unless it is done.
     pub(crate) fn tail(&self) -> Option<Arc<Marker>> {
         self.queue().tail.clone().filter(|tail| !tail.is_reached())
+    }
+
+    /// The handle is gone: the stream's thread ends with the work that is left.
+    pub(crate) fn retire(&self) {
+        self.queue().retired = true;
+        self.wake.notify_one();
     }
 
     /// Whether all work is done.
@@ -269,6 +285,10 @@ impl Stream {
                 job.run(&self.fault);
                 queue = self.queue();
                 continue;
+            }
+            if queue.retired {
+                queue.worker = false;
+                return;
             }
             let (returned, idle) =
                 self.wake.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);

@@ -46,6 +46,8 @@ pub(super) enum Builtin {
     AssertFail,
     Malloc,
     Free,
+    /// A function of the device runtime that launches kernels from kernels.
+    Device(super::children::Function),
 }
 
 /// A piece of the caller's frame.

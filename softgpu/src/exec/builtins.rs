@@ -7,6 +7,7 @@
 
 use super::LOCAL_WINDOW;
 use super::aux::{Builtin, CallSite, Piece};
+use super::children;
 use super::fault::FaultKind;
 use super::launch::Job;
 use super::memory_ops::read_bytes;
@@ -36,6 +37,10 @@ pub(super) fn call(job: &Job<'_>, cx: &mut Cx<'_>, site: &CallSite, builtin: Bui
                 }
                 0
             }
+            Builtin::Device(function) => match children::call(job, cx, site, function, lane) {
+                Some(result) => result,
+                None => return false,
+            },
             Builtin::AssertFail => {
                 let text = assertion(cx, lane, [arg(cx, 0), arg(cx, 1), arg(cx, 3)], arg(cx, 2), cx.block);
                 cx.fail(FaultKind::Assert, lane, text);
@@ -50,7 +55,7 @@ pub(super) fn call(job: &Job<'_>, cx: &mut Cx<'_>, site: &CallSite, builtin: Bui
 }
 
 /// An argument of up to eight bytes out of the caller's frame.
-fn read_piece(cx: &Cx<'_>, lane: usize, piece: Piece) -> u64 {
+pub(super) fn read_piece(cx: &Cx<'_>, lane: usize, piece: Piece) -> u64 {
     let mut bytes = [0u8; 8];
     let count = piece.bytes.min(8) as usize;
     let from = cx.local.wrapping_add(lane * cx.local_stride + (cx.local_base + piece.offset) as usize);

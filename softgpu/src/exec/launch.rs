@@ -7,12 +7,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::WARP;
 use super::block::{Block, BlockState};
+use super::children::Children;
 use super::fault::{Fault, FaultKind};
 use super::host::Host;
 use super::op::{BarrierWait, Cx, Phase, RawFault};
 use super::pool;
 use super::program::{Constant, Kernel, Program};
-use super::special::{Special, Value};
+use super::special::{RESERVED_SHARED, Special, Value};
 use crate::device::memory::{HostView, Memory};
 
 /// Warp-instructions that a block runs before its thread looks at other blocks.
@@ -43,6 +44,8 @@ pub struct Launch<'a> {
     pub dynamic_shared: u32,
     /// `cuLaunchCooperativeKernel`: all blocks run at once.
     pub cooperative: bool,
+    /// How many kernels launched each other down to this one; 0 for one that the host launches.
+    pub depth: u32,
     /// The parameter buffer, laid out as [`Kernel::params`] says.
     pub params: &'a [u8],
 }
@@ -83,6 +86,7 @@ pub(super) struct Job<'a> {
     workspace: u64,
     id: u64,
     cooperative: bool,
+    pub(super) depth: u32,
     per_block: Vec<Vec<Constant>>,
     blocks: u64,
     next: AtomicU64,
@@ -90,6 +94,8 @@ pub(super) struct Job<'a> {
     stop: AtomicBool,
     instructions: AtomicU64,
     fault: Mutex<Option<Fault>>,
+    /// What its threads have launched.
+    pub(super) children: Mutex<Children>,
     /// Pool threads inside [`Job::work`].
     workers: Mutex<u32>,
     idle: Condvar,
@@ -148,6 +154,7 @@ pub fn run(launch: &Launch<'_>, memory: &Memory, host: &dyn Host) -> Result<Laun
         workspace,
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         cooperative: launch.cooperative,
+        depth: launch.depth,
         per_block: vec![
             launch.program.functions[kernel.function].constants.iter().filter(changes).copied().collect(),
         ],
@@ -157,6 +164,7 @@ pub fn run(launch: &Launch<'_>, memory: &Memory, host: &dyn Host) -> Result<Laun
         stop: AtomicBool::new(false),
         instructions: AtomicU64::new(0),
         fault: Mutex::new(None),
+        children: Mutex::default(),
         workers: Mutex::new(0),
         idle: Condvar::new(),
     };
@@ -165,10 +173,19 @@ pub fn run(launch: &Launch<'_>, memory: &Memory, host: &dyn Host) -> Result<Laun
         memory.free(workspace);
     }
     let fault = job.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(LaunchReport { instructions: job.instructions.load(Ordering::Relaxed), blocks }),
+    if let Some(fault) = fault {
+        return Err(fault);
     }
+    let mut report = LaunchReport { instructions: job.instructions.load(Ordering::Relaxed), blocks };
+    // What a grid has launched runs when it has ended and belongs to it (CUDA C++ programming guide, "Dynamic
+    // parallelism": a grid is complete when its children are; work of one stream keeps its order).
+    let children = std::mem::take(&mut *job.children.lock().unwrap_or_else(PoisonError::into_inner));
+    for child in children.in_order() {
+        let done = child.run(launch, memory, host)?;
+        report.instructions += done.instructions;
+        report.blocks += done.blocks;
+    }
+    Ok(report)
 }
 
 /// What cooperative groups expects behind `%envreg1` and `%envreg2`: the size of the workspace, then a barrier counter
@@ -252,6 +269,8 @@ impl<'a> Job<'a> {
             Special::LanemaskGt => all & !((one << 1) - 1),
             Special::DynamicSmem => u64::from(self.dynamic_shared),
             Special::TotalSmem => u64::from(self.shared_bytes),
+            Special::ReservedEnd => u64::from(RESERVED_SHARED),
+            Special::ReservedOne => u64::from(RESERVED_SHARED / 2),
             Special::EnvReg(1) => self.workspace >> 32,
             Special::EnvReg(2) => self.workspace & all,
             Special::EnvReg(_) | Special::Zero => 0,

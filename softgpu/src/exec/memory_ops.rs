@@ -483,6 +483,16 @@ pub(super) fn store_vector(space: SpaceName, addr: AddrName) -> OpFn {
     instance!(space, addr, with)
 }
 
+/// Writes bytes to a generic address.
+pub(super) fn write_bytes(cx: &mut Cx<'_>, lane: usize, address: u64, bytes: &[u8]) -> Result<(), Bad> {
+    for (index, byte) in bytes.iter().enumerate() {
+        let to = GenericPlace::locate(cx, lane, address.wrapping_add(index as u64), 1)?;
+        // SAFETY: `locate` has checked the byte.
+        unsafe { to.write(*byte) };
+    }
+    Ok(())
+}
+
 /// Copies `bytes` from generic memory of a lane, for the runtime functions.
 pub(super) fn read_bytes(cx: &mut Cx<'_>, lane: usize, address: u64, out: &mut [u8]) -> Result<(), Bad> {
     for (index, byte) in out.iter_mut().enumerate() {

@@ -10,6 +10,7 @@ mod atomic_ops;
 mod aux;
 mod block;
 mod builtins;
+mod children;
 mod fault;
 mod host;
 pub mod launch;

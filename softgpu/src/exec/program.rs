@@ -8,7 +8,7 @@ use super::link::{GlobalDef, Unit};
 use super::lower::{self, Class, Successors, Symbol};
 use super::op::Inst;
 use super::registers::{self, Sizes};
-use super::special::Value;
+use super::special::{RESERVED_SHARED, Value};
 use crate::ptx::ast::{self, Init, Linkage, Number, Space, Variable};
 use crate::ptx::{self, PtxError, Ty};
 
@@ -317,7 +317,9 @@ impl Program {
             if std::mem::replace(&mut reached[at], true) {
                 continue;
             }
-            work.extend(&lowered[at].functions);
+            // A kernel that is named is launched, not called.
+            let called = lowered[at].functions.iter().filter(|function| !unit.functions[**function].entry);
+            work.extend(called);
             if lowered[at].indirect_calls {
                 work.extend((0..lowered.len()).filter(|other| !unit.functions[*other].entry));
             }
@@ -329,7 +331,9 @@ impl Program {
             reached.iter().flat_map(|function| function.shared.iter().copied()).collect();
         shared.sort_unstable();
         shared.dedup();
-        let mut bytes = 0u32;
+        let reserved =
+            if reached.iter().any(|function| function.uses_reserved_shared) { RESERVED_SHARED } else { 0 };
+        let mut bytes = reserved;
         for variable in shared {
             let definition = unit.shared[variable];
             let offset = bytes.checked_next_multiple_of(definition.align.max(1));
@@ -355,7 +359,7 @@ impl Program {
             name: ast.name.to_owned(),
             params,
             param_bytes: end,
-            static_shared: bytes,
+            static_shared: bytes - reserved,
             local_bytes,
             registers: registers.next_multiple_of(2).min(ast.max_registers.unwrap_or(255).clamp(16, 255)),
             max_threads: ast.max_threads,

@@ -56,6 +56,10 @@ pub(super) enum Special {
     DynamicSmem,
     TotalSmem,
     EnvReg(u32),
+    /// Where the runtime's scratch in shared memory ends.
+    ReservedEnd,
+    /// Where the part of it that cooperative groups use begins.
+    ReservedOne,
     /// Cluster registers: clusters have one block each.
     ClusterId(usize),
     NclusterId(usize),
@@ -63,7 +67,16 @@ pub(super) enum Special {
     One,
 }
 
+/// Bytes at the start of shared memory that kernels which name them find reserved for the runtime, as on an H200 (PTX ISA,
+/// "Special registers: %reserved_smem_offset").
+pub(super) const RESERVED_SHARED: u32 = 1024;
+
 impl Special {
+    /// Whether the register tells of reserved shared memory.
+    pub(super) fn is_reserved_shared(name: &str) -> bool {
+        name.starts_with("%reserved_smem_offset")
+    }
+
     /// The register named `%name` or `%name.member`, and whether it is 64 bits wide.
     pub(super) fn from_name(name: &str, member: &str) -> Option<(Self, bool)> {
         let dim = match member {
@@ -98,8 +111,9 @@ impl Special {
             "%lanemask_gt" => Self::LanemaskGt,
             "%dynamic_smem_size" => Self::DynamicSmem,
             "%total_smem_size" | "%aggr_smem_size" => Self::TotalSmem,
-            "%cluster_ctarank" | "%reserved_smem_offset_begin" | "%reserved_smem_offset_end" => Self::Zero,
-            "%reserved_smem_offset_cap" => Self::Zero,
+            "%cluster_ctarank" | "%reserved_smem_offset_begin" | "%reserved_smem_offset_0" => Self::Zero,
+            "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => Self::ReservedEnd,
+            "%reserved_smem_offset_1" => Self::ReservedOne,
             "%cluster_nctarank" => Self::One,
             "%is_explicit_cluster" => Self::Zero,
             _ => {

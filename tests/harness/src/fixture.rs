@@ -48,6 +48,7 @@ pub struct Fixture {
     configuration: String,
     names: Vec<(&'static str, &'static str)>,
     tcp: bool,
+    environment: Vec<(String, String)>,
 }
 
 impl Fixture {
@@ -76,6 +77,13 @@ impl Fixture {
     pub fn configuration(mut self, lines: &str) -> Self {
         self.configuration += lines;
         self.configuration += "\n";
+        self
+    }
+
+    /// Sets an environment variable of the server and its workers.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -113,7 +121,8 @@ impl Fixture {
             configuration = configuration.replace(word, &directory.path().join(name).display().to_string());
         }
         fs::write(directory.path().join("server.toml"), &configuration).expect("the folder takes files");
-        let mut server = Server { child: None, directory, args, address, driver: self.driver };
+        let environment = self.environment;
+        let mut server = Server { child: None, directory, args, address, driver: self.driver, environment };
         server.start();
         server
     }
@@ -138,6 +147,7 @@ pub struct Server {
     args: Vec<String>,
     address: Option<String>,
     driver: Driver,
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
@@ -158,6 +168,7 @@ impl Server {
             .arg(self.at("control.sock"))
             .arg(format!("--listen=unix:{}", self.at("guest.sock").display()))
             .args(&self.args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -25,6 +25,7 @@ pub fn hello() -> Hello {
         program: "by-hand".into(),
         token: None,
         shared_memory: false,
+        bar: false,
         memory_max: None,
     }
 }
@@ -74,6 +75,16 @@ impl Guest {
             shared_memory,
             "shared memory was asked for: {shared_memory}"
         );
+        self
+    }
+
+    /// Says a good hello as a guest whose VM has shared memory in `file`, and takes the welcome.
+    #[must_use]
+    pub fn begin_in(mut self, file: OwnedFd) -> Self {
+        self.say_hello(&Hello { bar: true, ..hello() });
+        let welcome = self.welcome();
+        assert!(welcome.shared_memory.is_some_and(|layout| layout.bar.is_some()), "the session has no slot");
+        self.shared = vec![file];
         self
     }
 
@@ -211,10 +222,10 @@ impl Guest {
         self.layout.expect("the session has shared memory")
     }
 
-    /// Maps a part of the shared memory.
+    /// Maps a part of the session's shared memory.
     #[must_use]
     pub fn map(&self, offset: u64, size: u64) -> SharedMemory {
-        SharedMemory::map(self.shared_descriptor(), offset, size, None)
+        SharedMemory::map(self.shared_descriptor(), self.layout().base + offset, size, None)
             .expect("the server's memory can be mapped")
     }
 

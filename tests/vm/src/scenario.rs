@@ -21,6 +21,7 @@ pub struct Stage {
     /// What they run.
     pub payload: PathBuf,
     folder: tempfile::TempDir,
+    shared: tempfile::TempDir,
 }
 
 impl Stage {
@@ -40,7 +41,8 @@ impl Stage {
                 path
             }
         };
-        Ok(Self { parts, payload, folder })
+        let shared = tempfile::Builder::new().prefix("pxvm").tempdir_in("/dev/shm");
+        Ok(Self { parts, payload, folder, shared: shared.map_err(|error| error.to_string())? })
     }
 
     /// Where sockets of machines lie.
@@ -55,6 +57,15 @@ impl Stage {
         format!("--listen={}", Vm::endpoint(self.folder(), name))
     }
 
+    /// A file for the memory that a machine shares, of `size` bytes.
+    #[must_use]
+    pub fn memory(&self, name: &str, size: u64) -> PathBuf {
+        let path = self.shared.path().join(name);
+        let file = std::fs::File::create(&path).expect("/dev/shm takes files");
+        file.set_len(size).expect("a file can grow");
+        path
+    }
+
     /// Boots a machine.
     #[must_use]
     pub fn boot(&self, plan: Plan) -> Vm {
@@ -66,7 +77,10 @@ impl Stage {
 #[must_use]
 pub fn files() -> Vec<PathBuf> {
     let own = ["libpxshim.so", "pxctl"].map(tool);
-    own.into_iter().chain([probe()]).chain(PROGRAMS.iter().map(|name| sample(name))).collect()
+    own.into_iter()
+        .chain([probe()])
+        .chain(PROGRAMS.iter().chain(&["zeroCopy"]).map(|name| sample(name)))
+        .collect()
 }
 
 /// Two guests at once against one server: their programs print what they print on the device itself, each VM is who its socket

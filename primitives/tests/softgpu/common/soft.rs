@@ -52,6 +52,7 @@ pub(crate) fn run(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) 
             block: step.block,
             dynamic_shared: 0,
             cooperative: false,
+            depth: 0,
             params: &step.params,
         };
         exec::run(&launch, &memory, &Quiet).unwrap_or_else(|fault| panic!("{fault}\n{ptx}"));

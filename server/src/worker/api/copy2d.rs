@@ -199,9 +199,15 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         return Err(DecodeError::Truncated { have: data.len(), need: size(bytes)? }.into());
     }
     match (copy.to, copy.from) {
-        (Place::Pinned { .. } | Place::Staged { .. }, _) => add(&stats.copy_bytes_to_host, bytes),
+        (Place::Pinned { .. } | Place::Staged { .. }, _) => {
+            add(&stats.copy_bytes_to_host, bytes);
+            add(&stats.shared_bytes_out, bytes);
+        }
         (_, Place::Payload | Place::Pinned { .. } | Place::Staged { .. }) => {
             add(&stats.copy_bytes_to_device, bytes);
+            if copy.from != Place::Payload {
+                add(&stats.shared_bytes_in, bytes);
+            }
         }
         _ => {}
     }

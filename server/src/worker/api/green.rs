@@ -115,7 +115,7 @@ pub(in super::super) fn resource(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn split(call: &mut Call<'_>) -> Answer {
     let (input, mut groups): (u64, u32) = (call.get()?, call.get()?);
     let (counted_only, flags, smallest): (u32, u32, u32) = (call.get()?, call.get()?, call.get()?);
-    if groups > MAX_GROUPS {
+    if groups > MAX_GROUPS || (groups == 0 && counted_only == 0) {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     let input = call.state.green.resource(input)?;
@@ -145,7 +145,8 @@ pub(in super::super) fn split(call: &mut Call<'_>) -> Answer {
 /// `cuDevResourceGenerateDesc`: count, resources; our number of the descriptor comes back.
 pub(in super::super) fn describe(call: &mut Call<'_>) -> Answer {
     let count: u32 = call.get()?;
-    if count > MAX_GROUPS || call.state.green.descriptors.len() >= MOST {
+    // None at all takes the driver to a null pointer (measured on an H200, driver 580).
+    if count == 0 || count > MAX_GROUPS || call.state.green.descriptors.len() >= MOST {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     let mut list = Vec::new();

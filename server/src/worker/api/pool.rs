@@ -10,7 +10,7 @@ use super::super::ledger::growth;
 use super::super::session::Session;
 use super::super::state::State;
 use super::super::tables::Table;
-use super::graph::memory::capture_allocation;
+use super::graph::memory::{capture_allocation, is_captured_free};
 use crate::driver::{Driver, Result};
 use crate::quota::Kind as QuotaKind;
 use pxos_protocol::types::{
@@ -361,6 +361,11 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
     let address = call.get()?;
     let stream = call.get_stream()?;
     let session = call.session;
+    if is_captured_free(call, stream, address)? {
+        // SAFETY: an allocation of the graph that this stream of the session's is captured into.
+        unsafe { session.driver.cuMemFreeAsync(address, stream)? };
+        return done();
+    }
     let State { pools, allocations, .. } = call.state;
     let plain = if pools.allocations.contains_key(&address) {
         None

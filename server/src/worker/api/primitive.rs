@@ -179,6 +179,7 @@ pub(in super::super) fn run(call: &mut Call<'_>) -> Answer {
     let submission = Submission::read(&mut call.fields)?;
     let raw = submission.stream;
     let stream = call.state.stream(call.session, raw, call.header.thread, call.header.context)?;
+    call.state.fences.pass(call.session, stream);
     let ticket = match start(call.session, call.state, call.header.context, &submission, stream) {
         Ok(ticket) => ticket,
         Err(Refusal { result, message }) => {

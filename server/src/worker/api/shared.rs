@@ -21,11 +21,12 @@ pub(in super::super) fn stage(call: &mut Call<'_>) -> Answer {
     let session = call.session;
     let memory = areas(call)?.slot(slot, length)?;
     let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
-    let (direction, counter) = match to_device {
-        true => (Direction::ToDevice, &session.stats.copy_bytes_to_device),
-        false => (Direction::ToHost, &session.stats.copy_bytes_to_host),
+    let stats = session.stats;
+    let (direction, counters) = match to_device {
+        true => (Direction::ToDevice, [&stats.copy_bytes_to_device, &stats.shared_bytes_in]),
+        false => (Direction::ToHost, [&stats.copy_bytes_to_host, &stats.shared_bytes_out]),
     };
-    add(counter, length);
+    counters.into_iter().for_each(|counter| add(counter, length));
     session.gate.copy(session, call.place(stream), direction, length, || {
         // SAFETY: a slot of at least `bytes` bytes, registered with the driver; it checks the device's address itself.
         unsafe {
@@ -75,6 +76,7 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
     match (to_arena, from_arena) {
         (false, true) => {
             add(&session.stats.copy_bytes_to_device, length);
+            add(&session.stats.shared_bytes_in, length);
             let from = end(from)?;
             // SAFETY: as above.
             let copy = || unsafe { session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream) };
@@ -82,6 +84,7 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         }
         (true, false) => {
             add(&session.stats.copy_bytes_to_host, length);
+            add(&session.stats.shared_bytes_out, length);
             let to = end(to)?;
             // SAFETY: as above.
             let copy = || unsafe { session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream) };

@@ -3,6 +3,7 @@
 use super::super::dispatch::{Answer, Call, Outcome, done};
 use super::super::state::Owned;
 use crate::driver::Result;
+use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, CUstream};
 
 /// `cuStreamCreateWithPriority`: handle, flags, priority.
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
@@ -33,6 +34,7 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let stream = call.state.streams.remove(handle)?;
     call.session.gate.settle(call.session);
     call.session.ledger.close_streams(1);
+    call.state.fences.forget_stream(stream.native);
     // SAFETY: a stream of this session's, taken out of the table.
     unsafe { call.driver().cuStreamDestroy_v2(stream.native)? };
     done()
@@ -48,6 +50,17 @@ pub(in super::super) fn wait_event(call: &mut Call<'_>) -> Answer {
     call.session.gate.settle(call.session);
     // SAFETY: handles of this session's.
     unsafe { call.driver().cuStreamWaitEvent(stream, event, flags)? };
+    done()
+}
+
+/// FENCE: stream, one of the default ones.
+pub(in super::super) fn fence(call: &mut Call<'_>) -> Answer {
+    let raw = call.get()?;
+    if raw != CUstream::NULL.0 && raw != CU_STREAM_PER_THREAD.0 {
+        return Err(CUresult::ERROR_INVALID_VALUE.into());
+    }
+    let stream = call.state.stream(call.session, raw, call.header.thread, call.header.context)?;
+    call.state.fences.raise(call.session, call.header.context, stream)?;
     done()
 }
 

@@ -45,7 +45,7 @@ pub(in crate::exec) fn builtin(name: &str) -> Option<Builtin> {
         "__assertfail" => Builtin::AssertFail,
         "malloc" => Builtin::Malloc,
         "free" => Builtin::Free,
-        _ => return None,
+        _ => Builtin::Device(crate::exec::children::Function::from_name(name)?),
     })
 }
 
@@ -79,9 +79,9 @@ impl<'a> Lower<'_, 'a> {
             }
             _ => match builtin(name) {
                 Some(builtin) => (Callee::Builtin(builtin), None),
-                None if name.starts_with("cuda") => {
+                None if name.starts_with("cuda") || name.starts_with("__cuda") => {
                     return self.error(format!(
-                        "call of {name}: launching kernels from kernels (dynamic parallelism) is not supported"
+                        "call of {name}: this function of the device runtime is not supported"
                     ));
                 }
                 None => return self.error(format!("call of {name}, which is not defined")),

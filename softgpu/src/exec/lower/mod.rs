@@ -130,6 +130,7 @@ pub(super) struct Function<'a> {
     pub(super) indirect_calls: bool,
     pub(super) dynamic_shared: bool,
     pub(super) uses_envreg: bool,
+    pub(super) uses_reserved_shared: bool,
 }
 
 /// What a name means inside a function.
@@ -213,6 +214,7 @@ pub(super) fn function<'a>(
         indirect_calls: false,
         dynamic_shared: false,
         uses_envreg: false,
+        uses_reserved_shared: false,
     };
     let mut lower = Lower {
         unit,

@@ -148,6 +148,7 @@ impl<'a> Lower<'_, 'a> {
             if matches!(special, Special::EnvReg(_)) {
                 self.out.uses_envreg = true;
             }
+            self.out.uses_reserved_shared |= Special::is_reserved_shared(name);
             return Ok(self.constant(class, Value::Special(special)));
         }
         // Clocks change while a thread runs.

@@ -500,7 +500,7 @@ fn what_is_not_known_is_refused_by_name_and_line() {
         ("add.s32 d, a, x;", "unknown name x"),
         ("bra NOWHERE;", "NOWHERE is not a label"),
         ("call foo, ();", "call of foo, which is not defined"),
-        ("call cudaLaunchDeviceV2, ();", "dynamic parallelism"),
+        ("call cudaLaunchDeviceV2, ();", "cudaLaunchDeviceV2: this function of the device runtime"),
         ("setp.lt.s32 d, a, b;", "width"),
         ("mma.sp.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {a}, {a}, {a}, {a}, a, 0;", "mma.sp"),
         ("@d mov.u32 a, b;", "guard d is not a predicate"),

@@ -103,6 +103,7 @@ pub(super) fn launch_program(
         block: shape.block,
         dynamic_shared: shape.dynamic_shared,
         cooperative: shape.cooperative,
+        depth: 0,
         params: &params,
     };
     let report = run(&launch, &memory, &host)?;

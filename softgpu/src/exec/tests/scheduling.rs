@@ -176,6 +176,7 @@ fn plain<'a>(program: &'a Program, symbols: &'a [u64], params: &'a [u8]) -> Laun
         block: [64, 1, 1],
         dynamic_shared: 0,
         cooperative: false,
+        depth: 0,
         params,
     }
 }

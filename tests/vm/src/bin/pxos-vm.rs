@@ -2,8 +2,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
 
 use clap::{Parser, Subcommand};
-use pxos_harness::driver_under_test;
-use pxos_vm::{payload, scenario};
+use pxos_harness::{Fixture, driver_under_test};
+use pxos_vm::{Plan, payload, scenario};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -25,6 +25,18 @@ enum Command {
     },
     /// Boots two guests and runs programs in both; PXOS_TEST_DRIVER names the driver
     TwoGuests,
+    /// Boots one guest beside a server and runs commands of its shell
+    Run {
+        /// The commands
+        commands: Vec<String>,
+    },
+}
+
+/// Memory that the guest of `run` shares.
+const MEMORY: u64 = 256 << 20;
+
+fn stage() -> Option<scenario::Stage> {
+    scenario::Stage::set().map_err(|error| eprintln!("pxos-vm: {error}")).ok()
 }
 
 fn main() -> ExitCode {
@@ -35,14 +47,24 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        Command::Run { commands } => {
+            let Some(stage) = stage() else { return ExitCode::FAILURE };
+            let memory = stage.memory("red", MEMORY);
+            let server = Fixture::new()
+                .arg(&stage.listen("red"))
+                .arg(&format!("--shared=red={}", memory.display()))
+                .start();
+            let vm = stage.boot(Plan { shared: Some((memory, MEMORY)), ..Plan::new("red", 3) });
+            println!("up after {} s", vm.wait_up());
+            for command in commands {
+                let ran = vm.run(&command);
+                println!("$ {command}\n{}[{}]", ran.output, ran.status);
+            }
+            vm.power_off();
+            print!("{}", server.log());
+        }
         Command::TwoGuests => {
-            let stage = match scenario::Stage::set() {
-                Ok(stage) => stage,
-                Err(error) => {
-                    eprintln!("pxos-vm: {error}");
-                    return ExitCode::FAILURE;
-                }
-            };
+            let Some(stage) = stage() else { return ExitCode::FAILURE };
             let start = Instant::now();
             // A failure panics, with its reason, and so ends with another status.
             scenario::two_guests(&stage, driver_under_test());

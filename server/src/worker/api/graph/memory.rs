@@ -151,3 +151,18 @@ pub(in crate::worker::api) fn capture_allocation(
         }
     }
 }
+
+/// Whether freeing an address in a stream is part of what the stream captures, into the graph that allocates it.
+pub(in crate::worker::api) fn is_captured_free(
+    call: &mut Call<'_>,
+    stream: u64,
+    address: u64,
+) -> Result<bool> {
+    if !call.state.graphs.has_captured {
+        return Ok(false);
+    }
+    let native = super::capture::graph_of(call, stream)?;
+    let graphs = &call.state.graphs;
+    let id = graphs.graph_ids.get(&native).filter(|_| native != 0);
+    Ok(id.is_some_and(|id| graphs.allocations(*id).contains(&address)))
+}

@@ -9,9 +9,11 @@
 //! | `streams COUNT` | makes streams until one is refused, then frees one and makes another |
 //! | `allocstorm` | allocates and frees pieces of all sizes for ever, and never minds a refusal |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
+//! | `share MILLISECONDS`, `graphs MILLISECONDS` | keeps kernels in flight, singly or as graphs of four; prints how many completed |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
+//! | `pinned BYTES` | the same once, from page-locked memory to page-locked memory |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
@@ -23,6 +25,7 @@
 
 mod driver;
 mod fill;
+mod share;
 
 use driver::{Driver, Status};
 use fill::Filled;
@@ -179,9 +182,12 @@ impl Probe {
             // SAFETY: a plain call.
             "sync" => self.name(unsafe { (self.driver.cuCtxSynchronize)() }),
             "endless" => self.name(self.endless()),
+            "share" => share::run(self, number(args)?, false)?,
+            "graphs" => share::run(self, number(args)?, true)?,
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
+            "pinned" => self.pinned(number(args)?),
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
@@ -373,6 +379,40 @@ impl Probe {
             status = unsafe { (self.driver.cuMemFree_v2)(address) };
         }
         self.name(status)
+    }
+
+    fn pinned(&self, bytes: usize) -> String {
+        let driver = &self.driver;
+        let (mut device, mut out, mut back) = (0_u64, std::ptr::null_mut(), std::ptr::null_mut());
+        let words = bytes / size_of::<u64>();
+        let value = |index: usize| (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // SAFETY: pointers to locals; both buffers have `bytes` bytes once they are allocated.
+        let status = unsafe {
+            let mut steps = [0; 5];
+            steps[0] = (driver.cuMemAlloc_v2)(&raw mut device, bytes);
+            steps[1] = (driver.cuMemHostAlloc)(&raw mut out, bytes, 0);
+            steps[2] = (driver.cuMemHostAlloc)(&raw mut back, bytes, 0);
+            if let Some(failed) = steps.into_iter().find(|status| *status != 0) {
+                return self.name(failed);
+            }
+            for index in 0..words {
+                out.cast::<u64>().add(index).write(value(index));
+            }
+            steps[3] = (driver.cuMemcpyHtoD_v2)(device, out, bytes);
+            steps[4] = (driver.cuMemcpyDtoH_v2)(back, device, bytes);
+            steps.into_iter().find(|status| *status != 0).unwrap_or(0)
+        };
+        // SAFETY: as above.
+        let differs =
+            (0..words).find(|index| unsafe { back.cast::<u64>().add(*index).read() } != value(*index));
+        if let Some(index) = differs {
+            return format!("{} differs at word {index}", self.name(status));
+        }
+        // SAFETY: allocated above, and no longer used.
+        let freed = unsafe {
+            [(driver.cuMemFreeHost)(out), (driver.cuMemFreeHost)(back), (driver.cuMemFree_v2)(device)]
+        };
+        self.name(freed.into_iter().find(|status| *status != 0).unwrap_or(status))
     }
 
     fn stuff(&self, bytes: usize) -> String {

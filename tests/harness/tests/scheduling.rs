@@ -1,0 +1,141 @@
+//! How VMs share a device: shares, caps, and what a guest that dies, hangs or floods does to its neighbour. On softgpu with its
+//! model of time (one device for all workers, a kernel takes a millisecond), so that the figures mean something.
+//!
+//! Bounds are wide: the machine may be small and busy. The narrow ones are properties of the decision, tested against a
+//! simulated device, and measurements on a GPU (docs/scheduling.md).
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
+
+use pxos_harness::{Driver, Fixture, Program, Server, probe, process};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// A server with VMs of these names and limits.
+struct Shared {
+    server: Server,
+    folder: TempDir,
+}
+
+impl Shared {
+    fn start(vms: &[(&str, &str)], args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let lab = folder.path().join("lab");
+        let mut fixture = Fixture::new()
+            .driver(Driver::Soft)
+            .arg("--pool-size=3")
+            .env("PXSOFT_LAB", &lab.display().to_string())
+            .env("PXSOFT_KERNEL_US", "1000")
+            .env("PXSOFT_THREADS", "1");
+        for arg in args {
+            fixture = fixture.arg(arg);
+        }
+        for (name, limits) in vms {
+            let socket = folder.path().join(name);
+            let rule = format!("[[vm]]\nname = \"{name}\"\nsocket = \"{}\"\n{limits}", socket.display());
+            fixture = fixture.configuration(&rule);
+        }
+        Self { server: fixture.start(), folder }
+    }
+
+    fn guest(&self, vm: &str) -> Program {
+        let socket = self.folder.path().join(vm);
+        self.server.guest(probe()).env("PXOS_SERVER", format!("unix:{}", socket.display()))
+    }
+
+    /// Kernels that each guest completes in the same time.
+    fn completed(&self, guests: &[(&str, &str)], milliseconds: &str) -> Vec<f64> {
+        let start = |(vm, what): &(&str, &str)| {
+            let guest =
+                self.guest(vm).args(["init", "share", "1", "say", "ready", "read", what, milliseconds]);
+            let guest = guest.start();
+            guest.wait_for("say ready");
+            guest
+        };
+        let mut running: Vec<_> = guests.iter().map(start).collect();
+        running.iter_mut().for_each(|guest| guest.say("go"));
+        let line = |stdout: &str, what: &str| -> f64 {
+            let last = stdout.lines().rev().find_map(|line| line.strip_prefix(what));
+            last.and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("no figure in {stdout}"))
+        };
+        let finished = running.into_iter().zip(guests);
+        finished.map(|(guest, (_, what))| line(&guest.end().stdout, what)).collect()
+    }
+}
+
+#[test]
+fn shares_go_by_weight() {
+    let shared = Shared::start(&[("one", "weight = 100"), ("three", "weight = 300")], &[]);
+    let completed = shared.completed(&[("one", "share"), ("three", "share")], "4000");
+    let share = completed[1] / (completed[0] + completed[1]);
+    assert!((0.65..0.85).contains(&share), "{completed:?}");
+}
+
+#[test]
+fn without_scheduling_weights_mean_nothing() {
+    let vms = [("one", "weight = 100"), ("three", "weight = 300")];
+    let shared = Shared::start(&vms, &["--scheduler-policy=fifo"]);
+    let completed = shared.completed(&[("one", "share"), ("three", "share")], "3000");
+    let share = completed[1] / (completed[0] + completed[1]);
+    assert!((0.4..0.6).contains(&share), "{completed:?}");
+}
+
+#[test]
+fn a_cap_holds_alone_and_graphs_do_not_get_around_it() {
+    let shared = Shared::start(&[("capped", "gpu_max = \"25%\"")], &[]);
+    for what in ["share", "graphs"] {
+        let completed = shared.completed(&[("capped", what)], "4000")[0];
+        // A kernel is a millisecond of the device, so 1000 is a quarter of four seconds.
+        assert!((500.0..1150.0).contains(&completed), "{what}: {completed}");
+    }
+}
+
+#[test]
+fn an_endless_kernel_does_not_stop_a_neighbour() {
+    let shared = Shared::start(&[("bad", ""), ("good", "")], &[]);
+    let bad = shared.guest("bad").args(["init", "endless", "say", "waiting", "sync"]).start();
+    bad.wait_for("say waiting");
+    let good = shared.guest("good").args(["init", "share", "1500"]).run();
+    let line = good.stdout.lines().find_map(|line| line.strip_prefix("share ")).unwrap_or_default();
+    assert!(line.parse::<u64>().is_ok_and(|count| count > 100), "{}", good.stdout);
+}
+
+#[test]
+fn a_kernel_that_takes_too_long_ends_its_own_process_only() {
+    let shared = Shared::start(&[("bad", ""), ("good", "")], &["--scheduler-max-kernel=500ms"]);
+    let good = shared.guest("good").args(["init", "share", "3000"]).start();
+    let bad = shared.guest("bad").args(["init", "endless", "sync", "sync"]).run();
+    let timeouts = bad.stdout.matches("CUDA_ERROR_LAUNCH_TIMEOUT").count();
+    assert_eq!(timeouts, 2, "{}", bad.stdout);
+    let good = good.end().stdout;
+    assert!(good.lines().any(|line| line.starts_with("share ")), "{good}");
+}
+
+#[test]
+fn a_lease_holder_that_is_killed_frees_the_device() {
+    let shared = Shared::start(&[("dies", "weight = 10000"), ("lives", "weight = 1")], &[]);
+    let dies = shared.guest("dies").args(["init", "say", "go", "share", "60000"]).start();
+    dies.wait_for("say go");
+    let lives = shared.guest("lives").args(["init", "say", "go", "share", "1000", "share", "1000"]).start();
+    lives.wait_for("share");
+    let worker = shared.server.session_of(dies.pid()).worker;
+    process::kill(worker);
+    let stdout = lives.end().stdout;
+    let counts: Vec<u64> =
+        stdout.lines().filter_map(|line| line.strip_prefix("share ")?.parse().ok()).collect();
+    assert!(counts.len() == 2 && counts[1] > 300, "{stdout}");
+}
+
+#[test]
+fn a_guest_that_dies_at_a_closed_gate_leaves_nothing() {
+    let shared = Shared::start(&[("bad", "gpu_max = \"1000 1000000\"")], &[]);
+    let before = shared.server.settled();
+    let bad = shared.guest("bad").args(["init", "say", "go", "share", "600000"]).start();
+    bad.wait_for("say go");
+    // A thousandth of the device: it has used that up, and waits for a long time.
+    std::thread::sleep(Duration::from_millis(500));
+    let worker = shared.server.session_of(bad.pid()).worker;
+    bad.signal(libc::SIGKILL);
+    assert!(process::is_gone_within(worker, PROMPT), "its worker stays\n{}", process::stacks(worker));
+    shared.server.assert_settles_as(&before);
+}
