@@ -8,6 +8,7 @@ use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
 use pxos_protocol::admin::Usage;
+use pxos_protocol::transport::{Socket, Transport};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -154,6 +155,11 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
     // Whoever waits for the device need not wait for the rest.
     let gpu_nanos = daemon.scheduling.end(id);
+    let (part, connection) = daemon.sessions.take_belongings(id);
+    drop(part);
+    if let Some(connection) = connection {
+        close(&connection);
+    }
     let ended = daemon.sessions.end(id, |session| {
         daemon.exchange.end(&session.vm.name, id);
         let usage = Usage { gpu_nanos, ..Usage::default() };
@@ -199,6 +205,14 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
         }
         line!(warn);
     }
+}
+
+/// Closes a guest's connection with nothing unread in it. A close over unread bytes is an error at the other end, not an end of
+/// the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest would wait for ever.
+fn close(connection: &Socket) {
+    connection.close();
+    let mut scrap = [0; 16 << 10];
+    while connection.is_readable() && matches!(connection.receive(&mut scrap), Ok(1..)) {}
 }
 
 /// A word for the status, and what else there is to say.
