@@ -225,7 +225,7 @@ fn encode_vm(lines: &mut MetricEncoder<'_>, value: Value, vm: &Scraped) -> fmt::
             // Entry n counts waits below 2^n microseconds; the last one has no bound.
             let bound = |index: usize| {
                 if index + 1 == waits.len() {
-                    f64::MAX
+                    f64::INFINITY
                 } else {
                     2f64.powi(i32::try_from(index).unwrap_or(0)) / 1e6
                 }
@@ -372,7 +372,7 @@ mod tests {
             "{shown}"
         );
         assert!(
-            shown.contains("pxos_vm_copied_bytes_total{vm=\"red\\\"\\n\",direction=\"to_host\"} 13"),
+            shown.contains("pxos_vm_copied_bytes_total{vm=\"red\\\"\\n\",direction=\"to_host\"} 13.0"),
             "{shown}"
         );
     }
