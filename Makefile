@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all demo samples gpu-test bench bench-primitives docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +50,15 @@ gpu-test: build contract ## The same scenarios on this machine's GPU.
 	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart -p pxos-primitives
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
+loom: ## Tries the ring's control words in every order that two processors can bring them into.
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p pxos-protocol --lib transport::words
+
 demo: build programs ## Runs CUDA programs through shim and server on whatever device is there.
 	@tools/demo.sh $(BIN)
+
+demo-sharing: build ## Three VMs share a device at 50/30/20 % with memory quotas; shows pxctl top and a table.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/demo-sharing.sh $(BIN)
 
 samples: build ## Runs built CUDA programs directly and remoted: make samples DIR=folder [ONLY=glob] [JSON=file].
 	@test -n "$(DIR)" || { echo "make samples DIR=folder-of-built-programs [ONLY=glob] [JSON=file]" >&2; exit 2; }
@@ -68,9 +75,10 @@ bench-primitives: release toolchain ## Measures primitives against hand-written 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support
 
-lint: ## Formatting and clippy of libraries and programs, warnings refused.
+lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --lib --bins -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 

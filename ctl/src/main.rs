@@ -1,19 +1,22 @@
-//! pxctl: what a pxOS server is doing, an end to a session, and a doctor for both sides.
+//! pxctl: what a pxOS server is doing, its VMs and their rights, and a doctor for both sides.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
 
-mod control;
+mod accounting;
+mod advise;
 mod doctor;
 mod mux;
 mod primitive;
 mod probe;
 mod status;
+mod top;
 mod units;
+mod vm;
 
 use clap::{Parser, Subcommand};
-use control::Control;
-use pxos_protocol::admin::{Answer, DEFAULT_CONTROL, Request};
+use pxos_client::{Control, ControlError};
+use pxos_protocol::admin::{DEFAULT_CONTROL, Event, Request};
 use pxos_protocol::endpoint::Endpoint;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Shows and controls a pxOS server, and finds out why CUDA does not work in a VM.
@@ -38,6 +41,27 @@ enum Command {
         #[arg(long)]
         calls: bool,
     },
+    /// Shows what VMs and their processes use, for ever or once
+    Top(top::Args),
+    /// Lists, shows, makes and changes VMs
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Shows what happened, and what happens
+    Events {
+        /// As JSON, an event on a line
+        #[arg(long)]
+        json: bool,
+        /// Ends with the last event that happened instead of waiting for more
+        #[arg(long)]
+        once: bool,
+        /// Only events after this number
+        #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+        since: u64,
+    },
+    /// Shows what each VM has used since the server started
+    Accounting(accounting::Args),
+    /// Says, from what was measured, what to change about VMs
+    Advise(advise::Args),
     /// Ends a session: the guest process sees a CUDA error
     Kill {
         /// Number of the session
@@ -86,24 +110,55 @@ enum Command {
     },
 }
 
+/// Why a command did not do what it should.
+#[derive(Debug)]
+enum Failure {
+    Control(ControlError),
+    Other(String),
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        Self::Control(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Control(error) => error.fmt(f),
+            Self::Other(message) => f.write_str(message),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // As other programs of the command line: `pxctl status | head` ends quietly.
     // SAFETY: nothing else runs yet; the default action is a valid handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = Args::parse();
+    let path = &args.control;
     let result = match args.command {
         Command::Primitive { command } => return told(primitive::execute(command)),
         Command::GpuTest { command } => return told(primitive::gpu_test(&command)),
-        Command::Status { json, calls } => show_status(&args.control, json, calls),
-        Command::Kill { session } => kill(&args.control, session),
-        Command::Doctor { json, server } => Ok(doctor::run(&args.control, server, json)),
         Command::GuestMux { port, listen, mode } => return mux::run(port, &listen, mode),
-        Command::OpenLibrary { init, library } => Ok(doctor::library::answer(&library, init)),
+        Command::Status { json, calls } => show_status(path, json, calls),
+        Command::Top(args) => top::run(path, &args),
+        Command::Vm(command) => vm::run(path, command),
+        Command::Events { json, once, since } => events(path, json, !once, since),
+        Command::Accounting(args) => accounting::run(path, &args),
+        Command::Advise(args) => advise::run(path, &args),
+        Command::Kill { session } => act(path, &Request::Kill { id: session }),
+        Command::Doctor { json, server } => return doctor::run(path, server, json),
+        Command::OpenLibrary { init, library } => return doctor::library::answer(&library, init),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("pxctl: {error}");
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pxctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn told(outcome: Result<ExitCode, String>) -> ExitCode {
@@ -113,21 +168,51 @@ fn told(outcome: Result<ExitCode, String>) -> ExitCode {
     })
 }
 
-fn show_status(path: &std::path::Path, json: bool, calls: bool) -> Result<ExitCode, control::ControlError> {
+/// Has something done, and says what.
+fn act(path: &Path, request: &Request) -> Result<(), Failure> {
+    println!("{}", Control::connect(path)?.act(request)?);
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).expect("reports have string keys only"));
+}
+
+fn show_status(path: &Path, as_json: bool, calls: bool) -> Result<(), Failure> {
     let status = Control::connect(path)?.status()?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status).expect("a status has string keys only"));
+    if as_json {
+        json(&status);
     } else {
         print!("{}", status::render(&status, calls));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-fn kill(path: &std::path::Path, id: u64) -> Result<ExitCode, control::ControlError> {
-    if let Answer::Done(done) = Control::connect(path)?.ask(&Request::Kill { id })? {
-        println!("{done}");
-    }
-    Ok(ExitCode::SUCCESS)
+fn events(path: &Path, as_json: bool, follow: bool, since: u64) -> Result<(), Failure> {
+    let each = |event: Event| {
+        if as_json {
+            println!("{}", serde_json::to_string(&event).expect("an event is plain"));
+        } else {
+            println!("{}", line(&event));
+        }
+        true
+    };
+    Ok(Control::connect(path)?.events(since, follow, each)?)
+}
+
+/// An event for people: when (UTC), what, whom it is about.
+fn line(event: &Event) -> String {
+    let seconds = event.time / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    let vm = event.vm.as_deref().unwrap_or("-");
+    let session = event.session.map_or_else(String::new, |session| format!(" #{session}"));
+    format!(
+        "{hours:02}:{minutes:02}:{:02}.{:03} {:<13} {vm}{session}: {}",
+        seconds % 60,
+        event.time % 1000,
+        event.kind,
+        event.text
+    )
 }
 
 #[cfg(test)]
@@ -138,5 +223,18 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let event = Event {
+            number: 1,
+            time: 3_723_004,
+            kind: "vm".into(),
+            vm: Some("red".into()),
+            session: Some(3),
+            text: "weight: 1 -> 2".into(),
+        };
+        assert_eq!(line(&event), "01:02:03.004 vm            red #3: weight: 1 -> 2");
     }
 }

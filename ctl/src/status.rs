@@ -118,6 +118,9 @@ fn details(out: &mut String, session: &Session, calls: bool) {
     if counters.memory_limit > 0 {
         let _ = write!(text, ", memory limit {}", bytes(counters.memory_limit));
     }
+    if let Some(audited) = session.audited {
+        let _ = write!(text, ", {} as NVML says", bytes(audited));
+    }
     for (number, what) in [
         (counters.faults, "faults"),
         (counters.decode_errors, "malformed frames"),
@@ -193,6 +196,7 @@ mod tests {
                 started: 0,
                 uptime: 7260,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),
@@ -222,6 +226,8 @@ mod tests {
                 started: 0,
                 uptime: 61,
                 counters,
+                usage: Default::default(),
+                audited: None,
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
         }

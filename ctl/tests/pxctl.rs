@@ -38,6 +38,7 @@ fn status() -> Status {
             started: 0,
             uptime: 5,
             config: None,
+            advisor: (String::new(), String::new()),
         },
         driver: Driver {
             configured: "auto".into(),
@@ -66,6 +67,7 @@ fn operate(path: &Path) {
                 Request::Status {} => Reply::Ok(Answer::Status(Box::new(status()))),
                 Request::Kill { id: 5 } => Reply::Ok(Answer::Done("session 5 ends".into())),
                 Request::Kill { id } => Reply::Error(format!("there is no session {id}")),
+                other => Reply::Error(format!("{other:?} is not played here")),
             };
             stream.write_all(format!("{}\n", serde_json::to_string(&reply).unwrap()).as_bytes()).unwrap();
         }

@@ -4,6 +4,7 @@
 //! know, and every field of a later version has a default.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -29,6 +30,71 @@ pub enum Request {
         /// Number of the session.
         id: u64,
     },
+    /// All VMs: [`Answer::Vms`].
+    #[serde(rename = "vm.list")]
+    VmList {},
+    /// One VM: [`Answer::Vms`] with that one.
+    #[serde(rename = "vm.show")]
+    VmShow {
+        /// Its name.
+        name: String,
+    },
+    /// Makes a VM that no configuration names; it lasts as long as the daemon: [`Answer::Done`].
+    #[serde(rename = "vm.create")]
+    VmCreate {
+        /// Its name.
+        name: String,
+        /// How it is recognised: exactly one of `cid`, `socket` and `token`.
+        identity: BTreeMap<String, Value>,
+        /// As in [`Request::VmSet`]; the default's where nothing is said.
+        #[serde(default)]
+        set: BTreeMap<String, Value>,
+    },
+    /// Changes rights of a VM, all or none: [`Answer::Done`].
+    #[serde(rename = "vm.set")]
+    VmSet {
+        /// Its name.
+        name: String,
+        /// Values as a configuration writes them, by the names of the keys of a `[[vm]]` rule.
+        set: BTreeMap<String, Value>,
+        /// Only says whether they are good.
+        #[serde(default)]
+        check: bool,
+    },
+    /// Lets a VM begin no more sessions, or lets it again: [`Answer::Done`].
+    #[serde(rename = "vm.drain")]
+    VmDrain {
+        /// Its name.
+        name: String,
+        /// Whether it is let again.
+        #[serde(default)]
+        undo: bool,
+    },
+    /// Ends all sessions of a VM: [`Answer::Done`].
+    #[serde(rename = "vm.kill")]
+    VmKill {
+        /// Its name.
+        name: String,
+    },
+    /// Ends all sessions of a VM and forgets it, unless the configuration names it: [`Answer::Done`].
+    #[serde(rename = "vm.destroy")]
+    VmDestroy {
+        /// Its name.
+        name: String,
+    },
+    /// What happened: an [`Answer::Event`] on a line each, then [`Answer::Done`].
+    #[serde(rename = "events")]
+    Events {
+        /// Only events after this number.
+        #[serde(default)]
+        since: u64,
+        /// Goes on with what happens, until the operator closes the connection.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// What each VM has used: [`Answer::Accounting`].
+    #[serde(rename = "accounting")]
+    Accounting {},
 }
 
 /// What the server answers: `{"ok": …}` or `{"error": "…"}`.
@@ -47,6 +113,12 @@ pub enum Reply {
 pub enum Answer {
     /// Of [`Request::Status`].
     Status(Box<Status>),
+    /// Of [`Request::VmList`] and [`Request::VmShow`].
+    Vms(Vec<Vm>),
+    /// Of [`Request::Events`].
+    Event(Event),
+    /// Of [`Request::Accounting`].
+    Accounting(Vec<Account>),
     /// Of a request that only does something: what was done, one line.
     Done(String),
 }
@@ -89,6 +161,9 @@ pub struct Server {
     pub uptime: u64,
     /// The configuration file that was read, where there was one.
     pub config: Option<PathBuf>,
+    /// Where `pxctl advise` asks for advice, and which model there; empty for nowhere.
+    #[serde(default)]
+    pub advisor: (String, String),
 }
 
 /// The libcuda in use.
@@ -177,10 +252,16 @@ pub struct Session {
     pub shared_memory: String,
     /// What the worker counts.
     pub counters: Counters,
+    /// Its time on the devices.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Bytes of device memory that NVML says the worker holds, contexts included; `null` where there is no NVML.
+    #[serde(default)]
+    pub audited: Option<u64>,
 }
 
 /// What a worker counts, each number read by itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
     /// `starting`, `warm`, `serving`, `ending` or `unknown`.
@@ -217,6 +298,8 @@ pub struct Counters {
     pub memory_limit: u64,
     /// Bytes that contexts and modules hold.
     pub context_bytes: u64,
+    /// Bytes of device memory held, times seconds.
+    pub memory_byte_seconds: f64,
     /// The last call.
     pub last_op: Option<String>,
     /// The last call that failed.
@@ -246,6 +329,124 @@ pub struct LastError {
     pub function: Option<String>,
 }
 
+/// A VM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Vm {
+    /// Its name.
+    pub name: String,
+    /// `rule`, `operator` or `default`: where its rights come from.
+    pub origin: String,
+    /// `cid 3`, `socket /path` or `token`; `null` where no rule names it.
+    pub identity: Option<String>,
+    /// `allow` or `deny`.
+    pub policy: String,
+    /// Whether it begins no more sessions.
+    pub draining: bool,
+    /// What it may use.
+    pub limits: Limits,
+    /// Sessions that stand.
+    pub sessions: usize,
+    /// Its device memory.
+    pub memory: Memory,
+    /// Streams.
+    pub streams: u64,
+    /// Allocations and streams refused for a quota, of sessions that stand.
+    pub refusals: u64,
+    /// Its time on the devices.
+    pub usage: Usage,
+    /// Kind of work that it is taken to do.
+    pub class: String,
+    /// Why.
+    pub class_reason: String,
+}
+
+/// Device memory in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// What counts against the quota: allocations, and the overhead of contexts where that is charged.
+    pub charged: u64,
+    /// What may be held, `null` for no limit.
+    pub limit: Option<u64>,
+    /// Overhead of contexts and modules.
+    pub context: u64,
+    /// Allocations by kind.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+/// Time on the devices.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Nanoseconds of device time.
+    pub gpu_nanos: u64,
+    /// Fraction of the devices' time over the last second or so.
+    pub share: f64,
+    /// Commands in flight.
+    pub queue: u64,
+    /// Whether it waits for its turn.
+    pub waiting: bool,
+    /// Nanoseconds that it has waited for its turn.
+    pub wait_nanos: u64,
+    /// Turns.
+    pub leases: u64,
+    /// Waits by length: entry `n` counts those below `2^n` microseconds, the last all others.
+    pub waits: Vec<u64>,
+    /// Launches a second over the last second or so.
+    pub launch_rate: f64,
+    /// Bytes copied a second over the last second or so, both directions.
+    pub copy_rate: f64,
+    /// Why it has its turn or not.
+    pub reason: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// Number; the next event has a greater one.
+    pub number: u64,
+    /// Milliseconds since 1970.
+    pub time: u64,
+    /// `session.begin`, `session.end`, `refused`, `vm`, `reload`, `quota`, `fault`, `decision` or `class`.
+    pub kind: String,
+    /// The VM that it is about.
+    pub vm: Option<String>,
+    /// The session that it is about.
+    pub session: Option<u64>,
+    /// For people; one line.
+    pub text: String,
+}
+
+/// What a VM has used since the daemon knows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// The VM.
+    pub vm: String,
+    /// Seconds since 1970 at its first session.
+    pub since: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Seconds of device time.
+    pub gpu_seconds: f64,
+    /// Gibibytes of device memory held, times hours.
+    pub memory_gib_hours: f64,
+    /// Kernel and graph launches.
+    pub launches: u64,
+    /// Bytes copied to the device.
+    pub bytes_to_device: u64,
+    /// Bytes copied from the device.
+    pub bytes_to_host: u64,
+    /// Allocations and streams refused for a quota.
+    pub refusals: u64,
+    /// Broken contexts.
+    pub faults: u64,
+    /// Frames that were not what they claimed.
+    pub decode_errors: u64,
+}
+
 /// What a VM may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -260,8 +461,6 @@ pub struct Limits {
     pub class: String,
     /// Bytes of device memory, `null` for no limit.
     pub memory_max: Option<u64>,
-    /// Bytes of device memory that others leave to it.
-    pub memory_min: u64,
     /// Guest processes at once, `null` for no limit.
     pub max_processes: Option<u32>,
     /// Streams at once, `null` for no limit.

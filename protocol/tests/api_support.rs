@@ -155,8 +155,15 @@ mod tests {
         }
     }
 
+    /// The programs that call each row, as the scenario `coverage` has seen it.
+    fn tests() -> BTreeMap<String, Vec<String>> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/tests/rows.toml");
+        toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
     fn page() -> String {
         let since = since();
+        let tests = tests();
         let count = |class: Class| ROWS.iter().filter(|row| row.class == class).count();
         let unsupported = count(Class::Unsupported);
         let twins = ROWS.iter().filter(|row| row.twin.is_some()).count();
@@ -185,12 +192,15 @@ mod tests {
         line(format_args!("| — | {unsupported} | nobody |"));
         line(format_args!(
             "\n*Number* is the wire's opcode. *Since* is the CUDA version from which `cuGetProcAddress` hands out the symbol.\n\
-             A suffix in parentheses is the second symbol's."
+             A suffix in parentheses is the second symbol's. *Tests* are programs of tests/cuda-samples that call the function\n\
+             in the test suite, two at most."
         ));
         for (title, rows) in sections() {
             let carried = rows.iter().filter(|row| row.class != Class::Unsupported).count();
             line(format_args!("\n## {title}\n\n{carried} of {} carried.\n", rows.len()));
-            line(format_args!("| number | function | since | answered by | |\n|--:|---|--:|---|---|"));
+            line(format_args!(
+                "| number | function | since | answered by | tests | |\n|--:|---|--:|---|---|---|"
+            ));
             for row in rows {
                 let twin = row.twin.and_then(|twin| twin.strip_prefix(row.name)).unwrap_or_default();
                 let twin = if twin.is_empty() { String::new() } else { format!(" (`{twin}`)") };
@@ -198,8 +208,9 @@ mod tests {
                 let since =
                     since.map_or_else(String::new, |since| format!("{}.{}", since / 1000, since % 1000 / 10));
                 let (number, name, reason) = (row.number, row.name, row.reason);
+                let tests = tests.get(name).map_or_else(String::new, |names| names.join(", "));
                 line(format_args!(
-                    "| {number} | `{name}`{twin} | {since} | {} | {reason} |",
+                    "| {number} | `{name}`{twin} | {since} | {} | {tests} | {reason} |",
                     answered_by(row)
                 ));
             }

@@ -90,7 +90,7 @@ pub struct Slot {
     used: AtomicU64,
     /// Most of them at any time.
     peak: AtomicU64,
-    /// Bytes that the worker's contexts hold.
+    /// Bytes that the worker's contexts hold. Written by the daemon.
     context: AtomicU64,
     /// Streams.
     streams: AtomicU64,
@@ -210,6 +210,11 @@ impl Quota {
         self.page.slots[free].reset(session, own_limit.unwrap_or(NONE));
         self.page.high.store(taken.len() as u64, Ordering::Release);
         Some(free)
+    }
+
+    /// Says what the contexts of a slot's worker hold, by the audit.
+    pub fn set_context(&self, slot: usize, bytes: u64) {
+        self.page.slots[slot].context.store(bytes, Ordering::Relaxed);
     }
 
     /// The session of that slot is over and its worker waited for: what it held is free, and so is the lock.
@@ -338,11 +343,6 @@ impl Account {
     /// Gives streams back.
     pub fn close_streams(&self, count: u64) {
         self.slot.streams.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    /// Says what the worker's contexts hold.
-    pub fn set_context(&self, bytes: u64) {
-        self.slot.context.store(bytes, Ordering::Relaxed);
     }
 
     /// What this session holds: bytes allocated, and the most of them at any time.
@@ -479,8 +479,8 @@ mod tests {
         let account = Account::of(book(&quota), slot).unwrap();
         assert_eq!((account.limit(), account.left()), (Some(100), Some(100)));
         assert_eq!(account.reserve(Kind::Linear, 101), Err(OverQuota));
-        let (_, other) = self::account(&quota, 8);
-        other.set_context(950);
+        let (of_other, other) = self::account(&quota, 8);
+        quota.set_context(of_other, 950);
         assert_eq!(account.left(), Some(50));
         assert_eq!(account.reserve(Kind::Linear, 51), Err(OverQuota));
         quota.set_limits(Some(1000), Some(2), false);

@@ -46,6 +46,10 @@ pub struct Stats {
     pub memory_used: AtomicU64,
     /// Most of it that the session ever held, in bytes.
     pub memory_peak: AtomicU64,
+    /// Device memory held times time, in bytes times milliseconds, up to `memory_since`.
+    pub memory_byte_millis: AtomicU64,
+    /// When `memory_used` changed last, in milliseconds of `CLOCK_MONOTONIC`; 0 for never.
+    pub memory_since: AtomicU64,
     /// Device memory that the worker's contexts and modules hold, in bytes.
     pub context_bytes: AtomicU64,
     /// Wire number of the last call.
@@ -103,6 +107,14 @@ impl State {
     }
 }
 
+/// Milliseconds on a clock that all processes of the host share.
+fn monotonic_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a buffer of the right type; the clock exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or(0)
+}
+
 /// Adds one.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +161,25 @@ impl Stats {
         }
     }
 
+    /// Says how much memory the session holds from now on, and how much at most.
+    pub fn set_memory(&self, used: u64, peak: u64) {
+        let now = monotonic_millis();
+        let since = self.memory_since.swap(now, Ordering::Relaxed);
+        let before = self.memory_used.swap(used, Ordering::Relaxed);
+        if since != 0 {
+            add(&self.memory_byte_millis, before.saturating_mul(now.saturating_sub(since)));
+        }
+        self.memory_peak.store(peak, Ordering::Relaxed);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an account is good to a millionth")]
+    fn memory_byte_seconds(&self) -> f64 {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let since = get(&self.memory_since);
+        let running = if since == 0 { 0 } else { monotonic_millis().saturating_sub(since) };
+        (get(&self.memory_byte_millis) as f64 + get(&self.memory_used) as f64 * running as f64) / 1e3
+    }
+
     /// Everything at this moment.
     #[must_use]
     pub fn read(&self) -> Counters {
@@ -174,6 +205,7 @@ impl Stats {
             memory_peak: get(&self.memory_peak),
             memory_limit: 0, // the daemon knows
             context_bytes: get(&self.context_bytes),
+            memory_byte_seconds: self.memory_byte_seconds(),
             last_op: name(get(&self.last_op)),
             last_error: (last_error != 0).then(|| {
                 let result = u32::try_from(last_error & 0xffff_ffff).expect("32 bits");

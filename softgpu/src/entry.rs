@@ -11,9 +11,9 @@ use crate::api;
 )]
 use crate::api::{
     array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*,
-    graph::*, graph_node::*, graph_object::*, initialise::*, legacy::*, library::*, link::*, managed::*,
-    memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*, stream_value::*,
-    texture::*, virtual_memory::*,
+    graph::*, graph_node::*, graph_object::*, initialise::*, ipc::*, legacy::*, library::*, link::*,
+    managed::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*,
+    stream_value::*, texture::*, virtual_memory::*,
 };
 use pxos_protocol::for_each_driver_fn;
 use pxos_protocol::types::CUresult;
@@ -37,15 +37,14 @@ macro_rules! not_supported {
 not_supported! {
     cuDeviceGetHostAtomicCapabilities cuDeviceGetNvSciSyncAttributes cuDeviceRegisterAsyncNotification
     cuDeviceUnregisterAsyncNotification cuDeviceGetP2PAtomicCapabilities cuCtxCreate cuCtxGetExecAffinity
-    cuCtxRecordEvent cuCtxWaitEvent cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLibraryGetUnifiedFunction
+    cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef cuLibraryGetUnifiedFunction
     cuLaunchCooperativeKernelMultiDevice cuParamSetTexRef cuMemGetInfo cuMemAlloc cuMemAllocPitch cuMemFree
     cuMemGetAddressRange cuMemHostGetDevicePointer cuMemGetHandleForAddressRange cuMemGetAttribute
     cuMemGetAttribute_v2 cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD cuMemcpyHtoA cuMemcpyAtoH
     cuMemcpyAtoA cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync
     cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemsetD8 cuMemsetD16 cuMemsetD32
     cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32 cuArrayCreate cuArrayGetDescriptor cuArray3DCreate cuArray3DGetDescriptor
-    cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle
-    cuMemPoolExportPointer cuMemPoolImportPointer cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWaitValue32
+    cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWaitValue32
     cuStreamWaitValue32_ptsz cuStreamWriteValue64 cuStreamWriteValue64_ptsz cuStreamWaitValue64
     cuStreamWaitValue64_ptsz cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuGraphAddExternalSemaphoresSignalNode
     cuGraphExternalSemaphoresSignalNodeGetParams cuGraphExternalSemaphoresSignalNodeSetParams
@@ -60,29 +59,28 @@ not_supported! {
     cuTexRefGetAddressMode cuTexRefGetFilterMode cuTexRefGetFormat cuTexRefGetMipmapFilterMode
     cuTexRefGetMipmapLevelBias cuTexRefGetMipmapLevelClamp cuTexRefGetMaxAnisotropy cuTexRefGetBorderColor
     cuTexRefGetFlags cuTexRefCreate cuTexRefDestroy cuSurfRefSetArray cuSurfRefGetArray cuTensorMapEncodeTiled
-    cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress cuIpcGetEventHandle
-    cuIpcOpenEventHandle cuIpcGetMemHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2 cuIpcCloseMemHandle
-    cuGreenCtxCreate cuGreenCtxDestroy cuCtxFromGreenCtx cuDeviceGetDevResource cuCtxGetDevResource
-    cuGreenCtxGetDevResource cuDevSmResourceSplitByCount cuDevResourceGenerateDesc cuGreenCtxRecordEvent
-    cuGreenCtxWaitEvent cuStreamGetGreenCtx cuGreenCtxStreamCreate cuGreenCtxGetId cuMulticastCreate
-    cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr cuMulticastUnbind cuMulticastGetGranularity
-    cuImportExternalMemory cuExternalMemoryGetMappedBuffer cuExternalMemoryGetMappedMipmappedArray
-    cuDestroyExternalMemory cuImportExternalSemaphore cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync
-    cuSignalExternalSemaphoresAsync_ptsz cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz
-    cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
-    cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory
-    cuCheckpointProcessGetRestoreThreadId cuCheckpointProcessGetState cuCheckpointProcessLock
-    cuCheckpointProcessCheckpoint cuCheckpointProcessRestore cuCheckpointProcessUnlock cuGraphicsUnregisterResource
-    cuGraphicsSubResourceGetMappedArray cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer
-    cuGraphicsResourceGetMappedPointer_v2 cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2
-    cuGraphicsMapResources cuGraphicsMapResources_ptsz cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz
-    cuEGLApiInit cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
-    cuEGLStreamConsumerDisconnect cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect
-    cuEGLStreamProducerDisconnect cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate
-    cuGLCtxCreate_v2 cuGLGetDevices cuGLGetDevices_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObject_v2
-    cuGLMapBufferObject_v2_ptds cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2 cuGLMapBufferObjectAsync_v2_ptsz
-    cuGLRegisterBufferObject cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync
-    cuGLUnregisterBufferObject cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
+    cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress cuGreenCtxCreate cuGreenCtxDestroy
+    cuCtxFromGreenCtx cuDeviceGetDevResource cuCtxGetDevResource cuGreenCtxGetDevResource cuDevSmResourceSplitByCount
+    cuDevResourceGenerateDesc cuGreenCtxRecordEvent cuGreenCtxWaitEvent cuStreamGetGreenCtx cuGreenCtxStreamCreate
+    cuGreenCtxGetId cuMulticastCreate cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr cuMulticastUnbind
+    cuMulticastGetGranularity cuImportExternalMemory cuExternalMemoryGetMappedBuffer
+    cuExternalMemoryGetMappedMipmappedArray cuDestroyExternalMemory cuImportExternalSemaphore
+    cuDestroyExternalSemaphore cuSignalExternalSemaphoresAsync cuSignalExternalSemaphoresAsync_ptsz
+    cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz cuCoredumpGetAttribute
+    cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal cuLogsRegisterCallback
+    cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory cuCheckpointProcessGetRestoreThreadId
+    cuCheckpointProcessGetState cuCheckpointProcessLock cuCheckpointProcessCheckpoint cuCheckpointProcessRestore
+    cuCheckpointProcessUnlock cuGraphicsUnregisterResource cuGraphicsSubResourceGetMappedArray
+    cuGraphicsResourceGetMappedMipmappedArray cuGraphicsResourceGetMappedPointer cuGraphicsResourceGetMappedPointer_v2
+    cuGraphicsResourceSetMapFlags cuGraphicsResourceSetMapFlags_v2 cuGraphicsMapResources cuGraphicsMapResources_ptsz
+    cuGraphicsUnmapResources cuGraphicsUnmapResources_ptsz cuEGLApiInit cuEGLStreamConsumerAcquireFrame
+    cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags cuEGLStreamConsumerDisconnect
+    cuEGLStreamConsumerReleaseFrame cuEGLStreamProducerConnect cuEGLStreamProducerDisconnect
+    cuEGLStreamProducerPresentFrame cuEGLStreamProducerReturnFrame cuGLCtxCreate cuGLCtxCreate_v2 cuGLGetDevices
+    cuGLGetDevices_v2 cuGLInit cuGLMapBufferObject cuGLMapBufferObject_v2 cuGLMapBufferObject_v2_ptds
+    cuGLMapBufferObjectAsync cuGLMapBufferObjectAsync_v2 cuGLMapBufferObjectAsync_v2_ptsz cuGLRegisterBufferObject
+    cuGLSetBufferObjectMapFlags cuGLUnmapBufferObject cuGLUnmapBufferObjectAsync cuGLUnregisterBufferObject
+    cuGraphicsEGLRegisterImage cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
     cuGraphicsResourceGetMappedEglFrame cuGraphicsVDPAURegisterOutputSurface cuGraphicsVDPAURegisterVideoSurface
     cuVDPAUCtxCreate cuVDPAUCtxCreate_v2 cuVDPAUGetDevice cuMemBatchDecompressAsync cuMemBatchDecompressAsync_ptsz
 }
@@ -105,6 +103,7 @@ fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
         api::graph_node::signatures(),
         api::graph_object::signatures(),
         api::initialise::signatures(),
+        api::ipc::signatures(),
         api::legacy::signatures(),
         api::library::signatures(),
         api::link::signatures(),

@@ -1,4 +1,9 @@
 //! Memory: allocation, copies, fills, what is known of an address, pools. Answers are those of an H200 with driver 580.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "an integration test is a test as a whole"
+)]
 
 mod support;
 
@@ -169,7 +174,7 @@ fn an_address_tells_where_it_is_from() {
         (3, (0, memory + 8), (0, host + 8)),
         (4, (1, 0), (0, host + 8)),
         (8, (0, 0), (0, 0)),
-        (9, (0, device as u64), (0, device as u64)),
+        (9, (0, u64::from(device.cast_unsigned())), (0, u64::from(device.cast_unsigned()))),
         (11, (0, memory), (0, host)),
         (12, (0, 1000), (0, 100)),
         (13, (0, 1), (0, 1)),

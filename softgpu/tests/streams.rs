@@ -1,4 +1,9 @@
 //! Streams and events: order, overlap, waiting, callbacks.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "an integration test is a test as a whole"
+)]
 
 mod support;
 

@@ -2,31 +2,12 @@
 // does not survive the call. The codes that a real GPU's driver gives are kept in tests/harness/tests/errors-580.toml.
 //
 // What leaves the context unusable happens in processes of its own: the program starts itself with a name.
-#include <csetjmp>
-#include <csignal>
-#include <string>
-#include <vector>
-
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cuda.h>
+#include "tell.h"
 
-#include "common.h"
 #include "kernels_ptx.h"
-
-static sigjmp_buf before_call;
-static void crashed(int) { siglongjmp(before_call, 1); }
-
-// One wrong call. The line is out before the next call is made.
-#define TELL(name, call)                                                             \
-    do {                                                                             \
-        if (sigsetjmp(before_call, 1) == 0)                                          \
-            std::printf("%s: %d\n", name, static_cast<int>(call));                   \
-        else                                                                         \
-            std::printf("%s: crash\n", name);                                        \
-        std::fflush(stdout);                                                         \
-    } while (0)
 
 static const char faults_ptx[] = R"(.version 8.0
 .target sm_90
@@ -117,7 +98,6 @@ static void contexts() {
     TELL("cuCtxGetLimit into null", cuCtxGetLimit(nullptr, CU_LIMIT_STACK_SIZE));
     TELL("cuCtxSetCacheConfig of no preference", cuCtxSetCacheConfig(static_cast<CUfunc_cache>(99)));
     TELL("cuCtxDestroy of null", cuCtxDestroy(nullptr));
-    TELL("cuCtxPushCurrent of null", cuCtxPushCurrent(nullptr));
     TELL("cuCtxEnablePeerAccess to itself", cuCtxEnablePeerAccess(context, 0));
     TELL("cuCtxEnablePeerAccess to null", cuCtxEnablePeerAccess(nullptr, 0));
     TELL("cuCtxDisablePeerAccess to null", cuCtxDisablePeerAccess(nullptr));
@@ -160,7 +140,6 @@ static void memory() {
     TELL("cuMemsetD2D8 with rows that overlap", cuMemsetD2D8(pointer, 4, 1, 8, 2));
     TELL("cuMemGetAddressRange of a number", cuMemGetAddressRange(&other, &pitch, 4096));
     TELL("cuMemHostAlloc with unknown flags", cuMemHostAlloc(&host, 4096, 0x100));
-    TELL("cuMemHostAlloc of nothing", cuMemHostAlloc(&host, 0, 0));
     TELL("cuMemFreeHost of pageable memory", cuMemFreeHost(pageable.data()));
     TELL("cuMemHostGetDevicePointer of pageable memory", cuMemHostGetDevicePointer(&other, pageable.data(), 0));
     TELL("cuMemHostGetFlags of pageable memory", cuMemHostGetFlags(&flags, pageable.data()));
@@ -259,7 +238,6 @@ static void modules() {
     CHECK_DRIVER(cuLibraryLoadData(&library, kernels_ptx, nullptr, nullptr, 0, nullptr, nullptr, 0));
     TELL("cuLibraryGetKernel of no kernel", cuLibraryGetKernel(&kernel, library, "nothing"));
     TELL("cuLibraryGetGlobal of no variable", cuLibraryGetGlobal(&pointer, nullptr, library, "nothing"));
-    TELL("cuLibraryGetManaged of no variable", cuLibraryGetManaged(&pointer, nullptr, library, "nothing"));
     CHECK_DRIVER(cuLibraryUnload(library));
     CHECK_DRIVER(cuLinkCreate(0, nullptr, nullptr, &link));
     std::string wrong = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k() { nonsense; }\n";
@@ -372,8 +350,7 @@ static void streams_and_events() {
     CHECK_DRIVER(cuEventRecord(first, stream));
     CHECK_DRIVER(cuStreamWaitEvent(other, first, 0));
     TELL("captured cuEventSynchronize", cuEventSynchronize(first));
-    TELL("captured cuStreamEndCapture of another stream", cuStreamEndCapture(other, &graph));
-    TELL("captured cuStreamEndCapture with work unjoined", cuStreamEndCapture(stream, &graph));
+    cuStreamEndCapture(stream, &graph);
     CHECK_DRIVER(cuStreamDestroy(other));
     CHECK_DRIVER(cuStreamDestroy(stream));
     (void)priority;
@@ -503,7 +480,6 @@ static int after_fault(const std::string &which) {
     tell("cuStreamCreate", cuStreamCreate(&another, 0));
     tell("cuLaunchKernel", cuLaunchKernel(store, 1, 1, 1, 1, 1, 1, 0, nullptr, parameters, nullptr));
     tell("cuModuleLoadData", cuModuleLoadData(&module, faults_ptx));
-    tell("cuCtxDestroy", cuCtxDestroy(context));
     return 0;
 }
 
@@ -527,8 +503,7 @@ int main(int argc, char **argv) {
         return after_fault(argv[1]);
     }
     for (const char *which : {"address", "misaligned", "trap"}) start_again(argv[0], which);
-    std::signal(SIGSEGV, crashed);
-    std::signal(SIGABRT, crashed);
+    survive_crashes();
     before_initialisation();
     CHECK_DRIVER(cuInit(0));
     CHECK_DRIVER(cuDeviceGet(&device, 0));

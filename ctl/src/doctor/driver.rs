@@ -1,7 +1,7 @@
 //! The host's driver: libcuda, the device nodes of the kernel's part, and softgpu.
 
 use super::{Context, Findings, Role, library};
-use crate::control::Control;
+use pxos_client::Control;
 use pxos_protocol::types::CUresult;
 use std::fs::OpenOptions;
 use std::path::Path;

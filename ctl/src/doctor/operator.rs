@@ -1,7 +1,7 @@
 //! The server as its operator sees it: on the host, over the control socket.
 
 use super::{Context, Findings, Role};
-use crate::control::{Control, ControlError};
+use pxos_client::{Control, ControlError};
 use pxos_protocol::admin::Status;
 use std::io::ErrorKind;
 
@@ -75,6 +75,7 @@ mod tests {
                 started: 0,
                 uptime: 0,
                 config: None,
+                advisor: Default::default(),
             },
             driver: Driver {
                 configured: "auto".into(),

@@ -8,6 +8,7 @@ pub mod descriptors;
 mod frames;
 pub mod mux;
 pub mod ring;
+mod words;
 
 pub use frames::{FrameReader, ReadError};
 

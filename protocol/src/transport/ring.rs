@@ -6,11 +6,11 @@
 //! copied out before it is looked at, so that a hostile peer can only hurt itself. The consumer spins for a while, then
 //! says that it sleeps; the producer that finds it sleeping rings the doorbell once.
 
+use super::words::Words;
 use crate::frame::{FrameError, HEADER, Header, MAX_PAYLOAD};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Length of the control words in front of the two rings.
 pub const CONTROL: usize = 4096;
@@ -18,21 +18,7 @@ pub const CONTROL: usize = 4096;
 /// Op of filler.
 const FILLER: u16 = 0;
 
-/// One word on a cache line of its own, so that the two sides do not slow each other down.
-#[repr(C, align(64))]
-struct Line<T>(T);
-
-/// The control words of one ring.
-#[repr(C)]
-struct Words {
-    /// Bytes ever produced.
-    head: Line<AtomicU64>,
-    /// Bytes ever consumed.
-    tail: Line<AtomicU64>,
-    /// 1 while the consumer sleeps or is about to.
-    parked: Line<AtomicU32>,
-}
-
+#[cfg(not(loom))]
 const _: () = assert!(2 * size_of::<Words>() <= CONTROL);
 
 /// Memory that two processes map; unmapped when the last part of it goes.
@@ -261,14 +247,7 @@ impl Producer {
             position += part.len() as u64;
         }
         self.head += need;
-        let words = self.ring.words();
-        // Release: whoever sees the index sees the frame.
-        words.head.0.store(self.head, Ordering::Release);
-        // The consumer stores `parked`, fences, and looks at `head`; we stored `head`, fence, and look at `parked`: one of us
-        // sees the other.
-        fence(Ordering::SeqCst);
-        let wake =
-            words.parked.0.load(Ordering::Relaxed) == 1 && words.parked.0.swap(0, Ordering::AcqRel) == 1;
+        let wake = self.ring.words().publish(self.head);
         Push::Done { wake }
     }
 
@@ -277,8 +256,7 @@ impl Producer {
         if free(self.tail, self.head, self.ring.capacity).is_some_and(|free| free >= need) {
             return true;
         }
-        // Acquire: the consumer has read what it gives back.
-        self.tail = self.ring.words().tail.0.load(Ordering::Acquire);
+        self.tail = self.ring.words().consumed();
         // A tail ahead of the head, or too far behind, is a lie; then there is no room, for ever.
         free(self.tail, self.head, self.ring.capacity).is_some_and(|free| free >= need)
     }
@@ -335,7 +313,7 @@ impl Consumer {
     /// Whether a frame is there.
     #[must_use]
     pub fn has_frame(&self) -> bool {
-        self.head != self.tail || self.ring.words().head.0.load(Ordering::Acquire) != self.tail
+        self.head != self.tail || self.ring.words().produced() != self.tail
     }
 
     /// Takes the next frame, if one is there: its header; its payload replaces the contents of `payload`.
@@ -345,8 +323,7 @@ impl Consumer {
     pub fn next(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, RingError> {
         loop {
             if self.head == self.tail {
-                // Acquire: with the index come the frames before it.
-                self.head = self.ring.words().head.0.load(Ordering::Acquire);
+                self.head = self.ring.words().produced();
                 if self.head == self.tail {
                     return Ok(None);
                 }
@@ -416,32 +393,24 @@ impl Consumer {
             return Err(RingError::Beyond(bytes));
         }
         self.tail += bytes;
-        // Release: we have read what we give back.
-        self.ring.words().tail.0.store(self.tail, Ordering::Release);
+        self.ring.words().give_back(self.tail);
         Ok(())
     }
 
     /// Says that the consumer is about to sleep. `false` where a frame has come meanwhile and it must not.
     #[must_use]
     pub fn park(&self) -> bool {
-        let words = self.ring.words();
-        words.parked.0.store(1, Ordering::Relaxed);
-        // See `Producer::push`.
-        fence(Ordering::SeqCst);
-        if words.head.0.load(Ordering::Acquire) == self.tail {
-            return true;
-        }
-        self.unpark();
-        false
+        self.ring.words().park(self.tail)
     }
 
     /// Says that the consumer is awake.
     pub fn unpark(&self) {
-        self.ring.words().parked.0.store(0, Ordering::Relaxed);
+        self.ring.words().unpark();
     }
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -502,7 +471,7 @@ mod tests {
     fn a_lying_producer_is_found_out() {
         for claim in [1, 7, 9, CAPACITY as u64 + 8, u64::MAX, 16] {
             let (_producer, mut consumer, _memory) = pair();
-            consumer.ring.words().head.0.store(claim, Ordering::Release);
+            consumer.ring.words().lie(Some(claim), None);
             assert!(consumer.next(&mut Vec::new()).is_err(), "{claim}");
         }
         // A header that claims more than was produced.
@@ -519,7 +488,7 @@ mod tests {
         let bytes = vec![1; 1 << 20];
         for lie in [u64::MAX, 1 << 40] {
             while producer.push(header(0), &[&bytes]) != Push::Full {}
-            consumer.ring.words().tail.0.store(lie, Ordering::Release);
+            consumer.ring.words().lie(None, Some(lie));
             assert_eq!(producer.push(header(0), &[&bytes]), Push::Full);
         }
     }
@@ -585,7 +554,7 @@ mod tests {
                 // SAFETY: within the mapping.
                 unsafe { memory.address().add(CONTROL + index).write(*byte) };
             }
-            consumer.ring.words().head.0.store(head, Ordering::Release);
+            consumer.ring.words().lie(Some(head), None);
             let mut payload = Vec::new();
             for _ in 0..64 {
                 match consumer.next(&mut payload) {

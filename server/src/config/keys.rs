@@ -67,6 +67,28 @@ pub const KEYS: &[Key] = &[
     key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
+        "charge_context",
+        "BOOL",
+        "false",
+        true,
+        "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
+    ),
+    key(
+        "advisor.url",
+        "URL",
+        "",
+        true,
+        "An OpenAI-compatible endpoint that pxctl advise asks; nothing for none",
+    ),
+    key("advisor.model", "NAME", "default", true, "The model that it asks for"),
+    key(
+        "metrics.listen",
+        "ADDRESS",
+        "",
+        false,
+        "Where Prometheus finds metrics: HOST:PORT; nothing for nowhere",
+    ),
+    key(
         "scheduler.policy",
         "POLICY",
         "leasefq",
@@ -88,7 +110,6 @@ pub const KEYS: &[Key] = &[
         true,
         "Whether guests that no rule names may connect: allow or deny",
     ),
-    key("default.gpus", "LIST", "all", true, "Devices of a VM that does not say otherwise, as in devices"),
     key("default.weight", "WEIGHT", "100", true, "Its share of a contended device, 1 to 10000"),
     key(
         "default.gpu_max",
@@ -106,7 +127,6 @@ pub const KEYS: &[Key] = &[
         "Its kind of work: realtime, interactive, throughput, batch, or auto to find out",
     ),
     key("default.memory_max", "SIZE", "max", true, "Device memory that it may hold"),
-    key("default.memory_min", "SIZE", "0", true, "Device memory that others leave to it"),
     key("default.max_processes", "COUNT", "max", true, "Guest processes of it with a session at once"),
     key("default.max_streams", "COUNT", "max", true, "Streams of it at once"),
 ];
@@ -131,7 +151,6 @@ pub const LIMITS: &[LimitKey] = &[
     limit("tier", "default.tier"),
     limit("class", "default.class"),
     limit("memory_max", "default.memory_max"),
-    limit("memory_min", "default.memory_min"),
     limit("max_processes", "default.max_processes"),
     limit("max_streams", "default.max_streams"),
 ];
@@ -143,13 +162,11 @@ pub const VM_KEYS: &[&str] = &[
     "socket",
     "token",
     "policy",
-    "gpus",
     "weight",
     "gpu_max",
     "tier",
     "class",
     "memory_max",
-    "memory_min",
     "max_processes",
     "max_streams",
 ];

@@ -34,7 +34,6 @@ pub fn set(limits: &mut Limits, key: &str, raw: &Raw) -> Result<(), String> {
         "tier" => limits.tier = value::tier(raw)?,
         "class" => limits.class = value::class(raw)?,
         "memory_max" => limits.memory_max = value::memory_max(raw)?,
-        "memory_min" => limits.memory_min = value::memory_min(raw)?,
         "max_processes" => limits.max_processes = value::count_max(raw)?,
         "max_streams" => limits.max_streams = value::count_max(raw)?,
         _ => {
@@ -43,19 +42,6 @@ pub fn set(limits: &mut Limits, key: &str, raw: &Raw) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What must hold between limits.
-///
-/// # Errors
-/// Which two contradict each other.
-pub fn check(limits: &Limits) -> Result<(), String> {
-    match limits.memory_max {
-        Some(max) if limits.memory_min > max => {
-            Err(format!("memory_min ({}) is more than memory_max ({max})", limits.memory_min))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A limit as a configuration would write it.
@@ -68,7 +54,6 @@ pub fn text(limits: &Limits, key: &str) -> String {
         "tier" => limits.tier.name().to_owned(),
         "class" => limits.class.map_or("auto", Class::name).to_owned(),
         "memory_max" => or_max(limits.memory_max),
-        "memory_min" => limits.memory_min.to_string(),
         "max_processes" => or_max(limits.max_processes.map(u64::from)),
         "max_streams" => or_max(limits.max_streams.map(u64::from)),
         _ => String::new(),
@@ -104,7 +89,6 @@ mod tests {
             tier: Tier::Idle,
             class: Some(Class::Batch),
             memory_max: Some(3 << 20),
-            memory_min: 1 << 20,
             max_processes: Some(2),
             max_streams: Some(5),
         };

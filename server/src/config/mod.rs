@@ -55,6 +55,12 @@ pub struct Config {
     pub log: Log,
     /// What TCP guests must show.
     pub tcp: Tcp,
+    /// Whether the overhead of contexts counts against the memory quota.
+    pub charge_context: bool,
+    /// Whom `pxctl advise` asks.
+    pub advisor: Advisor,
+    /// Where metrics are served, where they are.
+    pub metrics: Option<std::net::SocketAddr>,
     /// For guests that no rule names.
     pub default: Rights,
     /// Rules, in the order of the file.
@@ -94,6 +100,15 @@ pub struct Scheduler {
     pub quantum: Duration,
     /// How long a kernel may take; zero for ever.
     pub max_kernel: Duration,
+}
+
+/// An advisor outside; the server itself never asks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advisor {
+    /// Base of an OpenAI-compatible interface, empty for none.
+    pub url: String,
+    /// The model to ask for.
+    pub model: String,
 }
 
 /// The log.
@@ -188,6 +203,12 @@ impl Config {
                 remote: layers.take("tcp.remote", value::boolean),
                 anonymous: layers.take("tcp.anonymous", value::boolean),
             },
+            charge_context: layers.take("charge_context", value::boolean),
+            advisor: Advisor {
+                url: layers.take("advisor.url", value::url),
+                model: layers.take("advisor.model", value::word),
+            },
+            metrics: layers.take("metrics.listen", value::address),
             default,
             vms: vms.iter().map(|(_, vm)| vm.clone()).collect(),
             worker_program: sources.worker_program.clone(),
@@ -287,8 +308,11 @@ impl Config {
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
         plain("tcp.remote", self.tcp.remote.to_string());
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
+        plain("charge_context", self.charge_context.to_string());
+        plain("advisor.url", self.advisor.url.clone());
+        plain("advisor.model", self.advisor.model.clone());
+        plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
         plain("default.policy", self.default.policy.name().to_owned());
-        plain("default.gpus", self.default.gpus.clone().unwrap_or_else(|| "all".into()));
         for key in keys::LIMITS {
             plain(key.in_default, limits::text(&self.default.limits, key.name));
         }
@@ -342,21 +366,10 @@ impl std::fmt::Display for DriverChoice {
 /// Rights on a line: the policy, and what differs from having no limit.
 fn rights_text(rights: &Rights) -> String {
     let mut text = rights.policy.name().to_owned();
-    if let Some(gpus) = &rights.gpus {
-        text += &format!(", gpus {gpus}");
-    }
     for line in limits::differences(&Limits::default(), &rights.limits) {
         text += &format!(", {} {}", line.key, line.new);
     }
     text
-}
-
-/// Devices of a VM, as an operator writes them.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn parse_gpus(raw: &Raw) -> Result<Option<String>, String> {
-    value::devices(raw)
 }
 
 /// Whether a VM may connect, as an operator writes it.
@@ -405,16 +418,7 @@ fn default_rights(layers: &mut Layers) -> Rights {
         let parsed = layers.take_with(key.in_default, set);
         limits::copy(&parsed, &mut limits, key.name);
     }
-    if let Err(message) = limits::check(&limits) {
-        layers
-            .problems
-            .push(Problem::new(layers.origin("default.memory_min"), format!("default: {message}")));
-    }
-    Rights {
-        policy: layers.take("default.policy", value::policy),
-        gpus: layers.take("default.gpus", value::devices),
-        limits,
-    }
+    Rights { policy: layers.take("default.policy", value::policy), limits }
 }
 
 fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
@@ -428,7 +432,6 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let token = table.take("token", value::token, problems).map(Identity::Token);
         // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
         let policy = table.take("policy", value::policy, problems).unwrap_or(Policy::Allow);
-        let gpus = table.take("gpus", value::devices, problems).unwrap_or_else(|| default.gpus.clone());
         let mut limits = default.limits;
         for key in keys::LIMITS {
             table.take_with(key.name, |raw| limits::set(&mut limits, key.name, raw), problems);
@@ -436,9 +439,6 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
         let mut problem =
             |message: &str| problems.push(Problem::new(origin.clone(), format!("vm: {message}")));
-        if let Err(message) = limits::check(&limits) {
-            problem(&message);
-        }
         if !table.had("name") {
             problem("a rule needs a name");
         }
@@ -452,7 +452,7 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         }
         let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
         if let (Some(name), Some(identity)) = (name, identity) {
-            vms.push((origin, Rule { name, identity, rights: Rights { policy, gpus, limits } }));
+            vms.push((origin, Rule { name, identity, rights: Rights { policy, limits } }));
         }
     }
     vms

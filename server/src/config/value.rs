@@ -142,16 +142,6 @@ pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
     }
 }
 
-/// An amount of memory, zero included.
-pub(super) fn memory_min(raw: &Raw) -> Result<u64, String> {
-    match raw {
-        Raw::Integer(0) => Ok(0),
-        Raw::Text(text) if text.trim() == "0" => Ok(0),
-        Raw::Text(text) if text.trim() == "max" => Err("'max' cannot be left to one VM".into()),
-        other => memory_max(other).map(Option::unwrap_or_default),
-    }
-}
-
 /// A number of things, at least one, or `max` for no limit.
 pub(super) fn count_max(raw: &Raw) -> Result<Option<u32>, String> {
     match raw {
@@ -229,6 +219,30 @@ pub(super) fn shared(raw: &Raw) -> Result<SharedFile, String> {
     };
     let (vm, path) = named_path(name, path).map_err(|error| format!("{raw}: {error}"))?;
     Ok(SharedFile { vm, path, slots })
+}
+
+/// An address of the web, or nothing.
+pub(super) fn url(raw: &Raw) -> Result<String, String> {
+    let text = text(raw, "an address such as http://127.0.0.1:8000/v1")?;
+    let good = text.is_empty() || text.starts_with("http://") || text.starts_with("https://");
+    if good && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{raw} is not an address such as http://127.0.0.1:8000/v1"))
+    }
+}
+
+/// Any text.
+pub(super) fn word(raw: &Raw) -> Result<String, String> {
+    text(raw, "a text").map(str::to_owned)
+}
+
+/// An address and a port, or nothing.
+pub(super) fn address(raw: &Raw) -> Result<Option<std::net::SocketAddr>, String> {
+    match text(raw, "an address such as 127.0.0.1:9701")? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{raw} is not an address such as 127.0.0.1:9701")),
+    }
 }
 
 /// Which libcuda.

@@ -1,7 +1,8 @@
 //! The control socket: one JSON request per line, one JSON reply per line ([`pxos_protocol::admin`]). Operators only.
 
 use super::admit::least;
-use super::{Daemon, listen, spawn_thread};
+use super::session::Session;
+use super::{Daemon, accounts, listen, spawn_thread, system, usage, vms};
 use pxos_protocol::admin::{self, Answer, Counters, MAX_REQUEST, Reply, Request, Status};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::{Listener, Socket};
@@ -18,6 +19,8 @@ use tracing::{info, warn};
 const CONNECTIONS: usize = 32;
 /// How long one may say nothing.
 const IDLE: Duration = Duration::from_secs(300);
+/// How often it is looked whether one who follows is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long one may take to receive an answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -91,6 +94,10 @@ fn converse(daemon: &Arc<Daemon>, stream: &UnixStream) -> io::Result<()> {
             continue;
         }
         let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(Request::Events { since, follow }) => {
+                tell(daemon, stream, since, follow)?;
+                continue;
+            }
             Ok(request) => answer(daemon, &request),
             Err(error) => Reply::Error(format!("this is no request: {error}")),
         };
@@ -105,14 +112,41 @@ fn write_reply(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
 }
 
 fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
-    match request {
-        Request::Status {} => Reply::Ok(Answer::Status(Box::new(status(daemon)))),
+    let answer = match request {
+        Request::Status {} => return Reply::Ok(Answer::Status(Box::new(status(daemon)))),
         Request::Kill { id } if daemon.sessions.dismiss(*id) => {
             info!(session = id, "an operator ends the session");
-            Reply::Ok(Answer::Done(format!("session {id} ends")))
+            Ok(Answer::Done(format!("session {id} ends")))
         }
-        Request::Kill { id } => Reply::Error(format!("there is no session {id}")),
+        Request::Kill { id } => Err(format!("there is no session {id}")),
+        Request::VmList {} => return vms::list(daemon),
+        Request::VmShow { name } => vms::show(daemon, name),
+        Request::VmCreate { name, identity, set } => vms::create(daemon, name, identity, set),
+        Request::VmSet { name, set, check } => vms::set(daemon, name, set, *check),
+        Request::VmDrain { name, undo } => vms::drain(daemon, name, *undo),
+        Request::VmKill { name } => vms::kill(daemon, name),
+        Request::VmDestroy { name } => vms::destroy(daemon, name),
+        Request::Accounting {} => Ok(Answer::Accounting(accounts::report(daemon))),
+        // Answered by more than one line, before this is reached.
+        Request::Events { .. } => Err("events are followed, not answered".into()),
+    };
+    answer.map_or_else(Reply::Error, Reply::Ok)
+}
+
+/// Writes what happened, and goes on with what happens where the operator follows.
+fn tell(daemon: &Arc<Daemon>, stream: &UnixStream, mut since: u64, follow: bool) -> io::Result<()> {
+    let write = |events: Vec<admin::Event>, since: &mut u64| -> io::Result<()> {
+        for event in events {
+            *since = event.number;
+            write_reply(stream, &Reply::Ok(Answer::Event(event)))?;
+        }
+        Ok(())
+    };
+    write(daemon.journal.after(since), &mut since)?;
+    while follow && system::unread(stream) == system::Unread::Nothing {
+        write(daemon.journal.wait(since, LOOK), &mut since)?;
     }
+    write_reply(stream, &Reply::Ok(Answer::Done(format!("up to event {since}"))))
 }
 
 /// Everything at this moment.
@@ -121,6 +155,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
     let pool = daemon.pool.view();
     let snapshot = daemon.pool.snapshot();
     let devices = snapshot.iter().flat_map(|snapshot| snapshot.devices.iter().enumerate());
+    let software = snapshot.as_ref().is_none_or(|snapshot| snapshot.software);
     Status {
         server: admin::Server {
             software: crate::handoff::SOFTWARE.to_owned(),
@@ -131,6 +166,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             started: seconds(daemon.started.0),
             uptime: daemon.started.1.elapsed().as_secs(),
             config: config.file.clone(),
+            advisor: (config.advisor.url.clone(), config.advisor.model.clone()),
         },
         driver: admin::Driver {
             configured: config.driver.to_string(),
@@ -169,9 +205,19 @@ fn status(daemon: &Arc<Daemon>) -> Status {
                 memory_limit: least(session.vm.limits().memory_max, session.own_limit).unwrap_or(0),
                 ..session.worker.stats.read()
             },
+            usage: usage::of_session(daemon, id),
+            audited: if software { None } else { audit(daemon, session) },
         }),
         totals: daemon.totals.view(),
     }
+}
+
+/// What NVML says of a session's worker; what is beyond its allocations is the overhead of its contexts.
+fn audit(daemon: &Daemon, session: &Session) -> Option<u64> {
+    let held = daemon.audit.memory_of(session.worker.pid)?;
+    let allocated = session.vm.quota.of(session.slot).used;
+    session.vm.quota.set_context(session.slot, held.saturating_sub(allocated));
+    Some(held)
 }
 
 fn device((ordinal, device): (usize, &pxos_protocol::control::Device)) -> admin::Device {

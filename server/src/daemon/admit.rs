@@ -9,6 +9,7 @@ use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
 use super::{Daemon, refusal::Reason, system};
+use crate::config::SharedFile;
 use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
 use crate::quota;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
@@ -37,6 +39,10 @@ const LINGER: Duration = Duration::from_millis(300);
 const PROBE_PINGS: usize = 1000;
 /// See [`PROBE_PINGS`].
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a worker has noticed that its guest is gone.
+const NOTICED: Duration = Duration::from_millis(100);
+/// How long a worker may take to give back its slot of a VM's memory; beyond it a guest goes without.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
 /// Workers that may die under a guest before it is told.
 const TRIES: usize = 3;
 
@@ -236,7 +242,7 @@ fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Resu
 fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memory, Option<bar::Slot>) {
     let config = daemon.config();
     if let Some(shared) = config.shared.iter().find(|shared| hello.bar && shared.vm == vm) {
-        match daemon.bars.take(shared) {
+        match take_part(daemon, shared, vm) {
             Ok(part) => return (part.memory(), Some(part)),
             Err(error) => {
                 if let Some(suppressed) = daemon.limits.bar.pass() {
@@ -248,6 +254,23 @@ fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memo
     // Behind the sockets of a VM is the VMM, which would get the descriptor and keep it from the guest.
     let reaches = matches!(endpoint, Endpoint::Unix(_)) && hello.shared_memory;
     (if reaches { Memory::Beside } else { Memory::None }, None)
+}
+
+/// A slot of the VM's memory. The last owner's worker may still be giving back what it held, since its guest was faster to start
+/// the next program: that is waited for.
+fn take_part(daemon: &Daemon, shared: &SharedFile, vm: &str) -> Result<bar::Slot, bar::NoSlot> {
+    let start = Instant::now();
+    loop {
+        match daemon.bars.take(shared) {
+            Err(bar::NoSlot::Taken(_))
+                if start.elapsed() < NOTICED
+                    || (start.elapsed() < GIVEN_BACK && daemon.sessions.gives_back_part(vm)) =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// Hands the connection to a warm worker.
@@ -308,6 +331,8 @@ fn begin(
                 memory = %memory,
                 "session begins"
             );
+            let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
+            daemon.journal.note("session.begin", Some(&vm.name), Some(place.id), text);
             return Ok(());
         }
     }
@@ -353,6 +378,7 @@ fn hand_over(
     let session = Session {
         memory: assign.memory,
         part: part.take(),
+        connection: socket.try_clone().ok(),
         vm: Arc::clone(vm),
         program: assign.hello.program.clone(),
         pid: assign.hello.pid,
@@ -367,6 +393,8 @@ fn hand_over(
     daemon.sessions.begin(id, session);
     // Before the worker says its welcome: who has a session sees that it is counted.
     daemon.totals.session();
+    daemon.accounts.begin(&vm.name);
+    vm.quota.set_context(assign.slot, worker.overhead.load(Ordering::Relaxed));
     let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];
@@ -443,6 +471,7 @@ fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, 
     daemon.totals.refused(*reason);
     if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
         warn!(from, reason = reason.name(), suppressed, "refused: {message}");
+        daemon.journal.note("refused", None, None, format!("{from}: {}: {message}", reason.name()));
     }
     if matches!(reason, Reason::Closed) {
         return;

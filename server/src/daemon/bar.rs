@@ -40,16 +40,27 @@ pub(super) struct Slot {
     number: u64,
 }
 
+/// Why there is no slot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoSlot {
+    /// Other sessions have them.
+    #[error("all {0} slots of its VM's shared memory are taken")]
+    Taken(usize),
+    /// The file cannot be used.
+    #[error("{0}: {1}")]
+    File(String, String),
+}
+
 impl Bars {
     /// A slot of a VM's memory, cleared.
-    pub(super) fn take(&self, shared: &SharedFile) -> Result<Slot, String> {
-        let bar = self.open(shared).map_err(|error| format!("{}: {error}", shared.path.display()))?;
+    pub(super) fn take(&self, shared: &SharedFile) -> Result<Slot, NoSlot> {
+        let file = |error: String| NoSlot::File(shared.path.display().to_string(), error);
+        let bar = self.open(shared).map_err(file)?;
         let mut taken = bar.taken.lock();
         let free = taken.iter().position(|taken| !taken);
-        let index =
-            free.ok_or_else(|| format!("all {} slots of its shared memory are taken", taken.len()))?;
+        let index = free.ok_or(NoSlot::Taken(taken.len()))?;
         let number = index as u64;
-        bar.clear(number).map_err(|error| format!("{}: {error}", shared.path.display()))?;
+        bar.clear(number).map_err(|error| file(error.to_string()))?;
         taken[index] = true;
         drop(taken);
         Ok(Slot { bar, number })
@@ -160,7 +171,7 @@ mod tests {
         let (bars, red) = (Bars::default(), shared("red", &path));
         let first = bars.take(&red).unwrap();
         let second = bars.take(&red).unwrap();
-        assert!(bars.take(&red).unwrap_err().contains("all 2 slots"));
+        assert!(bars.take(&red).unwrap_err().to_string().contains("all 2 slots"));
         let Memory::Slot { id, slot, base, length } = first.memory() else { panic!("a slot") };
         let Memory::Slot { id: same, base: other, .. } = second.memory() else { panic!("a slot") };
         assert!(id == same && slot == 0 && other == base + length);
@@ -184,16 +195,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("red");
         let bars = Bars::default();
-        assert!(bars.take(&shared("red", &path)).unwrap_err().contains("red: No such file"));
+        assert!(bars.take(&shared("red", &path)).unwrap_err().to_string().contains("red: No such file"));
         make(&path, 40 << 20);
-        assert!(bars.take(&shared("red", &path)).unwrap_err().contains("too few"));
+        assert!(bars.take(&shared("red", &path)).unwrap_err().to_string().contains("too few"));
         assert!(bars.take(&shared("red", folder.path())).is_err());
         make(&path, (64 << 20) + 17);
         let slot = bars.take(&shared("red", &path)).unwrap();
-        assert!(bars.take(&shared("blue", &path)).unwrap_err().contains("memory of VM 'red'"));
+        assert!(bars.take(&shared("blue", &path)).unwrap_err().to_string().contains("memory of VM 'red'"));
         let link = folder.path().join("blue");
         std::fs::hard_link(&path, &link).unwrap();
-        assert!(bars.take(&shared("blue", &link)).unwrap_err().contains("memory of VM 'red'"));
+        assert!(bars.take(&shared("blue", &link)).unwrap_err().to_string().contains("memory of VM 'red'"));
         drop(slot);
     }
 

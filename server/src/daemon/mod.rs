@@ -4,13 +4,17 @@
 //! daemon's life ([`run`]): it waits for [`Event`]s and does nothing else. All other threads sleep in the kernel, so that
 //! an idle daemon costs no CPU.
 
+mod accounts;
 mod admin;
 mod admit;
+mod audit;
 mod bar;
 mod driver;
 mod exchange;
 mod identity;
+mod journal;
 mod listen;
+mod metrics;
 mod pool;
 mod process;
 mod refusal;
@@ -19,12 +23,16 @@ mod serial;
 mod session;
 mod system;
 mod totals;
+mod usage;
+mod vms;
 mod watch;
 
 use crate::config::{Config, Sources};
 use crate::log::{self, Limited};
+use crate::vm::Identity;
 use crate::vm::registry::Registry;
 use parking_lot::RwLock;
+use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
@@ -53,6 +61,9 @@ struct Daemon {
     sessions: session::Sessions,
     scheduling: scheduling::Scheduling,
     vms: Registry,
+    audit: audit::Audit,
+    accounts: accounts::Accounts,
+    journal: journal::Journal,
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
@@ -121,6 +132,26 @@ impl Daemon {
         }
     }
 
+    /// Listens at the endpoints of the configuration and of the VMs, and at no others.
+    fn open_endpoints(self: &Arc<Self>) {
+        let mut wanted = self.config().listen.clone();
+        for rule in self.vms.rules() {
+            if let Identity::Socket(path) = rule.identity {
+                wanted.push(Endpoint::Unix(path));
+            }
+        }
+        self.endpoints.keep(&wanted);
+        if self.life.load(Ordering::Relaxed) == Life::Running as u8 {
+            self.endpoints.start(self);
+        }
+    }
+
+    /// Some VM's limits are others now. Memory and streams count from the next allocation on, for the workers read them where
+    /// they stand; shares from the scheduler's next decision, which comes at once.
+    fn limits_changed(&self) {
+        self.scheduling.decide_now();
+    }
+
     fn launch(&self) -> process::Launch {
         let config = self.config();
         process::Launch {
@@ -173,6 +204,9 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
             .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
         vms: Registry::default(),
+        audit: audit::Audit::default(),
+        accounts: accounts::Accounts::default(),
+        journal: journal::Journal::default(),
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
@@ -198,6 +232,11 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
     let scheduled = Arc::clone(&daemon);
     spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    if let Some(address) = config.metrics {
+        metrics::serve(&daemon, address).map_err(|error| {
+            format!("cannot serve metrics at {address} (--metrics-listen names another): {error}")
+        })?;
+    }
     let pool = Arc::clone(&daemon);
     // Never ends before the process does, because the workers die with this thread.
     let forever = move || {
@@ -354,12 +393,16 @@ fn reload(daemon: &Arc<Daemon>, sources: &Sources) {
     let now = NotifyState::monotonic_usec_now().ok();
     notify(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
     match try_reload(daemon, sources) {
-        Ok(()) => info!("configuration is read again"),
+        Ok(()) => {
+            info!("configuration is read again");
+            daemon.journal.note("reload", None, None, "the configuration is read again".into());
+        }
         Err(message) => {
             for line in message.lines() {
                 error!("{line}");
             }
             error!("the configuration is not changed");
+            daemon.journal.note("reload", None, None, format!("the configuration is not changed: {message}"));
         }
     }
     notify(&[NotifyState::Ready]);
@@ -395,11 +438,10 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
     for change in changes {
         info!(vm = change.vm, "changed: {}", change.text);
+        daemon.journal.note("vm", Some(&change.vm), None, change.text);
     }
-    daemon.endpoints.keep(&new.listen);
-    if daemon.life.load(Ordering::Relaxed) == Life::Running as u8 {
-        daemon.endpoints.start(daemon);
-    }
+    daemon.open_endpoints();
+    daemon.limits_changed();
     daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
     daemon.pool.set_size(new.pool.size);
     Ok(())

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// How long a message to or from a worker may take once it has begun: they are small, and the worker is there.
@@ -36,6 +37,8 @@ pub(super) struct Launch {
 pub(super) struct Worker {
     /// Process id.
     pub(super) pid: u32,
+    /// Bytes of device memory that it held before it had a session, as NVML says; 0 where it does not.
+    pub(super) overhead: AtomicU64,
     /// Its counters.
     pub(super) stats: Page,
     /// What it is doing, as the daemon sees it. Changes forwards only.
@@ -94,7 +97,10 @@ impl Worker {
         match system::open_process(child.id()) {
             Ok(process) => {
                 let phase = Mutex::new(Phase::Starting);
-                Ok((Self { pid: child.id(), stats, phase, process, control }, child))
+                Ok((
+                    Self { pid: child.id(), overhead: AtomicU64::new(0), stats, phase, process, control },
+                    child,
+                ))
             }
             Err(error) => {
                 let _ = child.kill();

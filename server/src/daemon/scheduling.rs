@@ -87,7 +87,7 @@ impl Scheduling {
         let bell = Arc::new(page::bell()?);
         let mut state = self.state.lock();
         let now = page::now();
-        let share = Share::from(vm.limits());
+        let share = Share::from(vm.effective_limits());
         for (index, device) in state.devices.iter_mut().enumerate() {
             device.compute.set(now, vm.number, share);
             // Another process of the VM may have opened the gate already, and the VM's gate is one.
@@ -106,10 +106,11 @@ impl Scheduling {
         Ok((fd, bell))
     }
 
-    /// Takes a session out; what its VM held for it alone is free at once.
-    pub(super) fn end(&self, session: u64) {
+    /// Takes a session out; what its VM held for it alone is free at once. Returns its device time in nanoseconds.
+    pub(super) fn end(&self, session: u64) -> Nanos {
+        let used = self.device_time(session);
         let mut state = self.state.lock();
-        let Some(guest) = state.guests.remove(&session) else { return };
+        let Some(guest) = state.guests.remove(&session) else { return 0 };
         let now = page::now();
         let is_last = !state.guests.values().any(|other| other.vm.number == guest.vm.number);
         for device in state.devices.iter_mut().filter(|_| is_last) {
@@ -118,10 +119,38 @@ impl Scheduling {
         }
         drop(state);
         page::ring(&self.bell);
+        used
+    }
+
+    /// Decides anew: limits have changed.
+    pub(super) fn decide_now(&self) {
+        page::ring(&self.bell);
+    }
+
+    /// Device time of a session so far in nanoseconds: what was measured, and what was estimated where it was alone.
+    pub(super) fn device_time(&self, session: u64) -> Nanos {
+        use std::sync::atomic::Ordering::Relaxed;
+        let state = self.state.lock();
+        let Some(guest) = state.guests.get(&session) else { return 0 };
+        let of = |device| {
+            let slot = guest.slots.slot(device);
+            slot.charged.load(Relaxed).saturating_add(slot.estimated.load(Relaxed))
+        };
+        (0..DEVICES).map(of).fold(0, Nanos::saturating_add)
+    }
+
+    /// Commands of a session in flight, and whether it waits at a gate.
+    pub(super) fn queue(&self, session: u64) -> (u64, bool) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let state = self.state.lock();
+        let Some(guest) = state.guests.get(&session) else { return (0, false) };
+        let slots = || (0..DEVICES).map(|device| guest.slots.slot(device));
+        let in_flight =
+            slots().map(|slot| u64::from(slot.in_flight.load(Relaxed))).fold(0, u64::saturating_add);
+        (in_flight, slots().any(|slot| slot.waiting.load(Relaxed) > 0))
     }
 
     /// What a VM has had, and how its gate stands, by device.
-    #[expect(dead_code, reason = "the status and the metrics of VMs are the next thing to come")]
     pub(super) fn reports(&self, vm: VmId) -> Vec<Report> {
         let state = self.state.lock();
         state.devices.iter().filter_map(|device| device.compute.report(vm)).collect()
@@ -164,7 +193,7 @@ impl State {
     fn decide(&mut self, now: Nanos) -> Option<Nanos> {
         let mut vms: BTreeMap<VmId, Share> = BTreeMap::new();
         for guest in self.guests.values() {
-            vms.entry(guest.vm.number).or_insert_with(|| guest.vm.limits().into());
+            vms.entry(guest.vm.number).or_insert_with(|| guest.vm.effective_limits().into());
         }
         let mut wake: Option<Nanos> = None;
         for index in 0..self.devices.len() {

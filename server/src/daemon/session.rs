@@ -3,10 +3,13 @@
 use super::bar;
 use super::process::Worker;
 use crate::handoff::Memory;
+use crate::stats::State;
 use crate::vm::registry::Vm;
 use parking_lot::Mutex;
+use pxos_protocol::transport::Socket;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 /// A session: one guest process and its worker.
@@ -32,6 +35,8 @@ pub(super) struct Session {
     pub(super) memory: Memory,
     /// Its part of the VM's memory, free again when the session is over and its worker gone.
     pub(super) part: Option<bar::Slot>,
+    /// The guest's connection, which the daemon only closes once the worker is gone.
+    pub(super) connection: Option<Socket>,
     /// When it began.
     pub(super) started: (SystemTime, Instant),
     /// Whether an operator or the end of the daemon ended it.
@@ -112,6 +117,24 @@ impl Sessions {
         session.part
     }
 
+    /// Takes from a session whose worker is gone its part of the VM's memory, so that it is free before the session is, and the
+    /// guest's connection.
+    pub(super) fn take_belongings(&self, id: u64) -> (Option<bar::Slot>, Option<Socket>) {
+        let mut table = self.table.lock();
+        let Some(session) = table.sessions.get_mut(&id) else { return (None, None) };
+        (session.part.take(), session.connection.take())
+    }
+
+    /// Whether a session of the VM that has a part of its memory is ending.
+    pub(super) fn gives_back_part(&self, vm: &str) -> bool {
+        let ending = |session: &Session| {
+            session.part.is_some()
+                && session.vm.name == vm
+                && session.worker.stats.state.load(Ordering::Relaxed) == State::Ending as u64
+        };
+        self.table.lock().sessions.values().any(ending)
+    }
+
     /// Takes a session out, after `count` has counted it: nobody sees it neither here nor there.
     pub(super) fn end<T>(&self, id: u64, count: impl FnOnce(&Session) -> T) -> Option<(Session, T)> {
         let mut table = self.table.lock();
@@ -124,17 +147,13 @@ impl Sessions {
         self.table.lock().sessions.get_mut(&id).map(dismiss).is_some()
     }
 
-    /// Ends all sessions of a VM from here; how many there were. With `kill`, their workers get no time to say so.
-    #[expect(dead_code, reason = "the control socket's vm.kill is the next thing to come")]
-    pub(super) fn dismiss_vm(&self, vm: &Vm, kill: bool) -> usize {
+    /// Ends all sessions of a VM from here; how many there were.
+    pub(super) fn dismiss_vm(&self, vm: &Vm) -> usize {
         let mut table = self.table.lock();
         let mut count = 0;
         for session in table.sessions.values_mut().filter(|session| session.vm.number == vm.number) {
             count += 1;
             dismiss(session);
-            if kill {
-                session.worker.kill();
-            }
         }
         count
     }

@@ -7,10 +7,13 @@ use super::process::{Phase, Worker};
 use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
+use pxos_protocol::admin::Usage;
+use pxos_protocol::transport::{Socket, Transport};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
@@ -96,6 +99,10 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
         (Ok(None), _) => Heard::Closed,
         (Ok(Some((FromWorker::Ready { snapshot, .. }, _))), Phase::Starting) => {
             info!(worker = worker.pid, devices = snapshot.devices.len(), "worker is warm");
+            if !snapshot.software {
+                let overhead = daemon.audit.memory_of(worker.pid).unwrap_or(0);
+                worker.overhead.store(overhead, Ordering::Relaxed);
+            }
             let outcome = daemon.pool.ready(worker, snapshot);
             daemon.tell(outcome.map(Event::Driver));
             Heard::Ready
@@ -147,18 +154,31 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
 
 fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, how: &str) {
     // Whoever waits for the device need not wait for the rest.
-    daemon.scheduling.end(id);
+    let gpu_nanos = daemon.scheduling.end(id);
+    let (part, connection) = daemon.sessions.take_belongings(id);
+    drop(part);
+    if let Some(connection) = connection {
+        close(&connection);
+    }
     let ended = daemon.sessions.end(id, |session| {
         daemon.exchange.end(&session.vm.name, id);
-        session.vm.quota.clear(session.slot);
+        let usage = Usage { gpu_nanos, ..Usage::default() };
+        let held = session.vm.quota.clear(session.slot);
         let (word, detail) = reason(session, said, status, how);
         let counters = session.worker.stats.read();
         daemon.totals.ended(word, &counters);
+        daemon.accounts.end(&session.vm.name, &counters, &held, &usage);
         (word, detail, counters)
     });
     let Some((session, (word, detail, counters))) = ended else { return };
     daemon.vms.forget(&session.vm, |vm| daemon.sessions.of_vm(vm) > 0);
     let seconds = session.started.1.elapsed().as_secs_f64();
+    let text = format!("{} of {} ends: {word} {detail}", session.program, session.peer);
+    daemon.journal.note("session.end", Some(&session.vm.name), Some(id), text.trim_end().to_owned());
+    if counters.faults > 0 {
+        let text = format!("{} broke {} contexts of its own", session.program, counters.faults);
+        daemon.journal.note("fault", Some(&session.vm.name), Some(id), text);
+    }
     let calls = counters.messages_sync.saturating_add(counters.messages_async);
     macro_rules! line {
         ($level:ident) => {
@@ -185,6 +205,14 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
         }
         line!(warn);
     }
+}
+
+/// Closes a guest's connection with nothing unread in it. A close over unread bytes is an error at the other end, not an end of
+/// the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest would wait for ever.
+fn close(connection: &Socket) {
+    connection.close();
+    let mut scrap = [0; 16 << 10];
+    while connection.is_readable() && matches!(connection.receive(&mut scrap), Ok(1..)) {}
 }
 
 /// A word for the status, and what else there is to say.

@@ -4,6 +4,12 @@
 //! The workers follow the rules of the gate: a window inside a lease, an estimate learnt per kind of command, a message when
 //! they wait, run dry or have nearly drained. Nothing is random but the workloads.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "times are non-negative and far below 2^53 ns, which is 104 days"
+)]
+
 use super::{
     ALONE_WINDOW, Gate, HANDOVER, MICROSECOND, Nanos, Observation, Reason, Scheduler, Share, Tuning, VmId,
     WINDOW, WINDOW_COMMANDS, WINDOW_LEAST, YIELD_AFTER,

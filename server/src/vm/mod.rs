@@ -30,8 +30,6 @@ pub struct Limits {
     pub class: Option<Class>,
     /// Device memory in bytes that all its processes together may hold; `None` for no limit.
     pub memory_max: Option<u64>,
-    /// Device memory in bytes that other VMs leave to it.
-    pub memory_min: u64,
     /// Guest processes with a session at once; `None` for no limit.
     pub max_processes: Option<u32>,
     /// Streams of all its processes together; `None` for no limit.
@@ -46,7 +44,6 @@ impl Default for Limits {
             tier: Tier::Normal,
             class: None,
             memory_max: None,
-            memory_min: 0,
             max_processes: None,
             max_streams: None,
         }
@@ -251,15 +248,13 @@ pub struct Rule {
 pub struct Rights {
     /// Whether it may connect.
     pub policy: Policy,
-    /// Its devices, as `CUDA_VISIBLE_DEVICES` takes them; `None` for all that the server has.
-    pub gpus: Option<String>,
     /// What it may use.
     pub limits: Limits,
 }
 
 impl Default for Rights {
     fn default() -> Self {
-        Self { policy: Policy::Allow, gpus: None, limits: Limits::default() }
+        Self { policy: Policy::Allow, limits: Limits::default() }
     }
 }
 
@@ -271,7 +266,6 @@ impl From<Limits> for admin::Limits {
             tier: limits.tier.name().to_owned(),
             class: limits.class.map_or("auto", Class::name).to_owned(),
             memory_max: limits.memory_max,
-            memory_min: limits.memory_min,
             max_processes: limits.max_processes,
             max_streams: limits.max_streams,
         }

@@ -7,7 +7,7 @@
 use super::{Identity, Limits, Policy, Rights, Rule};
 use crate::config::keys::LIMITS;
 use crate::config::layers::Raw;
-use crate::config::{Config, limits, parse_gpus, parse_policy};
+use crate::config::{Config, limits, parse_policy};
 use crate::quota::Quota;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -49,6 +49,8 @@ pub struct Vm {
     pub quota: Quota,
     state: RwLock<State>,
     draining: AtomicBool,
+    /// Whether the overhead of contexts counts against its quota.
+    charges_context: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,13 @@ impl Vm {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.state.read().live.limits
+    }
+
+    /// As [`Self::limits`], with the preset of the class that the operator has pinned.
+    #[must_use]
+    pub fn effective_limits(&self) -> Limits {
+        let limits = self.limits();
+        crate::classify::preset(limits, limits.class)
     }
 
     /// Where it comes from.
@@ -122,14 +131,6 @@ impl Vm {
         if old.policy != base.policy {
             live.policy = base.policy;
         }
-        if old.gpus != base.gpus {
-            live.gpus.clone_from(&base.gpus);
-        }
-        // An operator's memory_min may contradict the new memory_max: the configuration's pair wins.
-        if limits::check(&live.limits).is_err() {
-            (live.limits.memory_min, live.limits.memory_max) =
-                (base.limits.memory_min, base.limits.memory_max);
-        }
         let lines = differences(&before, &live);
         state.base = base.clone();
         state.live = live;
@@ -141,7 +142,8 @@ impl Vm {
     /// Tells the workers, which read it with their next allocation.
     fn publish(&self, state: &State) {
         let limits = state.live.limits;
-        self.quota.set_limits(limits.memory_max, limits.max_streams, false);
+        let charges = self.charges_context.load(Ordering::Relaxed);
+        self.quota.set_limits(limits.memory_max, limits.max_streams, charges);
     }
 
     fn rule(&self) -> Option<Rule> {
@@ -162,30 +164,20 @@ pub fn change(rights: &mut Rights, changes: &BTreeMap<String, Raw>) -> Result<()
         let key = key.replace('.', "_");
         let done = match key.as_str() {
             "policy" => parse_policy(raw).map(|policy| rights.policy = policy),
-            "gpus" => parse_gpus(raw).map(|gpus| rights.gpus = gpus),
             key => limits::set(&mut rights.limits, key, raw),
         };
         if let Err(message) = done {
             problems.push(format!("{key}: {message}"));
         }
     }
-    if problems.is_empty()
-        && let Err(message) = limits::check(&rights.limits)
-    {
-        problems.push(message);
-    }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 fn differences(old: &Rights, new: &Rights) -> Vec<String> {
-    let gpus = |rights: &Rights| rights.gpus.clone().unwrap_or_else(|| "all".into());
     let mut lines: Vec<String> =
         limits::differences(&old.limits, &new.limits).iter().map(ToString::to_string).collect();
     if old.policy != new.policy {
         lines.push(format!("policy: {} -> {}", old.policy.name(), new.policy.name()));
-    }
-    if old.gpus != new.gpus {
-        lines.push(format!("gpus: {} -> {}", gpus(old), gpus(new)));
     }
     lines
 }
@@ -195,6 +187,8 @@ fn differences(old: &Rights, new: &Rights) -> Vec<String> {
 pub struct Registry {
     vms: RwLock<BTreeMap<String, Arc<Vm>>>,
     last: AtomicU64,
+    /// Of VMs that come.
+    charges_context: AtomicBool,
     /// One reload or change of the set at a time.
     changing: Mutex<()>,
 }
@@ -217,6 +211,11 @@ impl Registry {
     pub fn load(&self, config: &Config, busy: impl Fn(&str) -> bool) -> io::Result<Vec<Change>> {
         let _one = self.changing.lock();
         let mut vms = self.vms.write();
+        self.charges_context.store(config.charge_context, Ordering::Relaxed);
+        for vm in vms.values() {
+            vm.charges_context.store(config.charge_context, Ordering::Relaxed);
+            vm.publish(&vm.state.read());
+        }
         let mut changes = Vec::new();
         let mut note = |vm: &str, text: String| changes.push(Change { vm: vm.to_owned(), text });
         for rule in &config.vms {
@@ -273,6 +272,7 @@ impl Registry {
             quota: Quota::create()?,
             state: RwLock::new(state),
             draining: AtomicBool::new(false),
+            charges_context: AtomicBool::new(self.charges_context.load(Ordering::Relaxed)),
         };
         vm.publish(&vm.state.read());
         Ok(Arc::new(vm))
@@ -377,7 +377,7 @@ pub fn may_connect(rights: &Rights) -> bool {
 pub fn raw(values: &BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, Raw>, String> {
     let known = |key: &str| {
         let key = key.replace('.', "_");
-        key == "policy" || key == "gpus" || LIMITS.iter().any(|limit| limit.name == key)
+        key == "policy" || LIMITS.iter().any(|limit| limit.name == key)
     };
     values
         .iter()
@@ -447,7 +447,6 @@ mod tests {
         assert_eq!(vm.limits().weight, 100);
         assert!(set(&vm, "colour", "x").unwrap_err().contains("is no limit"));
         set(&vm, "memory_max", "1M").unwrap();
-        assert!(set(&vm, "memory_min", "2M").unwrap_err().contains("more than memory_max"));
     }
 
     #[test]

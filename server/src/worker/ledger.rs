@@ -4,7 +4,6 @@ use crate::driver::{Driver, Result};
 use crate::quota::{Account, Kind, OverQuota};
 use crate::stats::Stats;
 use pxos_protocol::types::CUresult;
-use std::sync::atomic::Ordering;
 
 /// What the driver rounds allocations up to, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +166,7 @@ impl Ledger {
     /// The daemon's page says the same.
     fn report(&self) {
         let (used, peak) = self.account.used();
-        self.stats.memory_used.store(used, Ordering::Relaxed);
-        self.stats.memory_peak.store(peak, Ordering::Relaxed);
+        self.stats.set_memory(used, peak);
     }
 }
 

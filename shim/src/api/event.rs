@@ -135,6 +135,10 @@ pub(crate) unsafe fn cuEventElapsedTime_v2(
     let session = session()?;
     session.check()?;
     let (start, end) = (live(session, hStart)?, live(session, hEnd)?);
+    if pMilliseconds.is_null() {
+        // Measured; the manual says invalid value.
+        return Err(CUresult::ERROR_INVALID_HANDLE);
+    }
     for event in [&start, &end] {
         if event.flags & DISABLE_TIMING != 0 || !event.recorded.load(Ordering::Acquire) {
             return Err(CUresult::ERROR_INVALID_HANDLE);

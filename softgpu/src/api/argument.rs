@@ -4,8 +4,8 @@
 use super::Answer;
 use pxos_protocol::types::{
     CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUgreenCtx, CUhostFn,
-    CUkernel, CUlibrary, CUlinkState, CUmemLocation, CUmemoryPool, CUmipmappedArray, CUmodule,
-    CUoccupancyB2DSize, CUresult, CUstream, CUstreamCallback, CUuserObject,
+    CUipcEventHandle, CUipcMemHandle, CUkernel, CUlibrary, CUlinkState, CUmemLocation, CUmemoryPool,
+    CUmipmappedArray, CUmodule, CUoccupancyB2DSize, CUresult, CUstream, CUstreamCallback, CUuserObject,
 };
 use std::ffi::{CStr, c_char, c_void};
 
@@ -236,6 +236,6 @@ macro_rules! by_value {
 
 by_value! {
     u8 u16 u32 i32 u64 usize f32 CUresult CUcontext CUstream CUevent CUmodule CUfunction CUkernel CUlibrary CUlinkState CUgraph
-    CUgraphExec CUgraphNode CUuserObject CUmemLocation
+    CUgraphExec CUgraphNode CUuserObject CUmemLocation CUipcMemHandle CUipcEventHandle
     CUmemoryPool CUarray CUmipmappedArray CUgreenCtx CUhostFn CUstreamCallback CUoccupancyB2DSize
 }

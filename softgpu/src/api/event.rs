@@ -1,11 +1,11 @@
 //! Events (CUDA driver API, section "Event management").
 
 use super::{Answer, DefaultStream, driver_fns, stream as api_stream};
-use crate::device::context::{self, stream_anywhere};
+use crate::device::context::{self, Active, stream_anywhere};
 use crate::device::event::{self, BLOCKING_SYNC, DISABLE_TIMING, EVENTS, Event, INTERPROCESS};
 use crate::device::graph::Body;
 use crate::device::stream::in_callback;
-use pxos_protocol::types::{CUevent, CUresult, CUstream};
+use pxos_protocol::types::{CUcontext, CUevent, CUresult, CUstream};
 use std::ffi::c_uint;
 use std::sync::Arc;
 
@@ -82,6 +82,27 @@ driver_fns! {
         milliseconds.put(start.elapsed(&end)?)
     }
 
+    /// Records an event: makes it name this point of all streams of its context.
+    ready fn cuCtxRecordEvent(context: CUcontext, event: CUevent) {
+        let active = active(context)?;
+        let event = live(event)?;
+        if event.life != active.life {
+            return Err(CUresult::ERROR_INVALID_HANDLE);
+        }
+        event.record(active.mark_all());
+        Ok(())
+    }
+
+    /// Makes further work of all streams of a context wait for an event's last recording.
+    ready fn cuCtxWaitEvent(context: CUcontext, event: CUevent) {
+        let active = active(context)?;
+        let event = live(event)?;
+        if let Some(marker) = event.marker().filter(|marker| !marker.is_reached()) {
+            active.hold_all(&marker);
+        }
+        Ok(())
+    }
+
     /// Records an event: makes it name this point of a stream.
     ready fn cuEventRecord / cuEventRecord_ptsz(event: CUevent, stream: CUstream) |default| {
         record(event, stream, default, 0)
@@ -91,6 +112,14 @@ driver_fns! {
     ready fn cuEventRecordWithFlags / cuEventRecordWithFlags_ptsz(event: CUevent, stream: CUstream, flags: c_uint) |default| {
         record(event, stream, default, flags)
     }
+}
+
+/// A context by its handle, or the current one for null.
+fn active(context: CUcontext) -> Answer<Arc<Active>> {
+    if context.is_null() {
+        return context::current();
+    }
+    context::named(context)?.active().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)
 }
 
 /// The event that a handle names, outside of callbacks.

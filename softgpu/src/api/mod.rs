@@ -17,6 +17,7 @@ pub mod graph;
 pub mod graph_node;
 pub mod graph_object;
 pub mod initialise;
+pub mod ipc;
 mod jit;
 pub mod legacy;
 pub mod library;

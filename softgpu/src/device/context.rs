@@ -341,6 +341,7 @@ impl Active {
 
     /// Ends a stream's handle; its work goes on (CUDA driver API, `cuStreamDestroy`).
     pub(crate) fn retire_stream(&self, stream: &Arc<Stream>) {
+        stream.retire();
         if stream.is_idle() {
             lock(&self.streams).others.retain(|other| !Arc::ptr_eq(other, stream));
         } else {
@@ -362,6 +363,21 @@ impl Active {
     /// Appends a point to a stream of this context.
     pub(crate) fn mark(&self, stream: &Arc<Stream>, after: Vec<Arc<Marker>>) -> Arc<Marker> {
         lock(&self.streams).mark(stream, after)
+    }
+
+    /// A point behind the work of all streams.
+    pub(crate) fn mark_all(&self) -> Arc<Marker> {
+        let streams = lock(&self.streams);
+        let tails = streams.tails();
+        streams.mark(&streams.legacy, tails)
+    }
+
+    /// Makes further work of every stream wait for a point.
+    pub(crate) fn hold_all(&self, marker: &Arc<Marker>) {
+        let streams = lock(&self.streams);
+        for stream in std::iter::once(&streams.legacy).chain(&streams.others) {
+            streams.mark(stream, vec![Arc::clone(marker)]);
+        }
     }
 
     /// Appends an operation to a stream of this context, or to the graph that the stream is captured into.

@@ -88,6 +88,8 @@ struct Queue {
     /// Whether that one is done by the thread that asked for it ([`Stream::take_turn`]) and not in `jobs`.
     tail_outside: bool,
     worker: bool,
+    /// Whether the handle is gone, so that no more work will come.
+    retired: bool,
 }
 
 impl std::fmt::Debug for Queue {
@@ -195,6 +197,12 @@ impl Stream {
         self.queue().tail.clone().filter(|tail| !tail.is_reached())
     }
 
+    /// The handle is gone: the stream's thread ends with the work that is left.
+    pub(crate) fn retire(&self) {
+        self.queue().retired = true;
+        self.wake.notify_one();
+    }
+
     /// Whether all work is done.
     pub(crate) fn is_idle(&self) -> bool {
         self.tail().is_none()
@@ -277,6 +285,10 @@ impl Stream {
                 job.run(&self.fault);
                 queue = self.queue();
                 continue;
+            }
+            if queue.retired {
+                queue.worker = false;
+                return;
             }
             let (returned, idle) =
                 self.wake.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);

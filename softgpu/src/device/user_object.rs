@@ -124,7 +124,7 @@ mod tests {
         assert!(object.release(3).is_ok());
         assert_eq!(ENDED.load(Ordering::SeqCst), 0);
         assert_eq!(object.release(2), Err(CUresult::ERROR_INVALID_VALUE));
-        std::mem::forget(second);
+        let _second = std::mem::ManuallyDrop::new(second);
         drop(first);
         assert_eq!(ENDED.load(Ordering::SeqCst), 7);
         assert!(live(handle).is_err());

@@ -46,6 +46,7 @@ pub struct Fixture {
     driver: Driver,
     args: Vec<String>,
     configuration: String,
+    names: Vec<(&'static str, &'static str)>,
     tcp: bool,
     environment: Vec<(String, String)>,
 }
@@ -86,6 +87,13 @@ impl Fixture {
         self
     }
 
+    /// Replaces a word of the configuration by the path that a name has in the server's folder.
+    #[must_use]
+    pub fn replacing(mut self, word: &'static str, name: &'static str) -> Self {
+        self.names.push((word, name));
+        self
+    }
+
     /// Also listens on TCP, on this host alone.
     #[must_use]
     pub fn tcp(mut self) -> Self {
@@ -108,7 +116,11 @@ impl Fixture {
             args.extend(["--listen", address, "--tcp-token", TOKEN].map(str::to_owned));
         }
         args.extend(["--driver".to_owned(), self.driver.argument()]);
-        fs::write(directory.path().join("server.toml"), &self.configuration).expect("the folder takes files");
+        let mut configuration = self.configuration;
+        for (word, name) in self.names {
+            configuration = configuration.replace(word, &directory.path().join(name).display().to_string());
+        }
+        fs::write(directory.path().join("server.toml"), &configuration).expect("the folder takes files");
         let environment = self.environment;
         let mut server = Server { child: None, directory, args, address, driver: self.driver, environment };
         server.start();

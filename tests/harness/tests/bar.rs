@@ -154,3 +154,13 @@ fn memory_that_is_too_short_costs_speed_and_nothing_else() {
     assert!(finished.stdout.contains("copies CUDA_SUCCESS"), "{finished}");
     assert!(finished.stderr.contains("shorter than it should be"), "{finished}");
 }
+
+#[test]
+fn one_program_after_the_other_gets_the_one_slot() {
+    let vm = Vm::with(64 << 20, ":1");
+    for _ in 0..10 {
+        let finished = vm.program(sample("zeroCopy")).passes();
+        assert!(!finished.stderr.contains("shared memory"), "{finished}");
+    }
+    assert!(!vm.server.log().contains("memory=none"), "{}", vm.server.log());
+}

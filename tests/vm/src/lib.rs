@@ -9,6 +9,7 @@
 //! | `PXOS_VM_PARTS` | the folder that `tests/vm/parts.sh` filled; without it `.toolchain/vm` of the repository |
 //! | `PXOS_VM_PAYLOAD` | a payload that was built before, used instead of building one |
 //! | `PXOS_QEMU` | the QEMU to run; without it `qemu-system-x86_64` |
+//! | `PXOS_VM_PAUSE` | seconds that a machine stands still in the test of that; without it 4 |
 //! | `PXOS_VM_ACCEL` | `tcg` or `kvm`; without it KVM where the processor's own is there, else TCG |
 #![expect(
     clippy::missing_panics_doc,

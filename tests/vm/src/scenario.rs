@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub const PROGRAMS: &[&str] = &["vectorAdd", "matrixMul", "reduction", "streams", "printf"];
 
 /// Device memory of the first guest's sessions, and of the second's, in MiB.
-const QUOTA: [u64; 2] = [64, 192];
+const QUOTA: [u64; 2] = [512, 1024];
 
 /// What a program in the guest is started with.
 pub const SHIM: &str = "LD_PRELOAD=/payload/libpxshim.so";
@@ -86,6 +86,10 @@ pub fn files() -> Vec<PathBuf> {
 /// Two guests at once against one server: their programs print what they print on the device itself, each VM is who its socket
 /// says it is, has its own quota, and cannot reach the other.
 pub fn two_guests(stage: &Stage, driver: Driver) {
+    if matches!(driver, Driver::Auto) {
+        // Beside a GPU that cannot be used, a test on this CPU would say nothing.
+        assert!(pxos_harness::is_on_a_gpu(), "no GPU can be used here (driver auto)");
+    }
     let rules = format!(
         "[[vm]]\nname = \"red\"\nmemory_max = \"{}M\"\n[[vm]]\nname = \"blue\"\nmemory_max = \"{}M\"",
         QUOTA[0], QUOTA[1]

@@ -108,7 +108,7 @@ mod tests {
         let again =
             format!("until {over} copies 1 10 > /tmp/c 2>&1; do sleep 0.2; done; {SHIM} /payload/vectorAdd");
         assert_eq!(vm.run(&again).good().trim_end(), expected.trim_end());
-        assert_eq!(server.status().sessions.len(), 0);
+        server.wait("no session", |status| status.sessions.is_empty());
         assert!(server.log().contains("from=\"serial:red="), "{}", server.log());
         vm.power_off();
     }

@@ -99,6 +99,7 @@ macro_rules! arithmetic {
                 a in operand::<$t>(), b in operand::<$t>(), c in operand::<$t>(),
                 p in 0u32..300, n in 0u32..300, carry: bool,
             ) {
+                let wrap = |value: i128| -> $t { wrap(value) };
                 let (x, y, z) = (a.value(), b.value(), c.value());
                 prop_assert_eq!(add(a, b), wrap(x + y));
                 prop_assert_eq!(sub(a, b), wrap(x - y));

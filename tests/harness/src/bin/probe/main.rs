@@ -6,6 +6,8 @@
 //! | `init` | `cuInit`, the first device's primary context, the module of the kernels |
 //! | `alloc BYTES`, `free`, `meminfo` | allocates and keeps, frees the last, asks for free and total memory |
 //! | `fill FUNCTION BYTES`, `drop` | allocates pieces by that function until it is refused; gives all of them back |
+//! | `streams COUNT` | makes streams until one is refused, then frees one and makes another |
+//! | `allocstorm` | allocates and frees pieces of all sizes for ever, and never minds a refusal |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
 //! | `share MILLISECONDS`, `graphs MILLISECONDS` | keeps kernels in flight, singly or as graphs of four; prints how many completed |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
@@ -170,6 +172,8 @@ impl Probe {
                 let status = unsafe { (self.driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
                 format!("{} {free} {total}", self.name(status))
             }
+            "streams" => self.streams(number(args)?),
+            "allocstorm" => self.allocation_storm(),
             "fill" => self.filled.fill(&self.driver, &text(args)?, number(args)? as u64)?,
             "drop" => {
                 let status = self.filled.release(&self.driver)?;
@@ -255,6 +259,47 @@ impl Probe {
             }
         };
         if status == 0 { self.launch(self.endless, &mut [(&raw mut flag).cast()]) } else { status }
+    }
+
+    fn streams(&self, count: usize) -> String {
+        let mut made = Vec::new();
+        // SAFETY: pointers to locals; streams that were made here.
+        unsafe {
+            for _ in 0..count {
+                let mut stream = 0_u64;
+                let status = (self.driver.cuStreamCreate)(&raw mut stream, 1);
+                if status != 0 {
+                    let count = made.len();
+                    if let Some(last) = made.pop() {
+                        (self.driver.cuStreamDestroy_v2)(last);
+                    }
+                    let again = (self.driver.cuStreamCreate)(&raw mut stream, 1);
+                    return format!("{} after {count}, again {}", self.name(status), self.name(again));
+                }
+                made.push(stream);
+            }
+        }
+        format!("{count} made")
+    }
+
+    fn allocation_storm(&self) -> ! {
+        let mut held = std::collections::VecDeque::new();
+        for round in 0_usize.. {
+            let (mut address, bytes) = (0_u64, 1 << (round * 7 % 27));
+            // SAFETY: a pointer to a local; an allocation of ours.
+            unsafe {
+                if (self.driver.cuMemAlloc_v2)(&raw mut address, bytes) == 0 {
+                    held.push_back(address);
+                } else if let Some(oldest) = held.pop_front() {
+                    (self.driver.cuMemFree_v2)(oldest);
+                }
+            }
+            if round == 2000 {
+                println!("storming");
+                let _ = std::io::stdout().flush();
+            }
+        }
+        unreachable!("the numbers do not end")
     }
 
     fn storm(&self, count: usize) -> String {

@@ -1,0 +1,332 @@
+//! `pxctl top`: what VMs and their processes use, live in a terminal, or once for a script.
+
+use crate::units::{bytes, fit, seconds};
+use crate::{Failure, json};
+use pxos_client::Control;
+use pxos_protocol::admin::{Session, Status, Vm};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Text};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How to show it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Shows it once, measured over one interval
+    #[arg(long)]
+    once: bool,
+    /// Once, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
+    interval: f64,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.3..=60.0).contains(seconds))
+        .ok_or_else(|| "not from 0.3 to 60".to_owned())
+}
+
+/// Columns of a terminal where nobody says otherwise.
+const WIDTH: usize = 80;
+
+/// What was seen at one moment.
+#[derive(Debug, Serialize)]
+struct Sample {
+    vms: Vec<Vm>,
+    sessions: Vec<Session>,
+    #[serde(skip)]
+    head: String,
+    #[serde(skip)]
+    at: Instant,
+}
+
+impl Sample {
+    fn take(control: &mut Control, before: Option<&Self>) -> Result<Self, Failure> {
+        let status = control.status()?;
+        let mut sample =
+            Self { vms: control.vms()?, head: head(&status), sessions: status.sessions, at: Instant::now() };
+        if let Some(before) = before {
+            sample.rate(before);
+        }
+        Ok(sample)
+    }
+
+    /// Rates of sessions: the server keeps those of VMs only.
+    fn rate(&mut self, before: &Self) {
+        let window = (self.at - before.at).as_secs_f64().max(1e-3);
+        let old: BTreeMap<u64, &Session> =
+            before.sessions.iter().map(|session| (session.id, session)).collect();
+        for session in &mut self.sessions {
+            let Some(old) = old.get(&session.id) else { continue };
+            let copied = |session: &Session| {
+                session.counters.copy_bytes_to_device.saturating_add(session.counters.copy_bytes_to_host)
+            };
+            #[expect(clippy::cast_precision_loss, reason = "rates for people")]
+            let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / window;
+            session.usage.share = rate(session.usage.gpu_nanos, old.usage.gpu_nanos) / 1e9;
+            session.usage.launch_rate = rate(session.counters.launches, old.counters.launches);
+            session.usage.copy_rate = rate(copied(session), copied(old));
+        }
+    }
+
+    /// Lines of at most `width` characters: the head, the columns' names, VMs and below each its processes.
+    fn lines(&self, width: usize) -> Vec<(bool, String)> {
+        let mut lines = vec![(false, fit(&self.head, width)), (true, fit(&titles(), width))];
+        for vm in &self.vms {
+            let usage = &vm.usage;
+            let faults: u64 =
+                self.of(&vm.name).map(|session| session.counters.faults).fold(0, u64::saturating_add);
+            let reason = if usage.reason.is_empty() { &vm.class } else { &usage.reason };
+            lines.push((
+                false,
+                fit(&row(&vm.name, usage, vm.memory.charged, vm.limits.memory_max, faults, reason), width),
+            ));
+            for session in self.of(&vm.name) {
+                let name = format!("  {} {}", session.id, session.program);
+                let counters = &session.counters;
+                let text = row(
+                    &name,
+                    &session.usage,
+                    counters.memory_used,
+                    None,
+                    counters.faults,
+                    &session.usage.reason,
+                );
+                lines.push((false, fit(&text, width)));
+            }
+        }
+        if self.vms.is_empty() {
+            lines.push((false, "no VMs".to_owned()));
+        }
+        lines
+    }
+
+    fn of<'a>(&'a self, vm: &'a str) -> impl Iterator<Item = &'a Session> {
+        self.sessions.iter().filter(move |session| session.vm == vm)
+    }
+}
+
+fn head(status: &Status) -> String {
+    let device = status.devices.first().map_or_else(|| "no device".to_owned(), |device| device.name.clone());
+    let more = if status.devices.len() > 1 {
+        format!(" and {} more", status.devices.len() - 1)
+    } else {
+        String::new()
+    };
+    let software = if status.driver.software { " (this CPU)" } else { "" };
+    format!(
+        "pxOS {}, up {}: {} processes on {device}{more}{software}",
+        status.server.software,
+        seconds(status.server.uptime),
+        status.sessions.len(),
+    )
+}
+
+fn titles() -> String {
+    format!(
+        "{:<17} {:>6} {:>7} {:>8} {:>5} {:>3} {:>7} {:>8} {:>3} {}",
+        "VM / PROCESS", "SHARE", "GPU-S", "MEMORY", "OF", "QU", "WAIT", "COPY/S", "FLT", "REASON"
+    )
+}
+
+fn row(
+    name: &str,
+    usage: &pxos_protocol::admin::Usage,
+    memory: u64,
+    limit: Option<u64>,
+    faults: u64,
+    reason: &str,
+) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+    let of = limit.map_or_else(
+        || "-".to_owned(),
+        |limit| format!("{:.0}%", memory as f64 * 100.0 / limit.max(1) as f64),
+    );
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "numbers for people, none negative"
+    )]
+    let (copies, gpu) = (usage.copy_rate as u64, usage.gpu_nanos as f64 / 1e9);
+    let queue = if usage.waiting { format!("{}w", usage.queue) } else { usage.queue.to_string() };
+    format!(
+        "{:<17} {:>5.1}% {:>7} {:>8} {of:>5} {queue:>3} {:>7} {:>8} {faults:>3} {reason}",
+        fit(name, 17),
+        usage.share * 100.0,
+        short(gpu),
+        bytes(memory),
+        time(usage.wait_nanos),
+        bytes(copies),
+    )
+}
+
+/// Seconds in seven characters.
+fn short(seconds: f64) -> String {
+    if seconds < 1000.0 { format!("{seconds:.2}") } else { format!("{seconds:.0}") }
+}
+
+/// A time in seven characters: `12 µs`, `3.4 ms`, `120 s`.
+fn time(nanos: u64) -> String {
+    let micros = nanos / 1000;
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        1000..10_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{} s", micros / 1_000_000),
+    }
+}
+
+/// Shows it.
+pub(crate) fn run(path: &Path, args: &Args) -> Result<(), Failure> {
+    let mut control = Control::connect(path)?;
+    let pause = Duration::from_secs_f64(args.interval);
+    if args.once || args.json {
+        let first = Sample::take(&mut control, None)?;
+        std::thread::sleep(pause);
+        let sample = Sample::take(&mut control, Some(&first))?;
+        if args.json {
+            json(&sample);
+        } else {
+            sample.lines(usize::MAX).iter().for_each(|(_, line)| println!("{}", line.trim_end()));
+        }
+        return Ok(());
+    }
+    let mut terminal = ratatui::try_init()
+        .map_err(|error| Failure::Other(format!("this is no terminal ({error}); --once shows it once")))?;
+    let result = live(&mut terminal, &mut control, pause);
+    ratatui::restore();
+    result
+}
+
+fn live(
+    terminal: &mut ratatui::DefaultTerminal,
+    control: &mut Control,
+    pause: Duration,
+) -> Result<(), Failure> {
+    let other = |error: std::io::Error| Failure::Other(error.to_string());
+    let mut sample = Sample::take(control, None)?;
+    loop {
+        terminal
+            .draw(|frame| frame.render_widget(text(&sample, usize::from(frame.area().width)), frame.area()))
+            .map_err(other)?;
+        let next = Instant::now() + pause;
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            if left.is_zero() || !event::poll(left).map_err(other)? {
+                break;
+            }
+            match event::read().map_err(other)? {
+                Event::Key(key) if key.kind == KeyEventKind::Press => {
+                    let interrupted =
+                        key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+                    if interrupted || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                        return Ok(());
+                    }
+                }
+                Event::Resize(..) => break,
+                _ => {}
+            }
+        }
+        sample = Sample::take(control, Some(&sample))?;
+    }
+}
+
+fn text(sample: &Sample, width: usize) -> Text<'static> {
+    let width = if width == 0 { WIDTH } else { width };
+    let mut lines: Vec<Line<'static>> = sample
+        .lines(width)
+        .into_iter()
+        .map(|(title, line)| {
+            let style = if title { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+            Line::styled(if title { format!("{line:<width$}") } else { line }, style)
+        })
+        .collect();
+    lines.push(Line::raw(""));
+    lines.push(Line::styled("q ends", Style::new().add_modifier(Modifier::DIM)));
+    Text::from(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pxos_protocol::admin::{Counters, Limits, Memory, Usage};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn sample() -> Sample {
+        let usage = Usage {
+            gpu_nanos: 12_345_678_901,
+            share: 0.502,
+            queue: 16,
+            waiting: true,
+            wait_nanos: 3_400_000,
+            copy_rate: 55e9,
+            reason: "lease ends soon, because another VM waits".into(),
+            ..Usage::default()
+        };
+        let session = Session {
+            id: 12,
+            vm: "red".into(),
+            program: "a_program_with_a_long_name".into(),
+            pid: 1,
+            peer: String::new(),
+            software: String::new(),
+            worker: 2,
+            shared_memory: String::new(),
+            started: 0,
+            uptime: 0,
+            counters: Counters { memory_used: 3 << 29, faults: 2, ..Counters::default() },
+            usage: usage.clone(),
+            audited: None,
+        };
+        let vm = Vm {
+            name: "red".into(),
+            memory: Memory { charged: 3 << 29, ..Memory::default() },
+            limits: Limits { memory_max: Some(6 << 30), ..Limits::default() },
+            usage,
+            ..Vm::default()
+        };
+        Sample {
+            vms: vec![vm],
+            sessions: vec![session],
+            head: "pxOS 0.1.0, up 12 s: 1 processes on softgpu".into(),
+            at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn it_looks_right_in_80_columns() {
+        let mut terminal = Terminal::new(TestBackend::new(80, 8)).unwrap();
+        let sample = sample();
+        terminal.draw(|frame| frame.render_widget(text(&sample, 80), frame.area())).unwrap();
+        let shown = terminal.backend().to_string();
+        for wanted in [
+            "SHARE   GPU-S   MEMORY    OF  QU    WAIT   COPY/S FLT REASON",
+            " 50.2%   12.35  1.5 GiB   25% 16w    3 ms 51.2 GiB   2 lease",
+            "  12 a_program_w…",
+            "q ends",
+        ] {
+            assert!(shown.contains(wanted), "'{wanted}' is not in\n{shown}");
+        }
+        assert!(sample.lines(80).iter().all(|(_, line)| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn rates_are_taken_between_two_looks() {
+        let before = sample();
+        let mut after = sample();
+        after.at = before.at + Duration::from_secs(2);
+        after.sessions[0].usage.gpu_nanos += 1_000_000_000;
+        after.sessions[0].counters.copy_bytes_to_host = 4096;
+        after.rate(&before);
+        assert!((after.sessions[0].usage.share - 0.5).abs() < 1e-9);
+        assert!((after.sessions[0].usage.copy_rate - 2048.0).abs() < 1e-9);
+    }
+}
