@@ -47,7 +47,7 @@ test-all: build contract ## The whole test suite: also softgpu, scenarios, every
 
 gpu-test: build contract ## The same scenarios on this machine's GPU.
 	@mkdir -p out && rm -f $(SKIPS)
-	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart
+	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart -p pxos-primitives
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
 loom: ## Tries the ring's control words in every order that two processors can bring them into.

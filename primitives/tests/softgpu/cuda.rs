@@ -15,7 +15,7 @@ fn nvcc() -> Option<PathBuf> {
 }
 
 /// softgpu as a library, where cargo has built it.
-fn softgpu() -> Option<PathBuf> {
+pub(crate) fn softgpu() -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let folders = test.ancestors().skip(1).take(2);
     folders.map(|folder| folder.join("libpxsoft.so")).find(|path| path.exists())

@@ -6,7 +6,7 @@ use crate::common::{Noise, Value, compiled, generate, same, soft};
 use proptest::prelude::{ProptestConfig, proptest};
 use pxos_primitives::{CpuArg, CpuError, CpuOptions, Element, Fault, Kernel, Options};
 
-fn on_cpu(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) -> Result<(), Fault> {
+pub(crate) fn on_cpu(kernel: &Kernel, values: &mut [Value], elements: Option<u64>) -> Result<(), Fault> {
     let mut args: Vec<CpuArg<'_>> = values
         .iter_mut()
         .map(|value| match value {

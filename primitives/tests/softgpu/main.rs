@@ -11,4 +11,5 @@
 mod common;
 mod cuda;
 mod differential;
+mod driver;
 mod examples;
