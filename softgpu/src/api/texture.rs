@@ -32,8 +32,10 @@ driver_fns! {
 
     /// Destroys a texture object.
     ready fn cuTexObjectDestroy(object: CUtexObject) {
-        context::current()?;
+        let active = context::current()?;
         live(object, true)?;
+        // Kernels before this call may still read through it.
+        active.wait();
         texture::remove(object);
         Ok(())
     }
@@ -71,8 +73,9 @@ driver_fns! {
 
     /// Destroys a surface object.
     ready fn cuSurfObjectDestroy(object: CUsurfObject) {
-        context::current()?;
+        let active = context::current()?;
         live(object, false)?;
+        active.wait();
         texture::remove(object);
         Ok(())
     }
