@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench: release toolchain ## Measures native against remoted, and shows the ratio
 bench-primitives: release toolchain ## Measures primitives against hand-written CUDA on the GPU.
 	@$(MAKE) --no-print-directory -C benches
 	@tools/bench-primitives.sh $(RELEASE) $(BENCH_ARGS)
+
+bench-fairness: release toolchain ## Measures how guests share a device: FAIRNESS_ARGS=--quick for two minutes.
+	@$(MAKE) --no-print-directory -C benches
+	@tools/fairness.sh $(RELEASE) $(FAIRNESS_ARGS)
 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support

@@ -278,6 +278,7 @@ impl Scheduler {
                 self.put(vm, Gate::Off, Reason::Policy(Policy::Fifo));
             }
         } else if !self.leave_alone(now) {
+            self.close_strays();
             let urgent = self.open_for_latency(now);
             self.end_lease(now, urgent);
             if !urgent {
@@ -320,8 +321,33 @@ impl Scheduler {
         self.verdict.gates.push((vm, gate, reason));
     }
 
+    /// Closes gates that were opened for another reason than holds now: who stands there asks anew.
+    fn close_strays(&mut self) {
+        let leasefq = self.tuning.policy == Policy::LeaseFq;
+        for vm in self.ids() {
+            let entity = &self.vms[&vm];
+            let leased = self.lease.is_some_and(|lease| lease.vm == vm);
+            let first = leasefq && entity.is_urgent_tier();
+            if matches!(entity.gate, Gate::Open { .. }) && !leased && !first {
+                self.put(vm, Gate::Closed, Reason::Contended);
+            }
+        }
+    }
+
+    /// Closes gates behind which nothing is measured, where a changed limit or policy wants it measured.
+    fn close_unmeasured(&mut self) {
+        for vm in self.ids() {
+            let entity = &self.vms[&vm];
+            let measure = entity.cap.is_some() || self.tuning.watched;
+            if entity.gate == Gate::Off || (entity.gate == Gate::Free && measure) {
+                self.put(vm, Gate::Closed, Reason::Remeasured);
+            }
+        }
+    }
+
     /// Opens the gate of a VM that is alone, and closes all others. Whether there is nothing else to decide.
     fn leave_alone(&mut self, now: Nanos) -> bool {
+        self.close_unmeasured();
         let wanting: Vec<VmId> =
             self.vms.iter().filter(|(_, entity)| entity.counts(now)).map(|(vm, _)| *vm).collect();
         // What runs behind a wide open gate is not measured, so it is taken to go on until it has shown otherwise.

@@ -33,6 +33,8 @@ pub enum Reason {
     CutForOthers,
     /// It has used up its `gpu.max` for now.
     Capped,
+    /// Its limits or the policy have changed, and its time is measured from now on.
+    Remeasured,
     /// Another VM has asked for the device.
     Contended,
     /// What another VM has in flight takes too long: it runs beside it, and the driver slices.
@@ -58,6 +60,7 @@ impl fmt::Display for Reason {
             Self::CutForLatency => f.write_str("lease cut short for the latency tier"),
             Self::CutForOthers => f.write_str("idle tier, and others want the device"),
             Self::Capped => f.write_str("gpu.max used up"),
+            Self::Remeasured => f.write_str("limits have changed: it is measured from now on"),
             Self::Contended => f.write_str("another VM wants the device"),
             Self::Overrun { by } => {
                 write!(f, "another VM is {} ms beyond its lease: both run", by / super::MILLISECOND)
@@ -84,6 +87,7 @@ impl Reason {
             Self::CutForLatency => "cut-for-latency",
             Self::CutForOthers => "cut-for-others",
             Self::Capped => "capped",
+            Self::Remeasured => "remeasured",
             Self::Contended => "contended",
             Self::Overrun { .. } => "overrun",
         }

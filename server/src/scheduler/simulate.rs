@@ -88,8 +88,9 @@ pub(super) struct Simulation {
     messages: VecDeque<(Nanos, VmId, Gate)>,
     /// When the daemon looks next.
     look: Option<Nanos>,
-    /// Time during which somebody wanted the device and it did nothing.
-    pub(super) idle_while_wanted: Nanos,
+    /// The longest time in one piece during which somebody waited for the device and it did nothing.
+    pub(super) longest_idle: Nanos,
+    idle: Nanos,
     pub(super) busy: Nanos,
     pub(super) reasons: BTreeMap<&'static str, u64>,
     changes: Vec<(Nanos, VmId, Share)>,
@@ -110,7 +111,8 @@ impl Simulation {
             now: 0,
             messages: VecDeque::new(),
             look: Some(0),
-            idle_while_wanted: 0,
+            longest_idle: 0,
+            idle: 0,
             busy: 0,
             reasons: BTreeMap::new(),
             changes: Vec::new(),
@@ -255,10 +257,10 @@ impl Simulation {
     fn pass(&mut self, time: Nanos) {
         let active = self.active();
         let wanted = self.guests.values().any(|guest| guest.waiting);
+        self.idle = if active == 0 && wanted { self.idle + time } else { 0 };
+        self.longest_idle = self.longest_idle.max(self.idle);
         if active > 0 {
             self.busy += time;
-        } else if wanted {
-            self.idle_while_wanted += time;
         }
         self.now += time;
         let (now, part) = (self.now, time as f64 / active.max(1) as f64);

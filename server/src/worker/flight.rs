@@ -235,7 +235,10 @@ impl Flight {
         let mut index = 0;
         while let Some(batch) = self.batches.get(index) {
             let over = match &batch.end {
-                Some(end) if !busy.contains(&batch.place) => is_over(session, end),
+                Some(end) if !busy.contains(&batch.place) => {
+                    // Without a context, elapsed times are refused; one that is gone took its events with it.
+                    session.enter(batch.place.context).is_err() || is_over(session, end)
+                }
                 _ => false,
             };
             if !over {

@@ -440,6 +440,8 @@ impl Gate {
 
     /// Looks at everything in flight; how long until it is worth looking again, `None` where nothing is.
     fn look(&self, session: &Session, meter: &mut Meter) -> Option<Nanos> {
+        // A context may have ended since, and another have its handle.
+        session.left();
         let now = page::now();
         let mut nap: Option<Nanos> = None;
         let Meter { estimates, flights, .. } = meter;

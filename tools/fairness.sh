@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Measures how guests share a device (out/benches/pxshare): on the GPU of this machine, or else on softgpu with its model of
+# time. docs/scheduling.md explains the table.
+#
+#   tools/fairness.sh FOLDER-WITH-THE-BINARIES [pxos-bench fairness arguments]
+set -euo pipefail
+bin=$(cd "$1" && pwd)
+shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$root/out"
+arguments=(--bin "$bin" --json "$root/out/fairness.json")
+if ! { ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; }; then
+    echo "No GPU here: guests share softgpu, where a kernel takes as long as a model says." >&2
+    arguments+=(--soft)
+fi
+exec "$bin/pxos-bench" fairness "$root/out/benches/pxshare" "${arguments[@]}" "$@"
