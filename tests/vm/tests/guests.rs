@@ -41,7 +41,10 @@ mod tests {
             let token = vm.begin(command);
             let status = server.wait("the copies", |status| {
                 let all = status.sessions.iter().map(|session| &session.counters);
-                all.clone().count() > 0 && all.clone().all(|counters| counters.copy_bytes_to_host >= bytes)
+                all.clone().count() > 0
+                    && all
+                        .clone()
+                        .all(|counters| counters.shared_bytes_out + counters.socket_bytes_out >= bytes)
             });
             assert!(vm.end(token).good().contains("CUDA_SUCCESS"));
             let _ = server.settled();
@@ -81,8 +84,7 @@ mod tests {
         let plan = Plan { vsock: false, serial: true, shared: Some((memory, SHARED)), ..Plan::new("red", 3) };
         let vm = stage.boot(plan);
         vm.wait_up();
-        let start_mux =
-            "(pxctl guest-mux > /tmp/mux 2>&1 &); until grep -q 'is connected' /tmp/mux; do sleep 0.1; done";
+        let start_mux = "rm -f /tmp/mux; (pxctl guest-mux > /tmp/mux 2>&1 &); until grep -q 'is connected' /tmp/mux; do sleep 0.1; done";
         let _ = vm.run(start_mux).good();
         assert_eq!(vm.run("pxctl guest-mux 2>&1").status, 1, "a second mux has no port");
         let expected = server.direct(sample("vectorAdd")).passes().stdout;
