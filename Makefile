@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-vm test-all loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,14 +36,14 @@ test-vm: build programs vm ## Boots real guests (QEMU) and runs programs, transp
 	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-vm-tests
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
-test: build ## The quick tests: table, wire, shim, server, runtime contract, pxctl.
-	$(CARGO) nextest run -p pxos-protocol -p pxos-shim -p pxos-cudart -p pxos-server -p pxctl
-
-test-all: build contract ## The whole test suite: also softgpu, scenarios, every sample, every runtime.
+test: build contract ## The whole test suite, on the software device; real guests too where QEMU is.
 	@mkdir -p out && rm -f $(SKIPS)
 	@$(MAKE) --no-print-directory vm || echo "no parts for real guests: their tests are skipped"
 	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run --workspace
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
+
+test-quick: build ## Its quick part: table, wire, shim, server, runtime contract, pxctl.
+	$(CARGO) nextest run -p pxos-protocol -p pxos-shim -p pxos-cudart -p pxos-server -p pxctl -p pxos-client
 
 gpu-test: build contract ## The same scenarios on this machine's GPU.
 	@mkdir -p out && rm -f $(SKIPS)
@@ -82,7 +82,7 @@ docs: ## Writes the generated pages of docs/ anew.
 lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 

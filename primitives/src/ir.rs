@@ -180,7 +180,7 @@ pub(crate) enum Stmt {
         line: u32,
         column: u32,
     },
-    /// The block copies `count` elements from `from` on into shared memory; expanded by [`crate::check::expand`].
+    /// The block copies `count` elements from `from` on into shared memory; expanded by `check::expand`.
     LoadRange {
         array: ArrayRef,
         from: Expr,

@@ -1,5 +1,6 @@
 // Proves that what cudaMemcpy has copied is there for work in a stream that does not wait for the default stream, though the
-// program waits for nothing in between: small copies and larger ones, beside work that keeps the default stream busy.
+// program waits for nothing in between: small copies (of more the driver itself gives no such promise), beside work that keeps
+// the default stream busy.
 #include <vector>
 
 #include "common.h"
@@ -41,7 +42,7 @@ void run(cudaStream_t stream, int count, int rounds, int turns) {
 int main() {
     cudaStream_t stream;
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    for (int count : {1, 1000, 100'000}) {
+    for (int count : {1, 1000}) {
         run(stream, count, 100, 0);
         run(stream, count, 20, 2000);
     }

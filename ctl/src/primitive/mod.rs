@@ -74,7 +74,7 @@ pub(crate) struct Run {
     /// The kernel of a program without statements; needed where it has several
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
-    /// A value by name: a number, [1,2,3], zeros:N, iota:N, random:N or @file
+    /// A value by name: a number, `[1,2,3]`, zeros:N, iota:N, random:N or @file
     #[arg(long = "arg", value_name = "NAME=VALUE")]
     args: Vec<String>,
     /// Threads of the kernel

@@ -1,4 +1,4 @@
-//! The library: functions that kernels can call ([`prelude`]), and statements that make up a whole kernel.
+//! The library: functions that kernels can call ([`mod@prelude`]), and statements that make up a whole kernel.
 //!
 //! All of it is written in the language itself, so that one checker, one CPU executor and each back end serve it
 //! too; what is added here is how the work of a whole kernel is spread over launches ([`Schedule`]).

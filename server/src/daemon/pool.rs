@@ -1,6 +1,6 @@
 //! The pool: workers that have the driver initialised and wait for a session, and the guests that wait for a worker.
 //!
-//! One thread starts workers ([`run`]); each worker has a watcher ([`super::watch`]) that tells the pool when it is
+//! One thread starts workers (`run`); each worker has a watcher ([`super::watch`]) that tells the pool when it is
 //! ready and when it is not. Guests are served in the order in which they came.
 
 use super::driver::Candidate;

@@ -138,7 +138,7 @@ pub(crate) unsafe fn cuMipmappedArrayCreate(
     numMipmapLevels: c_uint,
 ) -> Result {
     let (session, context) = enter()?;
-    if pHandle.is_null() || pMipmappedArrayDesc.is_null() || numMipmapLevels == 0 {
+    if pHandle.is_null() || pMipmappedArrayDesc.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     // SAFETY: not null, and readable by the entry point's contract.

@@ -125,6 +125,9 @@ pub(crate) unsafe fn cuCtxDestroy(ctx: CUcontext) -> Result {
 
 pub(crate) unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> Result {
     let session = session()?;
+    if ctx.0 == 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
     let context = session.contexts.get(ctx.0).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     if context.primary {
         return Err(CUresult::ERROR_INVALID_CONTEXT);

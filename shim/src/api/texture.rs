@@ -10,8 +10,8 @@ use crate::call::{call, garbled, post};
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{
-    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtensorMap,
-    CUtexObject, MAX_TENSOR_RANK, Resource,
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUarray, CUmipmappedArray, CUresult,
+    CUsurfObject, CUtensorMap, CUtexObject, MAX_TENSOR_RANK, Resource,
 };
 use std::ffi::{c_int, c_uint, c_void};
 
@@ -19,6 +19,9 @@ use std::ffi::{c_int, c_uint, c_void};
 fn checked(session: &Session, description: &CUDA_RESOURCE_DESC) -> Result<Resource> {
     let resource = description.resource().ok_or(CUresult::ERROR_INVALID_VALUE)?;
     match resource {
+        Resource::Array(CUarray(0)) | Resource::MipmappedArray(CUmipmappedArray(0)) => {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
         Resource::Array(handle) => {
             array(session, handle)?;
         }
@@ -66,6 +69,9 @@ pub(crate) unsafe fn cuTexObjectCreate(
 pub(crate) unsafe fn cuTexObjectDestroy(texObject: CUtexObject) -> Result {
     let session = session()?;
     session.check()?;
+    if texObject == 0 {
+        return Ok(());
+    }
     session.arrays.textures.remove(texObject).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     post(op::cuTexObjectDestroy, |writer| writer.put(texObject))
 }

@@ -249,12 +249,13 @@ driver_fns! {
 
     /// Lets the current context reach another device's memory; devices here are not linked.
     ready fn cuCtxEnablePeerAccess(peer: CUcontext, flags: c_uint) {
-        let active = context::current()?;
+        context::current()?;
         if flags != 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let peer = context::named(peer)?;
-        if peer.handle == active.handle { Err(CUresult::ERROR_INVALID_CONTEXT) } else { Err(CUresult::ERROR_PEER_ACCESS_UNSUPPORTED) }
+        context::named(peer)?;
+        // To itself as well (measured on an H200, driver 580).
+        Err(CUresult::ERROR_PEER_ACCESS_UNSUPPORTED)
     }
 
     /// Takes back what [`cuCtxEnablePeerAccess`] gave, which is nothing.
@@ -314,6 +315,9 @@ fn create(flags: c_uint, dev: CUdevice) -> Answer<CUcontext> {
 }
 
 fn destroy(context: CUcontext) -> Answer {
+    if context.0 == 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
     let named = context::named(context)?;
     if named.is_primary {
         return Err(CUresult::ERROR_INVALID_CONTEXT);

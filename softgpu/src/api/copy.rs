@@ -1,6 +1,6 @@
 //! Copies (CUDA driver API, section "Memory management": `cuMemcpy…`).
 //!
-//! Every form becomes a [`Copy`]: rows and planes of bytes between two addresses. Ranges that the API knows are
+//! Every form becomes a [`struct@Copy`]: rows and planes of bytes between two addresses. Ranges that the API knows are
 //! checked at the call; anything else is pageable host memory, for which copies are synchronous or staged, as the
 //! manual's "API synchronization behavior" says.
 

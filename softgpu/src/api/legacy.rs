@@ -1,4 +1,4 @@
-//! The launch interface of CUDA 3 (CUDA driver API, section "Execution Control [DEPRECATED]"): a function keeps its block shape
+//! The launch interface of CUDA 3 (CUDA driver API, section "Execution Control \[DEPRECATED\]"): a function keeps its block shape
 //! and its parameters from call to call.
 
 use super::execution::{Given, launch};

@@ -6,8 +6,8 @@ use crate::device::array::{ARRAYS, Image, MIPMAPS, channel_bytes};
 use crate::device::context;
 use crate::device::texture::{self, Object, Source};
 use pxos_protocol::types::{
-    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUresult, CUsurfObject, CUtexObject,
-    Resource, array_format, texture_flag,
+    CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUarray, CUmipmappedArray, CUresult,
+    CUsurfObject, CUtexObject, Resource, array_format, texture_flag,
 };
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ driver_fns! {
     /// Destroys a texture object.
     ready fn cuTexObjectDestroy(object: CUtexObject) {
         let active = context::current()?;
+        if object == 0 {
+            return Ok(());
+        }
         live(object, true)?;
         // Kernels before this call may still read through it.
         active.wait();
@@ -110,6 +113,7 @@ fn source(
         None => Ok(None),
     };
     match resource.resource().ok_or(invalid)? {
+        Resource::Array(CUarray(0)) | Resource::MipmappedArray(CUmipmappedArray(0)) => Err(invalid),
         Resource::Array(array) => {
             let array = ARRAYS.get(array)?;
             let layers = if array.image.layered { layers(array.image.size[2])? } else { None };

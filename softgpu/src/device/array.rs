@@ -179,10 +179,10 @@ impl MipmappedArray {
     ) -> Result<CUmipmappedArray, CUresult> {
         let layers = descriptor.flags & (array_flag::LAYERED | array_flag::CUBEMAP) != 0;
         let longest = descriptor.width.max(descriptor.height).max(if layers { 0 } else { descriptor.depth });
-        if levels == 0 || longest == 0 {
+        if longest == 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let levels = levels.min(longest.ilog2() + 1);
+        let levels = levels.clamp(1, longest.ilog2() + 1);
         let (life, device) = (active.life, active.device.ordinal);
         let shapes =
             (0..levels).map(|level| lay_out(&descriptor.level(level))).collect::<Result<Vec<_>, _>>()?;

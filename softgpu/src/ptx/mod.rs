@@ -1,6 +1,6 @@
 //! PTX text to syntax tree: the front half of the engine, below [`crate::exec`].
 //!
-//! [`parse`] knows the shape of the language (directives, declarations, `@p op.mod.mod a, b;`) and
+//! [`fn@parse`] knows the shape of the language (directives, declarations, `@p op.mod.mod a, b;`) and
 //! nothing of what an instruction means; opcodes and their modifiers are checked in `exec::lower`.
 //! Source: PTX ISA 9.0, sections 4 (syntax), 5 (state spaces, types), 7 (ABI) and 11 (directives).
 
