@@ -15,13 +15,13 @@ use super::dispatch::Failed;
 use super::estimate::{Estimates, Key};
 use super::flight::{self, Event, Flight, Place, UNKNOWN};
 use super::session::{Fatal, Session};
-use crate::driver::Result;
+use crate::driver::{Driver, Result};
 use crate::scheduler::copies::{SMALL, TELL};
 use crate::scheduler::page::{self, Direction, Slot, Slots, gate};
 use crate::scheduler::{
     ALONE_WINDOW, MICROSECOND, MILLISECOND, Nanos, WINDOW, WINDOW_COMMANDS, WINDOW_LEAST, YIELD_AFTER,
 };
-use pxos_protocol::types::{CUresult, capture_status};
+use pxos_protocol::types::{CUresult, CUstreamCaptureStatus, capture_status};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,23 +91,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether commands of a stream become part of a graph. The legacy stream is never captured.
-pub(super) fn is_capturing(session: &Session, stream: u64) -> bool {
+/// What becomes of a stream's commands: run, or made part of a graph. The legacy stream is never captured, and a driver that
+/// cannot say cannot be used for capture: the guest's every question about one is answered by it.
+pub(super) fn capture_status_of(driver: &Driver, stream: u64) -> Result<CUstreamCaptureStatus> {
     use std::ptr::null_mut;
-    let mut status = 0;
+    let (mut status, null) = (capture_status::NONE, null_mut());
+    if stream == 0 {
+        return Ok(status);
+    }
     // SAFETY: a stream of the session's; a pointer to a local, and optional ones that are null.
-    let told = (stream != 0).then(|| unsafe {
-        session.driver.cuStreamGetCaptureInfo_v3(
+    let told = unsafe {
+        driver.cuStreamGetCaptureInfo_v3(
             stream,
             &raw mut status,
-            null_mut(),
+            null,
             null_mut(),
             null_mut(),
             null_mut(),
             null_mut(),
         )
-    });
-    matches!(told, Some(Ok(()))) && status != capture_status::NONE
+    };
+    if told == Err(CUresult::ERROR_NOT_SUPPORTED) { Ok(capture_status::NONE) } else { told.map(|()| status) }
+}
+
+/// Whether commands of a stream become part of a graph.
+pub(super) fn is_capturing(session: &Session, stream: u64) -> bool {
+    capture_status_of(&session.driver, stream).is_ok_and(|status| status != capture_status::NONE)
 }
 
 impl Gate {

@@ -2,6 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
 use super::super::estimate::Key;
+use super::super::gate::capture_status_of;
 use crate::driver::{Driver, Result};
 use crate::scheduler::page::Direction;
 use crate::stats::add;
@@ -133,28 +134,11 @@ fn contexts(call: &mut Call<'_>) -> std::result::Result<Option<[u64; 2]>, Failed
 }
 
 /// Refuses bytes of a frame where they would become part of a graph, which reads them when the frame is long gone. Captures
-/// begin in the leader's turn, as this runs in it. The legacy stream is never captured.
+/// begin in the leader's turn, as this runs in it.
 fn refuse_capture(driver: &Driver, stream: u64) -> Result {
-    use std::ptr::null_mut;
-    let mut status = 0;
-    // SAFETY: a stream of the session's; a pointer to a local, and optional ones that are null.
-    let told = (stream != 0).then(|| unsafe {
-        driver.cuStreamGetCaptureInfo_v3(
-            stream,
-            &raw mut status,
-            null_mut(),
-            null_mut(),
-            null_mut(),
-            null_mut(),
-            null_mut(),
-        )
-    });
-    match told {
-        // A driver that cannot say cannot be used for capture: the guest's every question about one is answered by it.
-        None | Some(Err(CUresult::ERROR_NOT_SUPPORTED)) => Ok(()),
-        Some(Ok(())) if status == capture_status::NONE => Ok(()),
-        Some(Ok(())) => Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED),
-        Some(error) => error,
+    match capture_status_of(driver, stream)? {
+        capture_status::NONE => Ok(()),
+        _ => Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED),
     }
 }
 
