@@ -11,7 +11,7 @@ use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, Producer, Push};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
 use pxos_protocol::types::CUresult;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ const SPIN: Duration = Duration::from_micros(100);
 const SPIN_FEW: Duration = Duration::from_micros(5);
 
 /// How often a full ring is looked at before its writer sleeps in between.
-const FULL_SPINS: u32 = 1000;
+const FULL_SPINS: u32 = 64;
 
 /// How long the writer of a full ring sleeps: the worker takes some twenty launches in that time.
 const FULL_RING: Duration = Duration::from_micros(50);
@@ -98,8 +98,11 @@ struct Writer {
 #[derive(Debug, Default)]
 struct Incoming {
     reading: bool,
-    replies: HashMap<u64, Slot>,
-    landings: HashMap<u64, Landing>,
+    /// Threads that wait until another has read: telling nobody would be a system call in every call.
+    waiting: usize,
+    /// By request. As many as threads and chunks are under way: few enough to be looked through.
+    replies: Vec<(u64, Slot)>,
+    landings: Vec<(u64, Landing)>,
     callbacks: VecDeque<(u64, u32)>,
 }
 
@@ -118,6 +121,13 @@ struct Landing {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes what is kept for a request.
+fn take<T>(kept: &mut Vec<(u64, T)>, request: u64) {
+    if let Some(place) = kept.iter().position(|(of, _)| *of == request) {
+        kept.swap_remove(place);
+    }
 }
 
 impl Link {
@@ -313,7 +323,7 @@ impl Link {
 
     /// Announces that the answer to `request` is awaited; before the call is sent.
     pub(crate) fn expect(&self, request: u64) {
-        lock(&self.incoming).replies.insert(request, Slot::Awaited);
+        lock(&self.incoming).replies.push((request, Slot::Awaited));
     }
 
     /// Announces where the bytes of `request` go; before the call is sent.
@@ -321,28 +331,36 @@ impl Link {
     /// # Safety
     /// The range is valid for writes until the call is answered.
     pub(crate) unsafe fn land(&self, request: u64, address: *mut u8, length: usize) {
-        lock(&self.incoming).landings.insert(request, Landing { address: address.addr(), length });
+        lock(&self.incoming).landings.push((request, Landing { address: address.addr(), length }));
     }
 
     /// Forgets where bytes of `request` would go.
     pub(crate) fn forget_landing(&self, request: u64) {
-        lock(&self.incoming).landings.remove(&request);
+        take(&mut lock(&self.incoming).landings, request);
     }
 
     /// Waits for the answer to `request`.
     pub(crate) fn wait(&self, request: u64) -> Result<(CUresult, Vec<u8>), CUresult> {
-        let answer = self.drive(|incoming| match incoming.replies.get(&request) {
-            Some(Slot::Here(..)) => match incoming.replies.remove(&request) {
-                Some(Slot::Here(result, payload)) => Some((result, payload)),
-                _ => None,
-            },
-            _ => None,
+        let answer = self.drive(|incoming| {
+            let place = incoming.replies.iter().position(|(of, _)| *of == request)?;
+            match incoming.replies[place].1 {
+                Slot::Awaited => None,
+                Slot::Here(..) => {
+                    take(&mut incoming.landings, request);
+                    Some(incoming.replies.swap_remove(place).1)
+                }
+            }
         });
-        if answer.is_err() {
-            lock(&self.incoming).replies.remove(&request);
+        match answer {
+            Ok(Slot::Here(result, payload)) => Ok((result, payload)),
+            Ok(Slot::Awaited) => unreachable!("only answers are taken"),
+            Err(error) => {
+                let mut incoming = lock(&self.incoming);
+                take(&mut incoming.replies, request);
+                take(&mut incoming.landings, request);
+                Err(error)
+            }
         }
-        lock(&self.incoming).landings.remove(&request);
-        answer
     }
 
     /// Waits for the next host callback: its number and status.
@@ -359,7 +377,9 @@ impl Link {
             }
             self.check()?;
             if incoming.reading {
+                incoming.waiting += 1;
                 incoming = self.arrived.wait(incoming).unwrap_or_else(PoisonError::into_inner);
+                incoming.waiting -= 1;
                 continue;
             }
             incoming.reading = true;
@@ -367,7 +387,9 @@ impl Link {
             self.read_one();
             incoming = lock(&self.incoming);
             incoming.reading = false;
-            self.arrived.notify_all();
+            if incoming.waiting > 0 {
+                self.arrived.notify_all();
+            }
         }
     }
 
@@ -407,7 +429,8 @@ impl Link {
                 #[expect(clippy::cast_possible_truncation, reason = "the result is the lower half")]
                 let result = CUresult(header.context as u32);
                 let mut incoming = lock(&self.incoming);
-                if let Some(slot) = incoming.replies.get_mut(&header.request) {
+                let asked = incoming.replies.iter_mut().find(|(request, _)| *request == header.request);
+                if let Some((_, slot)) = asked {
                     *slot = Slot::Here(result, payload);
                 }
             }
@@ -453,7 +476,10 @@ impl Link {
         let offset = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let length = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let rest = header.length as usize - 16;
-        let landing = lock(&self.incoming).landings.get(&header.request).copied();
+        let landing = {
+            let incoming = lock(&self.incoming);
+            incoming.landings.iter().find(|(request, _)| *request == header.request).map(|(_, landing)| *landing)
+        };
         let fits = landing.filter(|landing| {
             length <= rest && offset.checked_add(length).is_some_and(|end| end <= landing.length)
         });

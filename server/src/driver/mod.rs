@@ -177,6 +177,8 @@ driver! {
     fn cuMemcpyAsync(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: u64);
     #[required] fn cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: u64);
     #[required] fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: u64);
+    fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize);
+    fn cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize);
     fn cuMemcpyDtoDAsync_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: u64);
     fn cuMemcpy3DAsync_v2(copy: *const CUDA_MEMCPY3D, stream: u64);
     fn cuMemcpy3DPeerAsync(copy: *const CUDA_MEMCPY3D_PEER, stream: u64);

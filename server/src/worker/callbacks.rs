@@ -91,7 +91,7 @@ fn ask_guest(session: &Session, number: u64, status: CUresult) {
     writer.put(number);
     writer.put(status.0);
     // What the device printed before the callback belongs before what the callback prints.
-    session.send_output();
+    session.send_output(true);
     session.send(Header::new(control::CALLBACK), &[&payload]);
 }
 

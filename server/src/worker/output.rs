@@ -9,6 +9,9 @@ use std::os::unix::fs::FileExt;
 /// Read so far, after which a file is emptied: a guest that prints for days costs no memory.
 const EMPTY_ABOVE: u64 = 1 << 20;
 
+/// Bytes in a piece.
+const PIECE: usize = 32 << 10;
+
 /// One of the two streams.
 #[derive(Debug)]
 struct Captured {
@@ -21,6 +24,7 @@ struct Captured {
 #[derive(Debug)]
 pub(crate) struct Output {
     streams: [Captured; 2],
+    buffer: Box<[u8]>,
 }
 
 unsafe extern "C" {
@@ -37,15 +41,20 @@ impl Output {
         }
         // SAFETY: just made, owned by nobody else.
         let log = unsafe { File::from_raw_fd(log) };
-        Ok((Self { streams: [Captured::take(1)?, Captured::take(2)?] }, log))
+        let buffer = vec![0; PIECE].into_boxed_slice();
+        Ok((Self { streams: [Captured::take(1)?, Captured::take(2)?], buffer }, log))
     }
 
-    /// Hands what was printed since the last time to `send`, as (1 or 2, bytes), in pieces that fit into a frame.
-    pub(crate) fn drain(&mut self, mut send: impl FnMut(u64, &[u8])) {
+    /// Hands what was printed since the last time to `send`, as (1 or 2, bytes), in pieces that fit into a frame. This is part
+    /// of every synchronisation, and each stream a system call: stderr, where assertions and faults are reported, is looked at
+    /// only if asked for.
+    pub(crate) fn drain(&mut self, errors: bool, mut send: impl FnMut(u64, &[u8])) {
         // SAFETY: the C library's stream lives as long as the process.
         unsafe { libc::fflush(stdout) };
-        for stream in &mut self.streams {
-            stream.drain(&mut send);
+        let [plain, error] = &mut self.streams;
+        plain.drain(&mut self.buffer, &mut send);
+        if errors {
+            error.drain(&mut self.buffer, &mut send);
         }
     }
 }
@@ -71,9 +80,8 @@ impl Captured {
         Ok(Self { file, number: u64::from(number.unsigned_abs()), read: 0 })
     }
 
-    fn drain(&mut self, send: &mut impl FnMut(u64, &[u8])) {
-        let mut buffer = [0; 32 << 10];
-        while let Ok(count @ 1..) = self.file.read_at(&mut buffer, self.read) {
+    fn drain(&mut self, buffer: &mut [u8], send: &mut impl FnMut(u64, &[u8])) {
+        while let Ok(count @ 1..) = self.file.read_at(buffer, self.read) {
             send(self.number, &buffer[..count]);
             self.read += count as u64;
         }

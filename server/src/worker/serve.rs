@@ -290,10 +290,11 @@ fn run_lane(shared: &Arc<Shared>) {
 }
 
 /// Gives up the lead. A ring that nobody reads is marked so, or its watcher woken if frames are there already.
-fn let_go(shared: &Shared, leader: MutexGuard<'_, Leader>) {
-    let frames_are_there = match &leader.source {
+fn let_go(shared: &Shared, mut leader: MutexGuard<'_, Leader>) {
+    let Leader { source, backlog, .. } = &mut *leader;
+    let frames_are_there = match source {
         Source::Socket(_) => false,
-        Source::Ring { consumer, .. } => !consumer.park() || !leader.backlog.is_empty(),
+        Source::Ring { consumer, .. } => !consumer.park() || !backlog.is_empty(),
     };
     drop(leader);
     if frames_are_there && let Some(doorbell) = &shared.doorbell {

@@ -226,7 +226,8 @@ impl Session {
         }
         if super::dispatch::synchronises(header.op) {
             self.deliveries.flush(self);
-            self.send_output();
+            let failed = !code.is_success() && code != CUresult::ERROR_NOT_READY;
+            self.send_output(failed || header.op == control::PING);
             let pending = CUresult(self.pending.swap(0, Ordering::Relaxed));
             if code.is_success() {
                 code = pending;
@@ -247,11 +248,11 @@ impl Session {
         self.finish(header, result, &reply);
     }
 
-    /// Sends what the device has printed.
-    pub(crate) fn send_output(&self) {
+    /// Sends what the device has printed, with what went to stderr if `errors`.
+    pub(crate) fn send_output(&self, errors: bool) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let mut prefix = Vec::new();
-        output.drain(|stream, bytes| {
+        output.drain(errors, |stream, bytes| {
             let mut writer = Writer::new(&mut prefix);
             writer.put(stream);
             writer.put(bytes.len() as u64);

@@ -195,5 +195,7 @@ fn a_guest_may_lower_its_limit_and_never_raise_it() {
         assert!(finished.stdout.contains(&format!("meminfo CUDA_SUCCESS {limit} {limit}\n")), "{finished}");
         let refused = format!("CUDA_ERROR_OUT_OF_MEMORY after {}\n", limit / (8 << 20));
         assert!(finished.stdout.ends_with(&refused), "{asked}: {finished}");
+        // The next must not find this one's memory still held.
+        server.wait("empty", |status| status.sessions.is_empty());
     }
 }

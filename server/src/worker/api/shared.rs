@@ -2,6 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Failed, Outcome, done};
 use super::super::shared::Areas;
+use super::memory::is_one_call;
 use crate::scheduler::page::Direction;
 use crate::stats::add;
 use pxos_protocol::frame::control;
@@ -64,41 +65,60 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
             return Err(CUresult::ERROR_INVALID_VALUE.into());
         }
     }
-    let pointer = |address: u64| usize::try_from(address).map(std::ptr::with_exposed_provenance_mut);
     let bytes = usize::try_from(length).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     let (to_arena, from_arena) = (areas.is_arena(to), areas.is_arena(from));
-    let end = |address: u64| -> Result<*mut std::ffi::c_void, CUresult> {
-        pointer(address).map_err(|_| CUresult::ERROR_INVALID_VALUE)
-    };
-    let gate = &session.gate;
-    // SAFETY (all three): ends in the arena are registered ranges of at least `bytes` bytes; device ends are checked by the
-    // driver.
-    match (to_arena, from_arena) {
+    // Ends in the arena are registered ranges of at least `bytes` bytes; device ends are checked by the driver.
+    let waits = call.header.wants_reply();
+    let (direction, counters) = match (to_arena, from_arena) {
         (false, true) => {
-            add(&session.stats.copy_bytes_to_device, length);
-            add(&session.stats.shared_bytes_in, length);
-            let from = end(from)?;
-            // SAFETY: as above.
-            let copy = || unsafe { session.driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream) };
-            gate.copy(session, place, Direction::ToDevice, length, copy)?;
+            (Direction::ToDevice, [&session.stats.copy_bytes_to_device, &session.stats.shared_bytes_in])
         }
         (true, false) => {
-            add(&session.stats.copy_bytes_to_host, length);
-            add(&session.stats.shared_bytes_out, length);
-            let to = end(to)?;
-            // SAFETY: as above.
-            let copy = || unsafe { session.driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream) };
-            gate.copy(session, place, Direction::ToHost, length, copy)?;
+            (Direction::ToHost, [&session.stats.copy_bytes_to_host, &session.stats.shared_bytes_out])
         }
-        // SAFETY: as above.
-        (true, true) => unsafe { session.driver.cuMemcpyAsync(to, from, bytes, stream)? },
+        (true, true) => {
+            // SAFETY: both are registered ranges, see above.
+            unsafe { session.driver.cuMemcpyAsync(to, from, bytes, stream)? };
+            return Ok(if waits { synchronise(stream) } else { Outcome::Done(Ok(())) });
+        }
         (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),
+    };
+    counters.into_iter().for_each(|counter| add(counter, length));
+    if waits && is_one_call(session, stream, bytes) {
+        return Ok(Outcome::Later(Box::new(move |session, _| {
+            session.gate.copy(session, place, direction, length, || {
+                // SAFETY: as above; the guest cannot unpin what it has not seen copied without hurting its own worker only.
+                unsafe {
+                    match direction {
+                        Direction::ToDevice => session.driver.cuMemcpyHtoD_v2(to, pointer(from)?, bytes),
+                        Direction::ToHost => session.driver.cuMemcpyDtoH_v2(pointer(to)?, from, bytes),
+                    }
+                }
+            })
+        })));
     }
-    if !call.header.wants_reply() {
-        return done();
-    }
+    session.gate.copy(session, place, direction, length, || {
+        // SAFETY: as above.
+        unsafe {
+            match direction {
+                Direction::ToDevice => session.driver.cuMemcpyHtoDAsync_v2(to, pointer(from)?, bytes, stream),
+                Direction::ToHost => session.driver.cuMemcpyDtoHAsync_v2(pointer(to)?, from, bytes, stream),
+            }
+        }
+    })?;
+    if waits { Ok(synchronise(stream)) } else { done() }
+}
+
+/// The rest of a call that is answered when a stream of the session's is complete.
+fn synchronise(stream: u64) -> Outcome {
     // SAFETY: a stream of the session's.
-    Ok(Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuStreamSynchronize(stream) })))
+    Outcome::Later(Box::new(move |session, _| unsafe { session.driver.cuStreamSynchronize(stream) }))
+}
+
+/// A number that the guest sent, as an address.
+fn pointer(address: u64) -> Result<*mut std::ffi::c_void, CUresult> {
+    let address = usize::try_from(address).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    Ok(std::ptr::with_exposed_provenance_mut(address))
 }
 
 /// `cuMemHostAlloc`: address, length, both in pages of the arena.
