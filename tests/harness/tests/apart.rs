@@ -62,7 +62,7 @@ fn what_one_vm_knows_of_another_opens_nothing() {
         }
     };
     let open = |guest: &mut Guest, context: u64| {
-        result(guest.call(op::cuIpcOpenMemHandle, context, |writer| {
+        result(guest.call(op::cuIpcOpenMemHandle_v2, context, |writer| {
             writer.put(share);
             writer.put(1_u32);
         }))
