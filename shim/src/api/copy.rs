@@ -72,10 +72,19 @@ fn pointer(address: u64) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits"))
 }
 
-/// A device address that a copy of `bytes` may use.
-fn device_end(session: &Session, address: u64, bytes: usize) -> Result<u64> {
-    let fits = |range: &Allocation| !range.is_host() && range.bytes_from(address) >= bytes as u64;
-    session.allocations.find(address).filter(fits).map(|_| address).ok_or(CUresult::ERROR_INVALID_VALUE)
+/// Where the device's end of a copy lies.
+enum DeviceEnd {
+    /// In the device's own memory.
+    Device(u64),
+    /// In managed or page-locked memory, which has a device address, too: the copy is one by addresses.
+    Host,
+}
+
+/// The device's end of a copy of `bytes`.
+fn device_end(session: &Session, address: u64, bytes: usize) -> Result<DeviceEnd> {
+    let fits = |range: &Allocation| range.bytes_from(address) >= bytes as u64;
+    let range = session.allocations.find(address).filter(fits).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    Ok(if range.is_host() { DeviceEnd::Host } else { DeviceEnd::Device(address) })
 }
 
 /// Copies to the device.
@@ -327,7 +336,10 @@ unsafe fn host_to_device(
     if srcHost.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let destination = device_end(session, dstDevice, ByteCount)?;
+    let DeviceEnd::Device(destination) = device_end(session, dstDevice, ByteCount)? else {
+        // SAFETY: the entry point's contract.
+        return unsafe { unified(dstDevice, source, ByteCount, hStream, waits) };
+    };
     match session.allocations.find(source).filter(|range| !range.is_host()) {
         // Unified addressing lets a device pointer stand for a host one.
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
@@ -370,8 +382,11 @@ unsafe fn device_to_host(
     if dstHost.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let source = device_end(session, srcDevice, ByteCount)?;
     let destination = dstHost.expose_provenance() as u64;
+    let DeviceEnd::Device(source) = device_end(session, srcDevice, ByteCount)? else {
+        // SAFETY: the entry point's contract.
+        return unsafe { unified(destination, srcDevice, ByteCount, hStream, waits) };
+    };
     match session.allocations.find(destination).filter(|range| !range.is_host()) {
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
@@ -432,7 +447,11 @@ pub(crate) unsafe fn cuMemcpyPeerAsync(
     if ByteCount == 0 {
         return Ok(());
     }
-    let to = device_end(session, dstDevice, ByteCount)?;
-    let from = device_end(session, srcDevice, ByteCount)?;
-    device_to_device(session, to, from, ByteCount, stream)
+    match (device_end(session, dstDevice, ByteCount)?, device_end(session, srcDevice, ByteCount)?) {
+        (DeviceEnd::Device(to), DeviceEnd::Device(from)) => {
+            device_to_device(session, to, from, ByteCount, stream)
+        }
+        // SAFETY: both ends are live memory of the session's, the size included.
+        _ => unsafe { unified(dstDevice, srcDevice, ByteCount, hStream, false) },
+    }
 }

@@ -26,6 +26,11 @@ fn a_launch_is_not_answered() {
         assert_eq!(more.messages_async - some.messages_async, 2000, "{way:?}: a launch is one message");
         assert_eq!(more.messages_sync, some.messages_sync, "{way:?}: no launch is awaited");
         assert_eq!(some.replies, some.messages_sync, "{way:?}: every awaited call is answered once");
+        let named: u64 = some.awaited.values().sum();
+        assert_eq!(named, some.messages_sync, "{way:?}: {:?}", some.awaited);
+        assert!(
+            some.awaited.contains_key("cuCtxSynchronize") && !some.awaited.contains_key("cuLaunchKernel")
+        );
         assert_eq!(some.calls.get("cuLaunchKernel"), Some(&1000), "{way:?}");
         assert_eq!(some.unsupported_calls + some.errors + some.decode_errors + some.faults, 0, "{way:?}");
     }
