@@ -4,6 +4,7 @@
 //! ([`super::staged`]), or over a socket in chunks, a window of which is under way at a time. To the host: the answer brings the
 //! bytes. Page-locked memory that is shared with the worker is not copied at all.
 
+use super::stream::Waited;
 use super::{Result, enter, stream_argument};
 use crate::allocations::{Allocation, Kind};
 use crate::call::call;
@@ -202,6 +203,8 @@ unsafe fn to_host(
         // SAFETY: by this function's contract.
         return unsafe { super::staged::to_host(session, staging, destination, source, bytes, stream) };
     }
+    // The application often synchronises behind it: the answer of this copy is the answer to that, too.
+    let waited = Waited::for_all_in(session, super::current(session)?, stream);
     let header = session.header(op::cuMemcpyDtoHAsync_v2, FLAG_REPLY);
     // SAFETY: by this function's contract, and the call below returns only when it is answered or the link is dead.
     unsafe { session.link.land(header.request, destination, bytes) };
@@ -210,7 +213,7 @@ unsafe fn to_host(
         writer.put(stream);
         writer.put(bytes as u64);
     });
-    answer.map(|_| ())
+    answer.map(|_| waited.is_over())
 }
 
 /// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.

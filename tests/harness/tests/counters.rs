@@ -48,6 +48,18 @@ fn what_needs_no_answer_gets_none() {
 }
 
 #[test]
+fn a_number_from_the_device_is_one_answer() {
+    let server = Fixture::new().start();
+    for way in [Way::SharedMemory, Way::Socket] {
+        let some = counters_after(&server, way, &["init", "items", "10"]);
+        let more = counters_after(&server, way, &["init", "items", "30"]);
+        // The copy waits for its stream; the synchronisation behind it has nothing to ask. Two streams, twenty rounds.
+        assert_eq!(more.messages_sync - some.messages_sync, 40, "{way:?}: {:?}", more.awaited);
+        assert_eq!(more.awaited.get("cuStreamSynchronize"), None, "{way:?}: {:?}", more.awaited);
+    }
+}
+
+#[test]
 fn start_up_awaits_few_answers() {
     let server = Fixture::new().start();
     let counters = counters_after(&server, Way::SharedMemory, &["init"]);
