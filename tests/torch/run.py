@@ -13,8 +13,10 @@ much that is), and at least as many checks as `ENOUGH` says were compared.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -35,14 +37,14 @@ class Runner:
     def __init__(self, asked):
         self.asked = asked
         self.out = os.path.abspath(asked.out)
+        self.work = tempfile.mkdtemp(prefix="pxos-torch-run-")
+        self.findings = {}
         os.makedirs(self.out, exist_ok=True)
 
     def start(self, suite, way, environment, cache):
         """Starts a suite; its process, its file of findings and the time."""
-        found = os.path.join(self.out, f"{suite}-{way}.json")
-        if os.path.exists(found):
-            os.unlink(found)
-        caches = os.path.join(self.out, "caches", cache)
+        found = os.path.join(self.work, f"{suite}-{way}.json")
+        caches = os.path.join(self.work, "caches", cache)
         whole = os.environ | environment | {
             "TRITON_CACHE_DIR": os.path.join(caches, "triton"),
             "TORCHINDUCTOR_CACHE_DIR": os.path.join(caches, "inductor"),
@@ -56,14 +58,14 @@ class Runner:
         if "PXOS_SERVER" in environment or self.asked.direct_preload:
             self.tell_triton(whole)
         command = [sys.executable, os.path.join(HERE, PROGRAMS[suite]), "--json", found, "--only", self.asked.only]
-        log = open(os.path.join(self.out, f"{suite}-{way}.log"), "w")
-        process = subprocess.Popen(command, env=whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with open(found + ".log", "w") as log:
+            process = subprocess.Popen(command, env=whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return process, found, time.monotonic()
 
     def tell_triton(self, environment):
         """Triton asks ldconfig for libcuda to link with; where only the guest's library is, it is told so."""
         if "libcuda.so" not in subprocess.run(["ldconfig", "-p"], capture_output=True, text=True).stdout:
-            folder = os.path.join(self.out, "libcuda")
+            folder = os.path.join(self.work, "libcuda")
             os.makedirs(folder, exist_ok=True)
             for name in ("libcuda.so", "libcuda.so.1"):
                 link = os.path.join(folder, name)
@@ -79,10 +81,24 @@ class Runner:
             process.kill()
             process.wait()
         seconds = time.monotonic() - begun
-        if not os.path.exists(found):
-            return {"checks": {}, "wall": seconds, "broken": f"ended with {process.returncode} and without findings"}
-        with open(found) as file:
-            return json.load(file) | {"wall": seconds}
+        name = os.path.basename(found).removesuffix(".json")
+        print(f"{name}: {seconds:.1f} s", flush=True)
+        with open(found + ".log", errors="replace") as file:
+            log = file.read()[-20_000:]
+        if os.path.exists(found):
+            with open(found) as file:
+                result = json.load(file)
+        else:
+            result = {"checks": {}, "broken": f"ended with {process.returncode} and without findings: {log[-500:]}"}
+        self.findings[name] = result | {"wall": seconds, "log": log}
+        # Written each time: what a limit cuts off leaves what was found before it.
+        with open(os.path.join(self.out, "findings.json"), "w") as file:
+            json.dump(self.findings, file)
+        return self.findings[name]
+
+    def end(self):
+        """Nothing stays but what was found."""
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def native(self, suite):
         preload = {"LD_PRELOAD": " ".join(self.asked.direct_preload)} if self.asked.direct_preload else {}
@@ -147,6 +163,8 @@ def table(suite, native, ways):
         for name, (verdict, why) in result["verdicts"].items():
             if verdict in ("differs", "failed"):
                 print(f"{way}: {name} {verdict}: {why[:300]}")
+    slowest = sorted(native["checks"].items(), key=lambda pair: -pair[1].get("seconds", 0))[:6]
+    print("slowest natively: " + ", ".join(f"{name} {check.get('seconds', 0):.1f}" for name, check in slowest))
     for name, check in native["checks"].items():
         if check["status"] != "done":
             why = (check.get("error") or check.get("why")).partition("\n")[0]
@@ -204,6 +222,7 @@ def main():
             report["quota"] = quota.measure(server, "quota", asked.preload)
             verdict &= quota.table(report["quota"])
         report["ended"] = server.status()["totals"]["ended"]
+    runner.end()
     report["good"] = verdict
     with open(os.path.join(runner.out, "summary.json"), "w") as file:
         json.dump(report, file, indent=1)

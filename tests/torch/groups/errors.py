@@ -31,7 +31,7 @@ def out_of_memory(device):
         message = str(error)
     told = re.search(r"total capacity of ([\d.]+) GiB", message)
     return {
-        "message": neutral(message).split("including")[0][:200],
+        "message": neutral(message).partition(" of which")[0],
         "capacity": bool(told) and abs(float(told[1]) - total / (1 << 30)) < 0.1,
         "told": Info(told and told[1]),
         "kept": before,
