@@ -213,7 +213,7 @@ unsafe fn to_host(
         writer.put(stream);
         writer.put(bytes as u64);
     });
-    answer.map(|_| waited.is_over())
+    answer.map(|_| waited.answered())
 }
 
 /// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.

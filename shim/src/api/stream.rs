@@ -225,7 +225,7 @@ pub(crate) unsafe fn cuStreamSynchronize(hStream: CUstream) -> Result {
         return Ok(());
     }
     call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
-    waited.is_over();
+    waited.answered();
     Ok(())
 }
 
@@ -269,7 +269,7 @@ impl Waited {
     }
 
     /// The call has been answered.
-    pub(super) fn is_over(self) {
+    pub(super) fn answered(self) {
         match self.queue {
             Queue::Created(stream) => stream.work.complete(self.end),
             // Relaxed: a thread that learns of it by other means has its own ordering.
