@@ -7,7 +7,7 @@ BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 
-.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ bench-primitives: release toolchain ## Measures primitives against hand-written 
 bench-fairness: release toolchain ## Measures how guests share a device: FAIRNESS_ARGS=--quick for two minutes.
 	@$(MAKE) --no-print-directory -C benches
 	@tools/fairness.sh $(RELEASE) $(FAIRNESS_ARGS)
+
+bench-torch: release ## Measures PyTorch natively and remoted: PYTHON=interpreter TORCH_ARGS=--quick.
+	@tools/bench-torch.sh $(RELEASE) $(TORCH_ARGS)
+
+torch: release ## Compares PyTorch, CuPy, JAX and others, natively and remoted: PYTHON=interpreter TORCH_ARGS=….
+	@tools/torch.sh $(RELEASE) $(TORCH_ARGS)
 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support

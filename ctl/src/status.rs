@@ -144,7 +144,9 @@ fn details(out: &mut String, session: &Session, calls: bool) {
     let mut called: Vec<(&String, &u64)> = counters.calls.iter().collect();
     called.sort_by_key(|(name, calls)| (std::cmp::Reverse(**calls), (*name).clone()));
     for (name, calls) in called {
-        let _ = writeln!(out, "{:>LABEL$}{:>8}  {name}", "", count(*calls));
+        let awaited = counters.awaited.get(name).copied().unwrap_or(0);
+        let awaited = if awaited > 0 { format!(", {} awaited", count(awaited)) } else { String::new() };
+        let _ = writeln!(out, "{:>LABEL$}{:>8}  {name}{awaited}", "", count(*calls));
     }
 }
 
@@ -184,6 +186,7 @@ mod tests {
                 function: Some("cuMemAlloc_v2".into()),
             }),
             calls: [("cuLaunchKernel".to_owned(), 44_000), ("cuMemAlloc_v2".to_owned(), 12)].into(),
+            awaited: [("cuMemAlloc_v2".to_owned(), 12)].into(),
             ..Counters::default()
         };
         Status {
@@ -249,6 +252,7 @@ mod tests {
             "1.5 GiB",
             "56.8k",
             "CUDA_ERROR_OUT_OF_MEMORY from cuMemAlloc_v2",
+            "12  cuMemAlloc_v2, 12 awaited",
             "version 3",
         ] {
             assert!(text.contains(wanted), "'{wanted}' is not in:\n{text}");

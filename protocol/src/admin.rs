@@ -316,6 +316,8 @@ pub struct Counters {
     pub unsupported_calls: u64,
     /// Calls by function, where there were any.
     pub calls: BTreeMap<String, u64>,
+    /// Those of them whose answer the guest awaited.
+    pub awaited: BTreeMap<String, u64>,
 }
 
 /// An error that a call answered.

@@ -179,6 +179,29 @@ pub mod control {
     /// Guest: how a submission stands: u64 its number, u64 1 to wait for it; the reply is
     /// [`crate::primitive::Completion`]. Number 0 asks for the device: [`crate::primitive::DeviceStatus`].
     pub const QUERY_STATUS: u16 = 64;
+
+    /// The name of an op that a guest may send in numbers, for counters.
+    #[must_use]
+    pub fn name_of(op: u16) -> Option<&'static str> {
+        Some(match op {
+            CALLBACK_DONE => "CALLBACK_DONE",
+            IMAGE => "IMAGE",
+            WRITE => "WRITE",
+            PING => "PING",
+            STAGE_WRITE => "STAGE_WRITE",
+            STAGE_READ => "STAGE_READ",
+            STAGE_WAIT => "STAGE_WAIT",
+            COPY => "COPY",
+            FENCE => "FENCE",
+            MIRROR_WRITE => "MIRROR_WRITE",
+            COMPILE_PRIMITIVE => "COMPILE_PRIMITIVE",
+            SUBMIT_PRIMITIVE => "SUBMIT_PRIMITIVE",
+            ALLOC_MEMORY => "ALLOC_MEMORY",
+            FREE_MEMORY => "FREE_MEMORY",
+            QUERY_STATUS => "QUERY_STATUS",
+            _ => return None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use pxos_protocol::frame::{self, Header};
 use pxos_protocol::transport::{FrameReader, Socket, Transport};
 use pxos_protocol::types::attribute;
 use pxos_server::handoff::{self, Assign, EndReason, FromWorker, SOFTWARE, ToWorker};
-use pxos_server::stats::{self, State, Stats};
+use pxos_server::stats::{State, Stats};
 use std::io::{IoSlice, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -106,8 +106,7 @@ fn serve(socket: &Socket, assign: &Assign, stats: &'static Stats, control: UnixS
     let mut reader = FrameReader::new(socket.try_clone().expect("a descriptor"));
     let mut control = Some(control);
     while let Ok(ping) = reader.header() {
-        stats::count(&stats.messages_sync);
-        stats.note_call(pxos_protocol::api::op::cuCtxSynchronize);
+        stats.note_call(pxos_protocol::api::op::cuCtxSynchronize, true);
         match ping.thread {
             Mischief::ABORT => std::process::abort(),
             Mischief::HANG => std::thread::sleep(Duration::from_secs(600)),

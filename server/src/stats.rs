@@ -7,10 +7,14 @@
 use crate::page;
 use pxos_protocol::admin::{Counters, LastError};
 use pxos_protocol::api::{NUMBERS, ROWS};
+use pxos_protocol::frame::control;
 use pxos_protocol::types::CUresult;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Ops below are no functions of the driver ([`control`]).
+const FIRST_ROW: u16 = 100;
 
 /// The page. All zero at first. Every field is one number of 64 bits, so that a torn read cannot happen.
 #[derive(Debug)]
@@ -68,6 +72,8 @@ pub struct Stats {
     pub unsupported_calls: AtomicU64,
     /// Calls by wire number: `calls[pxos_protocol::api::op::cuMemAlloc_v2 as usize]`.
     pub calls: [AtomicU64; NUMBERS],
+    /// Those of them that the guest awaits the answer of.
+    pub awaited: [AtomicU64; NUMBERS],
 }
 
 /// What a worker is doing.
@@ -152,12 +158,22 @@ impl Stats {
         self.last_error.store(u64::from(op) << 32 | u64::from(result), Ordering::Relaxed);
     }
 
-    /// Counts a call of `op`, on the worker's leader; a number outside the table is ignored.
+    /// Counts a call of `op`, which the guest awaits or not, on the worker's leader; a number outside the table is not counted
+    /// by name.
     #[inline]
-    pub fn note_call(&self, op: u16) {
+    pub fn note_call(&self, op: u16, awaited: bool) {
         self.last_op.store(op.into(), Ordering::Relaxed);
-        if let Some(counter) = self.calls.get(usize::from(op)) {
-            bump(counter, 1);
+        let count = |counters: &[AtomicU64; NUMBERS]| {
+            if let Some(counter) = counters.get(usize::from(op)) {
+                bump(counter, 1);
+            }
+        };
+        count(&self.calls);
+        if awaited {
+            bump(&self.messages_sync, 1);
+            count(&self.awaited);
+        } else {
+            bump(&self.messages_async, 1);
         }
     }
 
@@ -187,6 +203,18 @@ impl Stats {
         let name =
             |number: u64| u16::try_from(number).ok().and_then(pxos_protocol::api::name_of).map(str::to_owned);
         let last_error = get(&self.last_error);
+        let by_function = |counters: &[AtomicU64; NUMBERS]| {
+            let functions = ROWS.iter().map(|row| (row.number, row.name.to_owned()));
+            // Copies, for instance, are ops of our own; one without a name is told by its number.
+            let ours = (1..FIRST_ROW).map(|op| {
+                (op, control::name_of(op).map_or_else(|| format!("control op {op}"), str::to_owned))
+            });
+            functions
+                .chain(ours)
+                .map(|(op, name)| (name, get(&counters[usize::from(op)])))
+                .filter(|(_, calls)| *calls != 0)
+                .collect()
+        };
         Counters {
             state: State::of(get(&self.state)).name().to_owned(),
             messages_sync: get(&self.messages_sync),
@@ -217,11 +245,8 @@ impl Stats {
             faults: get(&self.faults),
             threads: get(&self.threads),
             unsupported_calls: get(&self.unsupported_calls),
-            calls: ROWS
-                .iter()
-                .map(|row| (row.name.to_owned(), get(&self.calls[usize::from(row.number)])))
-                .filter(|(_, calls)| *calls != 0)
-                .collect(),
+            calls: by_function(&self.calls),
+            awaited: by_function(&self.awaited),
         }
     }
 }
@@ -245,13 +270,15 @@ mod tests {
         let (page, fd) = Page::create().unwrap();
         let worker = Stats::inherit(&fd).unwrap();
         worker.set_state(State::Serving);
-        worker.note_call(op::cuMemAlloc_v2);
-        worker.note_call(op::cuMemAlloc_v2);
+        worker.note_call(op::cuMemAlloc_v2, true);
+        worker.note_call(op::cuMemAlloc_v2, false);
         worker.note_error(op::cuMemAlloc_v2, 2);
         add(&worker.bytes_in, 4096);
         let read = page.read();
         assert_eq!(read.state, "serving");
         assert_eq!(read.calls, [("cuMemAlloc_v2".to_owned(), 2)].into());
+        assert_eq!(read.awaited, [("cuMemAlloc_v2".to_owned(), 1)].into());
+        assert_eq!((read.messages_sync, read.messages_async), (1, 1));
         assert_eq!(read.last_op.as_deref(), Some("cuMemAlloc_v2"));
         let error = read.last_error.unwrap();
         assert_eq!((error.result, error.name.as_deref()), (2, Some("CUDA_ERROR_OUT_OF_MEMORY")));
@@ -268,10 +295,10 @@ mod tests {
             // SAFETY: the page is an array of atomics of that many.
             unsafe { &*all.add(index) }.store(u64::MAX, Ordering::Relaxed);
         }
-        worker.note_call(u16::MAX);
+        worker.note_call(u16::MAX, true);
         let read = page.read();
         assert_eq!(read.state, "unknown");
-        assert_eq!(read.calls.len(), ROWS.len());
+        assert_eq!(read.calls.len(), ROWS.len() + usize::from(FIRST_ROW) - 1);
         assert!(serde_json::to_string(&read).is_ok());
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) work: Progress,
     /// What was put into its legacy default stream.
     pub(crate) legacy: Progress,
+    /// Where [`Self::work`] ended when the legacy stream, and with it every stream that it waits for, was last seen idle.
+    pub(crate) legacy_waited: AtomicU64,
     /// Next stream id within the context.
     pub(crate) next_stream_id: AtomicU64,
 }

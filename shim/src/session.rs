@@ -339,6 +339,7 @@ impl Session {
                     shared_config: AtomicU32::new(0),
                     work: Progress::default(),
                     legacy: Progress::default(),
+                    legacy_waited: AtomicU64::new(0),
                     next_stream_id: AtomicU64::new(3),
                 })
             })

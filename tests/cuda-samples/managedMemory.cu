@@ -53,6 +53,27 @@ int main() {
     CHECK(cudaMemset(data, 0, count * sizeof(int)));
     CHECK(cudaDeviceSynchronize());
     REQUIRE(data[count - 1] == 0);
+    // Copies that name their direction: managed memory may be the device's end, and the host's.
+    for (int i = 0; i < count; ++i) host[i] = 3 * i;
+    CHECK(cudaMemcpy(data, host.data(), count * sizeof(int), cudaMemcpyHostToDevice));
+    increment<<<divide_up(count, 256), 256>>>(data, count);
+    CHECK_LAUNCH();
+    std::vector<int> back(count);
+    CHECK(cudaMemcpy(back.data(), data, count * sizeof(int), cudaMemcpyDeviceToHost));
+    for (int i = 0; i < count; ++i) REQUIRE(back[i] == 4 * i);
+    cudaStream_t stream;
+    CHECK(cudaStreamCreate(&stream));
+    int *locked;
+    CHECK(cudaMallocHost(&locked, count * sizeof(int)));
+    increment<<<divide_up(count, 256), 256, 0, stream>>>(data, count);
+    CHECK(cudaMemcpyAsync(locked, data, count * sizeof(int), cudaMemcpyDeviceToHost, stream));
+    CHECK(cudaMemcpyAsync(data, host.data(), 2 * sizeof(int), cudaMemcpyHostToDevice, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    for (int i = 0; i < count; ++i) REQUIRE(locked[i] == 5 * i);
+    REQUIRE(data[1] == 3 && data[2] == 10);
+    CHECK(cudaFreeHost(locked));
+    CHECK(cudaStreamDestroy(stream));
+    std::printf("copies with a direction\n");
     CHECK(cudaFree(data));
 
     const int nodes = 50;

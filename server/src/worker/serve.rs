@@ -438,8 +438,7 @@ fn run_frame(
     let whole = (HEADER + payload.len()) as u64;
     bump(&stats.bytes_in, whole);
     bump(if state.areas.is_some() { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
-    stats.note_call(header.op);
-    bump(if header.wants_reply() { &stats.messages_sync } else { &stats.messages_async }, 1);
+    stats.note_call(header.op, header.wants_reply());
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
         Outcome::Later(later) => {

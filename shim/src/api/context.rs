@@ -40,6 +40,7 @@ fn create(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> Result {
         shared_config: AtomicU32::new(0),
         work: Progress::default(),
         legacy: Progress::default(),
+        legacy_waited: AtomicU64::new(0),
         next_stream_id: AtomicU64::new(3),
     })?;
     let made = call(op::cuCtxCreate_v2, |writer| {

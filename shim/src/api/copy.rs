@@ -4,6 +4,7 @@
 //! ([`super::staged`]), or over a socket in chunks, a window of which is under way at a time. To the host: the answer brings the
 //! bytes. Page-locked memory that is shared with the worker is not copied at all.
 
+use super::stream::Waited;
 use super::{Result, enter, stream_argument};
 use crate::allocations::{Allocation, Kind};
 use crate::call::call;
@@ -72,10 +73,19 @@ fn pointer(address: u64) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(usize::try_from(address).expect("addresses have 64 bits"))
 }
 
-/// A device address that a copy of `bytes` may use.
-fn device_end(session: &Session, address: u64, bytes: usize) -> Result<u64> {
-    let fits = |range: &Allocation| !range.is_host() && range.bytes_from(address) >= bytes as u64;
-    session.allocations.find(address).filter(fits).map(|_| address).ok_or(CUresult::ERROR_INVALID_VALUE)
+/// Where the device's end of a copy lies.
+enum DeviceEnd {
+    /// In the device's own memory.
+    Device(u64),
+    /// In managed or page-locked memory, which has a device address, too: the copy is one by addresses.
+    Host,
+}
+
+/// The device's end of a copy of `bytes`.
+fn device_end(session: &Session, address: u64, bytes: usize) -> Result<DeviceEnd> {
+    let fits = |range: &Allocation| range.bytes_from(address) >= bytes as u64;
+    let range = session.allocations.find(address).filter(fits).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    Ok(if range.is_host() { DeviceEnd::Host } else { DeviceEnd::Device(address) })
 }
 
 /// Copies to the device.
@@ -193,6 +203,8 @@ unsafe fn to_host(
         // SAFETY: by this function's contract.
         return unsafe { super::staged::to_host(session, staging, destination, source, bytes, stream) };
     }
+    // The application often synchronises behind it: the answer of this copy is the answer to that, too.
+    let waited = Waited::for_all_in(session, super::current(session)?, stream);
     let header = session.header(op::cuMemcpyDtoHAsync_v2, FLAG_REPLY);
     // SAFETY: by this function's contract, and the call below returns only when it is answered or the link is dead.
     unsafe { session.link.land(header.request, destination, bytes) };
@@ -201,7 +213,7 @@ unsafe fn to_host(
         writer.put(stream);
         writer.put(bytes as u64);
     });
-    answer.map(|_| ())
+    answer.map(|_| waited.answered())
 }
 
 /// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.
@@ -327,7 +339,10 @@ unsafe fn host_to_device(
     if srcHost.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let destination = device_end(session, dstDevice, ByteCount)?;
+    let DeviceEnd::Device(destination) = device_end(session, dstDevice, ByteCount)? else {
+        // SAFETY: the entry point's contract.
+        return unsafe { unified(dstDevice, source, ByteCount, hStream, waits) };
+    };
     match session.allocations.find(source).filter(|range| !range.is_host()) {
         // Unified addressing lets a device pointer stand for a host one.
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
@@ -370,8 +385,11 @@ unsafe fn device_to_host(
     if dstHost.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let source = device_end(session, srcDevice, ByteCount)?;
     let destination = dstHost.expose_provenance() as u64;
+    let DeviceEnd::Device(source) = device_end(session, srcDevice, ByteCount)? else {
+        // SAFETY: the entry point's contract.
+        return unsafe { unified(destination, srcDevice, ByteCount, hStream, waits) };
+    };
     match session.allocations.find(destination).filter(|range| !range.is_host()) {
         Some(_) => device_to_device(session, destination, source, ByteCount, stream),
         // SAFETY: the entry point's contract.
@@ -432,7 +450,11 @@ pub(crate) unsafe fn cuMemcpyPeerAsync(
     if ByteCount == 0 {
         return Ok(());
     }
-    let to = device_end(session, dstDevice, ByteCount)?;
-    let from = device_end(session, srcDevice, ByteCount)?;
-    device_to_device(session, to, from, ByteCount, stream)
+    match (device_end(session, dstDevice, ByteCount)?, device_end(session, srcDevice, ByteCount)?) {
+        (DeviceEnd::Device(to), DeviceEnd::Device(from)) => {
+            device_to_device(session, to, from, ByteCount, stream)
+        }
+        // SAFETY: both ends are live memory of the session's, the size included.
+        _ => unsafe { unified(dstDevice, srcDevice, ByteCount, hStream, false) },
+    }
 }

@@ -139,10 +139,16 @@ fn enter() -> Result<(&'static Session, Arc<Context>)> {
 /// A stream that something is put into, as it goes over the wire; the work is counted.
 fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
     let stream = stream_name(session, raw)?;
+    let current = thread::current_context();
     if let Some(created) = session.streams.get(stream) {
         created.work.submit();
+        if created.context != current
+            && let Some(owner) = session.contexts.get(created.context)
+        {
+            owner.work.submit();
+        }
     }
-    if let Some(context) = session.contexts.get(thread::current_context()) {
+    if let Some(context) = session.contexts.get(current) {
         context.work.submit();
         if stream == 0 {
             context.legacy.submit();

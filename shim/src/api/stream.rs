@@ -3,7 +3,7 @@
 use super::{Result, current, enter, put, stream_argument, stream_name};
 use crate::call::{call, post};
 use crate::callbacks::Callback;
-use crate::objects::{Progress, Stream};
+use crate::objects::{Context, Progress, Stream};
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::api::op;
@@ -13,6 +13,7 @@ use pxos_protocol::types::{
     CUstreamCallback,
 };
 use std::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const NON_BLOCKING: c_uint = 1;
@@ -216,9 +217,68 @@ pub(crate) unsafe fn cuStreamQuery(hStream: CUstream) -> Result {
 }
 
 pub(crate) unsafe fn cuStreamSynchronize(hStream: CUstream) -> Result {
-    let (session, _) = enter()?;
+    let (session, context) = enter()?;
     let stream = stream_name(session, hStream.0)?;
-    call(op::cuStreamSynchronize, |writer| writer.put(stream)).map(|_| ())
+    let waited = Waited::for_all_in(session, context, stream);
+    // A capture refuses to be waited for, which the answer says.
+    if waited.is_known() && !session.captures.are_active() {
+        return Ok(());
+    }
+    call(op::cuStreamSynchronize, |writer| writer.put(stream))?;
+    waited.answered();
+    Ok(())
+}
+
+/// What is in a stream by now, and proved done by the answer of a call that waits for it.
+pub(super) struct Waited {
+    queue: Queue,
+    end: u64,
+}
+
+enum Queue {
+    Created(Arc<Stream>),
+    /// It waits for other streams of its context, so everything in those counts.
+    Legacy(Arc<Context>),
+    /// A thread's own, of which no count is kept.
+    PerThread,
+}
+
+impl Waited {
+    /// To be made before the call.
+    pub(super) fn for_all_in(session: &Session, context: Arc<Context>, stream: u64) -> Self {
+        let queue = match session.streams.get(stream) {
+            Some(created) => Queue::Created(created),
+            None if stream == 0 => Queue::Legacy(context),
+            None => Queue::PerThread,
+        };
+        let end = match &queue {
+            Queue::Created(stream) => stream.work.end(),
+            Queue::Legacy(context) => context.work.end(),
+            Queue::PerThread => 0,
+        };
+        Self { queue, end }
+    }
+
+    /// Whether all of it was seen done before.
+    fn is_known(&self) -> bool {
+        match &self.queue {
+            Queue::Created(stream) => stream.work.is_complete(),
+            Queue::Legacy(context) => context.legacy_waited.load(Ordering::Relaxed) == self.end,
+            Queue::PerThread => false,
+        }
+    }
+
+    /// The call has been answered.
+    pub(super) fn answered(self) {
+        match self.queue {
+            Queue::Created(stream) => stream.work.complete(self.end),
+            // Relaxed: a thread that learns of it by other means has its own ordering.
+            Queue::Legacy(context) => {
+                context.legacy_waited.fetch_max(self.end, Ordering::Relaxed);
+            }
+            Queue::PerThread => {}
+        }
+    }
 }
 
 /// Puts a callback into a stream.

@@ -26,6 +26,11 @@ fn a_launch_is_not_answered() {
         assert_eq!(more.messages_async - some.messages_async, 2000, "{way:?}: a launch is one message");
         assert_eq!(more.messages_sync, some.messages_sync, "{way:?}: no launch is awaited");
         assert_eq!(some.replies, some.messages_sync, "{way:?}: every awaited call is answered once");
+        let named: u64 = some.awaited.values().sum();
+        assert_eq!(named, some.messages_sync, "{way:?}: {:?}", some.awaited);
+        assert!(
+            some.awaited.contains_key("cuCtxSynchronize") && !some.awaited.contains_key("cuLaunchKernel")
+        );
         assert_eq!(some.calls.get("cuLaunchKernel"), Some(&1000), "{way:?}");
         assert_eq!(some.unsupported_calls + some.errors + some.decode_errors + some.faults, 0, "{way:?}");
     }
@@ -40,6 +45,18 @@ fn what_needs_no_answer_gets_none() {
     let awaited = once.messages_sync - nothing.messages_sync;
     // Allocation, the copy back and the synchronisation; nothing else has a result that the guest cannot know.
     assert!(awaited <= 3, "{awaited} awaited calls: {:?}, without: {:?}", once.calls, nothing.calls);
+}
+
+#[test]
+fn a_number_from_the_device_is_one_answer() {
+    let server = Fixture::new().start();
+    for way in [Way::SharedMemory, Way::Socket] {
+        let some = counters_after(&server, way, &["init", "items", "10"]);
+        let more = counters_after(&server, way, &["init", "items", "30"]);
+        // The copy waits for its stream; the synchronisation behind it has nothing to ask. Two streams, twenty rounds.
+        assert_eq!(more.messages_sync - some.messages_sync, 40, "{way:?}: {:?}", more.awaited);
+        assert_eq!(more.awaited.get("cuStreamSynchronize"), None, "{way:?}: {:?}", more.awaited);
+    }
 }
 
 #[test]

@@ -45,6 +45,8 @@ driver! {
     cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize);
     cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize);
     cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64);
+    cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: u64);
+    cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: u64);
     cuMemsetD8_v2(address: u64, value: u8, count: usize);
     cuModuleLoadData(module: *mut u64, image: *const c_void);
     cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char);

@@ -13,6 +13,7 @@
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
+//! | `items COUNT` | that many times, in a stream and in the default one: writes on the device, fetches, synchronises, compares |
 //! | `pinned BYTES` | the same once, from page-locked memory to page-locked memory |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
@@ -187,6 +188,7 @@ impl Probe {
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
+            "items" => self.items(number(args)?),
             "pinned" => self.pinned(number(args)?),
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
@@ -377,6 +379,42 @@ impl Probe {
         if status == 0 {
             // SAFETY: an allocation of ours.
             status = unsafe { (self.driver.cuMemFree_v2)(address) };
+        }
+        self.name(status)
+    }
+
+    /// One number at a time from the device, and a synchronisation behind it: what `item()` of an array library does.
+    fn items(&self, count: usize) -> String {
+        let driver = &self.driver;
+        let (mut address, mut stream) = (0_u64, 0_u64);
+        // SAFETY: pointers to locals.
+        let mut status = unsafe {
+            match (driver.cuMemAlloc_v2)(&raw mut address, 256) {
+                0 => (driver.cuStreamCreate)(&raw mut stream, 1),
+                status => status,
+            }
+        };
+        for round in 0..count {
+            for stream in [0, stream] {
+                let wanted = u8::try_from(round % 256).expect("below 256");
+                let mut found = 0_u8;
+                if status != 0 {
+                    return format!("{} in round {round}", self.name(status));
+                }
+                // SAFETY: an allocation of 256 bytes, a local that lives past the synchronisation.
+                unsafe {
+                    for next in [
+                        (driver.cuMemsetD8Async)(address, wanted, 256, stream),
+                        (driver.cuMemcpyDtoHAsync_v2)((&raw mut found).cast(), address + 255, 1, stream),
+                        (driver.cuStreamSynchronize)(stream),
+                    ] {
+                        status = status.max(next);
+                    }
+                }
+                if status == 0 && found != wanted {
+                    return format!("differs in round {round}");
+                }
+            }
         }
         self.name(status)
     }
