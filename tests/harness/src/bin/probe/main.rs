@@ -14,6 +14,7 @@
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
 //! | `pinned BYTES` | the same once, from page-locked memory to page-locked memory |
+//! | `upload BYTES` | begins a copy to the device from page-locked memory, and does not wait for it |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
@@ -188,6 +189,7 @@ impl Probe {
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
             "pinned" => self.pinned(number(args)?),
+            "upload" => self.upload(number(args)?)?,
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
@@ -413,6 +415,22 @@ impl Probe {
             [(driver.cuMemFreeHost)(out), (driver.cuMemFreeHost)(back), (driver.cuMemFree_v2)(device)]
         };
         self.name(freed.into_iter().find(|status| *status != 0).unwrap_or(status))
+    }
+
+    fn upload(&self, bytes: usize) -> Result<String, String> {
+        let (mut device, mut host) = (0_u64, std::ptr::null_mut());
+        // SAFETY: pointers to locals.
+        let status = unsafe {
+            match (self.driver.cuMemAlloc_v2)(&raw mut device, bytes) {
+                0 => (self.driver.cuMemHostAlloc)(&raw mut host, bytes, 0),
+                status => status,
+            }
+        };
+        if status != 0 {
+            return Ok(self.name(status));
+        }
+        let arguments = [device, host.expose_provenance() as u64, bytes as u64, 0, 0, 0, 0, 0];
+        Ok(self.name(self.driver.call("cuMemcpyHtoDAsync_v2", arguments)?))
     }
 
     fn stuff(&self, bytes: usize) -> String {
