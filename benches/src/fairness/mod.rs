@@ -42,8 +42,8 @@ pub(crate) struct Asked {
     /// Only cases whose name contains this; repeat for more.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Seconds that are measured of each case; one more is spent before.
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds that are measured of each case, at least 2; one more is spent before.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..))]
     seconds: Option<u32>,
     /// Write everything that was measured.
     #[arg(long, value_name = "FILE")]

@@ -90,16 +90,17 @@ pub(crate) fn all(rows: &[Row]) -> Vec<Verdict> {
         "cap error in any second, at most 2 points",
         worst(rows.iter().filter(is_capped), |row| row.outcome.error_second).map(points),
     );
-    for way in ["leasefq", "fifo", "native"] {
-        let alone = row(rows, "latency, alone", way).and_then(|row| row.outcome.p99);
-        for beside in ["latency, beside 0.5 ms", "latency, beside 20 ms"] {
-            let p99 = row(rows, beside, way).and_then(|row| row.outcome.p99);
-            let ratio = alone.zip(p99).map(|(alone, p99)| p99 / alone);
-            say(
-                &format!("{beside}, {way}: p99 at most 1.10 x alone"),
-                ratio.map(|ratio| (format!("{ratio:.2} x"), ratio <= LATENCY)),
-            );
-        }
+    for beside in ["latency, beside 0.5 ms", "latency, beside 20 ms"] {
+        let ratio = |way: &str| {
+            let p99 = |case: &str| row(rows, case, way)?.outcome.p99;
+            Some(p99(beside)? / p99("latency, alone")?)
+        };
+        let others =
+            ["fifo", "native"].into_iter().filter_map(|way| Some(format!("; {way} {:.2} x", ratio(way)?)));
+        say(
+            &format!("{beside}: p99 at most 1.10 x alone"),
+            ratio("leasefq").map(|own| (format!("{own:.2} x{}", others.collect::<String>()), own <= LATENCY)),
+        );
     }
     let handover = rows.iter().find(|row| row.case.starts_with("hand-over"));
     let quantiles = handover.and_then(|row| row.outcome.p50.zip(row.outcome.p99));

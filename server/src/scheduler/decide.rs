@@ -166,7 +166,7 @@ impl Entity {
                 self.waiting_since = None;
                 let waited = now.saturating_sub(since);
                 self.report.waited += waited;
-                let class = (Nanos::BITS - (waited / super::MICROSECOND).leading_zeros()) as usize;
+                let class = (Nanos::BITS - (waited / MICROSECOND).leading_zeros()) as usize;
                 self.report.waits[class.min(WAITS - 1)] += 1;
             }
             _ => {}

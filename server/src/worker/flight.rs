@@ -361,3 +361,24 @@ pub(super) fn is_reached(session: &Session, event: &Event) -> bool {
 fn nanos(value: f64) -> Nanos {
     value.max(0.0) as Nanos
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_seen_late_is_placed_where_it_was() {
+        let reference = Arc::new(Event(0));
+        let mut clock = Clock { reference, at: 0.0, covered: 0.0, offset: f64::INFINITY };
+        let mut seen = |at: f64, now: Nanos| {
+            let passed = at - clock.at;
+            clock.at = at;
+            clock.seen(passed, now)
+        };
+        assert_eq!(seen(1_000.0, 1_051_000), 1_051_000, "nothing is known yet");
+        assert_eq!(seen(201_000.0, 1_221_000), 1_221_000, "seen sooner than the first");
+        let late = seen(401_000.0, 1_921_000);
+        assert_eq!(late, 1_421_020, "200 us after the second; clocks may drift by 20 ns in that time");
+        assert_eq!(seen(601_000.0, 1_601_000), 1_601_000, "and never after it was seen");
+    }
+}

@@ -60,14 +60,12 @@ impl Operation {
         }
         match self {
             Self::Copy(copy) => {
+                copy.occupy(active.device.ordinal);
                 copy.execute();
-                if lab::times_copies() {
-                    copy.occupy(active.device.ordinal);
-                }
             }
             Self::Staged(copy, bytes) => {
-                copy.scatter(bytes);
                 lab::occupy_engine(active.device.ordinal, true, copy.total());
+                copy.scatter(bytes);
             }
             Self::Fill(fill) => fill.execute(),
             Self::Kernel(launch) => {
@@ -141,8 +139,11 @@ impl Copy {
         self.each_row(|to, from| move_bytes(to, from, self.width));
     }
 
-    /// Takes the time of the engine that it needs, if one of its ends is the host's.
-    fn occupy(&self, device: i32) {
+    /// Takes the time of the engine that it needs, if one of its ends is the host's and the model knows of copies.
+    pub(crate) fn occupy(&self, device: i32) {
+        if !lab::times_copies() {
+            return;
+        }
         let is_device = |address| allocation::find(address).is_some_and(|found| !found.on_host());
         let (to, from) = (is_device(self.to.address), is_device(self.from.address));
         if to != from {
