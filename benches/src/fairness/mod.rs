@@ -103,11 +103,11 @@ pub(crate) fn run(asked: &Asked) -> Result<bool, Error> {
             }
             out.flush().map_err(failed())?;
         }
+        // Whatever happens to the rest, this much is kept.
+        if let Some(path) = &asked.json {
+            report::json(path, &setting, &rows, &verdict::all(&rows))?;
+        }
     }
-    let verdicts = verdict::all(&rows);
-    report::summary(&mut out, &verdicts).map_err(failed())?;
-    if let Some(path) = &asked.json {
-        report::json(path, &setting, &rows, &verdicts)?;
-    }
+    report::summary(&mut out, &verdict::all(&rows)).map_err(failed())?;
     Ok(complete)
 }
