@@ -6,8 +6,9 @@ PROFILE   := debug
 BIN       := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
 RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
+SECONDS   := 600
 
-.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
+.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing stress samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,9 @@ demo: build programs ## Runs CUDA programs through shim and server on whatever d
 demo-sharing: build ## Three VMs share a device at 50/30/20 % with memory quotas; shows pxctl top and a table.
 	@$(MAKE) --no-print-directory -C benches
 	@tools/demo-sharing.sh $(BIN)
+
+stress: build programs ## Two guests for ten minutes over each transport: right results, nothing left. SECONDS=… for another time.
+	PXOS_STRESS_SECONDS=$(SECONDS) $(CARGO) nextest run -p pxos-harness --test stress --success-output final
 
 samples: build ## Runs built CUDA programs directly and remoted: make samples DIR=folder [ONLY=glob] [JSON=file].
 	@test -n "$(DIR)" || { echo "make samples DIR=folder-of-built-programs [ONLY=glob] [JSON=file]" >&2; exit 2; }

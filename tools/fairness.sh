@@ -3,12 +3,15 @@
 # time. docs/scheduling.md explains the table.
 #
 #   tools/fairness.sh FOLDER-WITH-THE-BINARIES [pxos-bench fairness arguments]
+#
+# FAIRNESS_JSON names the file for everything that was measured; without it, out/fairness.json.
 set -euo pipefail
 bin=$(cd "$1" && pwd)
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
-mkdir -p "$root/out"
-arguments=(--bin "$bin" --json "$root/out/fairness.json")
+json=${FAIRNESS_JSON:-$root/out/fairness.json}
+mkdir -p "$(dirname "$json")"
+arguments=(--bin "$bin" --json "$json")
 if ! { ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; }; then
     echo "No GPU here: guests share softgpu, where a kernel takes as long as a model says." >&2
     arguments+=(--soft)

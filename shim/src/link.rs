@@ -478,7 +478,11 @@ impl Link {
         let rest = header.length as usize - 16;
         let landing = {
             let incoming = lock(&self.incoming);
-            incoming.landings.iter().find(|(request, _)| *request == header.request).map(|(_, landing)| *landing)
+            incoming
+                .landings
+                .iter()
+                .find(|(request, _)| *request == header.request)
+                .map(|(_, landing)| *landing)
         };
         let fits = landing.filter(|landing| {
             length <= rest && offset.checked_add(length).is_some_and(|end| end <= landing.length)

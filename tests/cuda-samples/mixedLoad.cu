@@ -3,10 +3,13 @@
 // graph, one with memory nodes, arrays with textures and surfaces, a mipmapped array, reserved addresses with physical
 // memory, a module, a host function.
 //
-//   mixedLoad [ROUNDS] [watched]
+//   mixedLoad [ROUNDS | SECONDSs] [watched]
 //
-// With `watched` it says "warm" after a tenth of the rounds and waits for a line, then says "done" and waits again: so
-// that somebody can compare what the processes hold.
+// With `watched` it says "warm" after a tenth of the rounds, or of the time (`60s`), and waits for a line, then says "done"
+// and waits again: so that somebody can compare what the processes hold.
+#include <time.h>
+
+#include <cmath>
 #include <vector>
 
 #include <cuda.h>
@@ -204,28 +207,46 @@ static void halt(const char *word) {
     if (!std::fgets(line, sizeof line, stdin)) fail("nobody watches");
 }
 
+static double now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
 int main(int argc, char **argv) {
-    int rounds = argc > 1 ? std::atoi(argv[1]) : 5;
+    // How much there is to do: rounds, or seconds.
+    double much = argc > 1 ? std::atof(argv[1]) : 5;
+    bool timed = argc > 1 && std::strchr(argv[1], 's') != nullptr;
     bool watched = argc > 2 && std::strcmp(argv[2], "watched") == 0;
     int managed = 0, mapped = 0;
     CHECK(cudaDeviceGetAttribute(&managed, cudaDevAttrManagedMemory, 0));
     CHECK(cudaDeviceGetAttribute(&mapped, cudaDevAttrCanMapHostMemory, 0));
     size_t before = 0, after = 0, total;
-    for (int round = 0; round < rounds; ++round) {
-        if (round == rounds / 10) {
+    int round = 0;
+    bool warm = false;
+    double begun = now(), done = 0;
+    for (; done < much; ++round) {
+        if (!warm && done >= std::floor(much / 10)) {
+            warm = true;
             CHECK(cudaDeviceSynchronize());
             CHECK(cudaDeviceGraphMemTrim(0));
             CHECK(cudaMemGetInfo(&before, &total));
             if (watched) halt("warm");
         }
         one_round(managed, mapped);
+        done = timed ? now() - begun : round + 1;
     }
     CHECK(cudaDeviceSynchronize());
     CHECK(cudaDeviceGraphMemTrim(0));
     CHECK(cudaMemGetInfo(&after, &total));
-    if (watched) halt("done");
+    if (watched) {
+        if (timed) std::printf("%d rounds\n", round);
+        halt("done");
+    }
     // Others may use a real device meanwhile, a worker for the next guest among them.
     REQUIRE(after + (size_t(1) << 30) > before);
-    std::printf("%d rounds left nothing\n", rounds);
+    // How many fit into a time is nobody's promise.
+    if (timed) std::printf("nothing is left\n");
+    else std::printf("%d rounds left nothing\n", round);
     return pass();
 }

@@ -18,10 +18,16 @@ pub(crate) struct Guest {
 pub(crate) enum Does {
     /// Kernels of these lengths in microseconds, always some in flight.
     Busy(&'static str),
-    /// Graphs of kernels of this length.
-    Graph(&'static str),
+    /// Graphs of so many kernels of this length.
+    Graph(&'static str, &'static str),
+    /// Products of matrices of this side, by cuBLAS.
+    Gemm(&'static str),
     /// A kernel of 50 µs every 2 ms.
     Latency,
+    /// Kernels of this length, one after the other.
+    Steady(&'static str),
+    /// What a bad neighbour does.
+    Bad(&'static str),
     /// As busy, with the device's own times of each kernel.
     Trace(&'static str),
 }
@@ -35,6 +41,8 @@ pub(crate) enum Sought {
     Cap(f64),
     /// The first guest's latencies.
     Latency,
+    /// The first guest's part of the device, and its latencies.
+    Neighbour,
     /// The gap between one guest's last kernel and another's first.
     Handover,
 }
@@ -71,6 +79,7 @@ pub(crate) const VMS: &[(&str, &str)] = &[
     ("cap10", "gpu_max = \"10%\""),
     ("cap25", "gpu_max = \"25%\""),
     ("cap50", "gpu_max = \"50%\""),
+    ("bad", "memory_max = \"2G\"\nmax_processes = 6"),
     ("fast", "tier = \"latency\""),
 ];
 
@@ -109,8 +118,7 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     let kernels: &[&'static str] = if quick { &[SHORT, LONG] } else { &[SHORT, MIDDLE, LONG, MIXED] };
     let mut cases = Vec::new();
     for kernel in kernels {
-        let ways: &[Way] = if *kernel == LONG { &[Way::LeaseFq] } else { &[Way::Fifo, Way::LeaseFq] };
-        cases.push(shares("alone", &[("a1", 1)], kernel, ways));
+        cases.push(shares("alone", &[("a1", 1)], kernel, &every));
         cases.push(shares("1:1", &[("a1", 1), ("b1", 1)], kernel, &every));
         if !quick {
             cases.push(shares("1:2", &[("a1", 1), ("w2", 2)], kernel, &ours));
@@ -119,29 +127,31 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
         cases.push(shares("30:70", &[("w30", 3), ("w70", 7)], kernel, &ours));
     }
     let eight = ["a1", "b1", "c1", "d1", "e1", "f1", "g1", "h1"].map(|vm| (vm, 1));
-    cases.push(shares("4 equal", &eight[..4], MIDDLE, if quick { &ours } else { &every }));
-    if !quick {
-        cases.push(shares("8 equal", &eight, SHORT, &ours));
-        cases.push(shares("8 equal", &eight, MIDDLE, &ours));
+    for kernel in if quick { &[MIDDLE] } else { kernels } {
+        cases.push(shares("4 equal", &eight[..4], kernel, &ours));
     }
-    let mut unlike = shares("unlike", &[("a1", 1)], SHORT, &every);
+    for kernel in if quick { &[] } else { kernels } {
+        cases.push(shares("8 equal", &eight, kernel, if *kernel == MIDDLE { &every } else { &ours }));
+    }
+    let mut unlike = shares("unlike", &[("a1", 1)], SHORT, if quick { &ours } else { &every });
     unlike.guests.push(busy("b1", 1, LONG));
     unlike.name = "1:1, 0.2 beside 20 ms".into();
     cases.push(unlike);
     for (vm, cap) in [("cap10", 10.0), ("cap25", 25.0), ("cap50", 50.0)] {
-        if !quick || vm == "cap25" {
-            cases.push(capped(vm, cap, Does::Busy(MIDDLE), false));
+        cases.push(capped(vm, cap, Does::Busy(MIDDLE), false));
+        if !quick {
+            cases.push(capped(vm, cap, Does::Busy(SHORT), true));
         }
     }
-    cases.push(capped("cap25", 25.0, Does::Graph(SHORT), false));
-    cases.push(capped("cap25", 25.0, Does::Busy(SHORT), true));
+    cases.push(capped("cap10", 10.0, Does::Graph(SHORT, "32"), false));
+    cases.push(capped("cap25", 25.0, Does::Graph(SHORT, "4"), false));
+    cases.push(capped("cap25", 25.0, Does::Gemm("4096"), false));
     for (name, beside) in [("alone", None), ("beside 0.5 ms", Some("500")), ("beside 20 ms", Some(LONG))] {
         let fast = Guest { vm: "fast".into(), weight: 1, does: Does::Latency };
         let mut guests = vec![fast];
         guests.extend(beside.map(|kernel| busy("a1", 1, kernel)));
         let name = format!("latency, {name}");
-        let ways = if quick && beside.is_none() { vec![Way::Native, Way::LeaseFq] } else { every.to_vec() };
-        cases.push(Case { name, guests, sought: Sought::Latency, ways, needs_gpu: false });
+        cases.push(Case { name, guests, sought: Sought::Latency, ways: every.to_vec(), needs_gpu: false });
     }
     let guests = ["a1", "b1"].map(|vm| Guest { vm: vm.into(), weight: 1, does: Does::Trace("500") }).to_vec();
     let name = "hand-over, 0.5 ms".to_owned();
@@ -149,16 +159,30 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases
 }
 
+/// A good guest beside bad ones.
+pub(crate) fn neighbours() -> Vec<Case> {
+    let case = |what: Option<&'static str>| {
+        let mut guests = vec![Guest { vm: "a1".into(), weight: 1, does: Does::Steady("500") }];
+        guests.extend(what.map(|what| Guest { vm: "bad".into(), weight: 1, does: Does::Bad(what) }));
+        let name = format!("beside {}", what.unwrap_or("nobody"));
+        Case { name, guests, sought: Sought::Neighbour, ways: vec![Way::Guarded], needs_gpu: false }
+    };
+    let bad = ["endless", "trap", "illegal", "allocations", "flood", "stalled", "forks"];
+    std::iter::once(None).chain(bad.map(Some)).map(case).collect()
+}
+
 fn capped(vm: &str, cap: f64, does: Does, beside: bool) -> Case {
     let what = match (&does, beside) {
-        (Does::Graph(_), _) => "graphs",
-        (_, true) => "beside 2 ms",
-        _ => "alone",
+        (Does::Graph(_, nodes), _) => format!("graphs of {nodes}"),
+        (Does::Gemm(_), _) => "cuBLAS".into(),
+        (_, true) => "beside 2 ms".into(),
+        _ => "alone".into(),
     };
+    let needs_gpu = matches!(does, Does::Gemm(_));
     let name = format!("cap {cap:.0} %, {what}");
     let mut guests = vec![Guest { vm: vm.to_owned(), weight: 1, does }];
     if beside {
         guests.push(busy("a1", 1, MIDDLE));
     }
-    Case { name, guests, sought: Sought::Cap(cap), ways: vec![Way::LeaseFq], needs_gpu: false }
+    Case { name, guests, sought: Sought::Cap(cap), ways: vec![Way::LeaseFq], needs_gpu }
 }

@@ -19,6 +19,8 @@ const POOL: usize = 8;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long workers are given to become warm again between two cases.
 const REFILL: Duration = Duration::from_millis(700);
+/// How long a kernel may take where that is limited: longer than any here but the one that never ends.
+const MAX_KERNEL: &str = "--scheduler-max-kernel=300ms";
 /// What comes before the measured time: clocks, estimates, and who owes whom.
 const WARM_UP: u32 = 1;
 
@@ -31,6 +33,8 @@ pub(crate) enum Way {
     Fifo,
     /// Through a server that does.
     LeaseFq,
+    /// The same, and kernels may not take longer than [`MAX_KERNEL`].
+    Guarded,
 }
 
 impl Way {
@@ -40,6 +44,17 @@ impl Way {
             Self::Native => "native",
             Self::Fifo => "fifo",
             Self::LeaseFq => "leasefq",
+            Self::Guarded => "guarded",
+        }
+    }
+
+    /// What its server is told.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Native => &[],
+            Self::Fifo => &["--scheduler-policy=fifo"],
+            Self::LeaseFq => &["--scheduler-policy=leasefq"],
+            Self::Guarded => &["--scheduler-policy=leasefq", MAX_KERNEL],
         }
     }
 }
@@ -153,7 +168,8 @@ impl Setting {
             .arg(&config)
             .arg("--control")
             .arg(folder.join("control.sock"))
-            .args(["--scheduler-policy", way.name(), "--pool-size", &POOL.to_string()])
+            .args(["--pool-size", &POOL.to_string()])
+            .args(way.arguments())
             .args(if self.soft { &["--driver", "soft"][..] } else { &[] })
             .args(&self.server_arg)
             .stdin(Stdio::null())
@@ -206,20 +222,23 @@ impl Setting {
             Sought::Shares => results::shares(&said, &weights, WARM_UP),
             Sought::Cap(cap) => results::cap(&said, cap, WARM_UP),
             Sought::Latency => results::latency(&said, WARM_UP),
+            Sought::Neighbour => results::neighbour(&said, WARM_UP),
             Sought::Handover => results::handover(&said),
         };
         outcome.ok_or_else(|| Error::program(&self.program, "it printed too little to measure anything"))
     }
 
     fn arguments(&self, guest: &Guest, seconds: u32) -> Vec<String> {
+        let seconds = seconds.to_string();
         let words: Vec<&str> = match &guest.does {
-            Does::Busy(kernels) => vec!["busy", &self.iterations, kernels],
-            Does::Graph(kernel) => vec!["graph", &self.iterations, kernel],
-            Does::Trace(kernel) => vec!["trace", &self.iterations, kernel],
-            Does::Latency => vec!["latency", &self.iterations, "50", "2000"],
+            Does::Busy(kernels) => vec!["busy", &self.iterations, kernels, &seconds],
+            Does::Graph(kernel, nodes) => vec!["graph", &self.iterations, kernel, &seconds, nodes],
+            Does::Gemm(side) => vec!["gemm", side, &seconds],
+            Does::Steady(kernel) => vec!["steady", &self.iterations, kernel, &seconds],
+            Does::Bad(what) => vec!["bad", what, &seconds],
+            Does::Trace(kernel) => vec!["trace", &self.iterations, kernel, &seconds],
+            Does::Latency => vec!["latency", &self.iterations, "50", "2000", &seconds],
         };
-        let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        words.push(seconds.to_string());
-        words
+        words.into_iter().map(str::to_owned).collect()
     }
 }

@@ -8,6 +8,7 @@ mod cases;
 mod guests;
 mod report;
 mod results;
+mod verdict;
 
 use crate::Error;
 use cases::Case;
@@ -16,6 +17,7 @@ use results::Outcome;
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The command line of `pxos-bench fairness`.
 #[derive(Debug, clap::Args)]
@@ -31,11 +33,17 @@ pub(crate) struct Asked {
     /// Fewer cases, for less time.
     #[arg(long)]
     quick: bool,
+    /// What a good guest gets beside bad ones, and nothing else.
+    #[arg(long)]
+    neighbours: bool,
+    /// Begin no further case after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u64>,
     /// Only cases whose name contains this; repeat for more.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Seconds that are measured of each case; one more is spent before.
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds that are measured of each case, at least 2; one more is spent before.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..))]
     seconds: Option<u32>,
     /// Write everything that was measured.
     #[arg(long, value_name = "FILE")]
@@ -56,9 +64,11 @@ pub(crate) struct Row {
 
 /// Measures everything; whether all of it could be.
 pub(crate) fn run(asked: &Asked) -> Result<bool, Error> {
+    let begun = Instant::now();
     let setting = Setting::new(asked)?;
-    let seconds = asked.seconds.unwrap_or(if asked.quick { 3 } else { 4 });
-    let cases = cases::all(asked.quick);
+    let seconds = asked.seconds.unwrap_or(3);
+    let cases = if asked.neighbours { cases::neighbours() } else { cases::all(asked.quick) };
+    let is_late = || asked.within.is_some_and(|within| begun.elapsed() > Duration::from_secs(within));
     let wanted =
         |case: &Case| asked.only.is_empty() || asked.only.iter().any(|text| case.name.contains(text));
     let mut rows = Vec::new();
@@ -66,10 +76,18 @@ pub(crate) fn run(asked: &Asked) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
     let failed = || Error::io("standard output");
     report::head(&mut out, &setting).map_err(failed())?;
-    for way in [Way::Native, Way::Fifo, Way::LeaseFq] {
+    // What is measured for its own sake comes first; what it is compared with may be left out where time is short.
+    for way in [Way::LeaseFq, Way::Guarded, Way::Fifo, Way::Native] {
+        let runs = |case: &&Case| case.ways.contains(&way) && wanted(case) && !(asked.soft && case.needs_gpu);
+        if is_late() || !cases.iter().any(|case| runs(&case)) {
+            continue;
+        }
         let server = setting.serve(way)?;
-        for case in cases.iter().filter(|case| case.ways.contains(&way) && wanted(case)) {
-            if asked.soft && case.needs_gpu {
+        for case in cases.iter().filter(runs) {
+            if is_late() {
+                complete = false;
+                writeln!(out, "{} ({}): left out, no time is left", case.name, way.name())
+                    .map_err(failed())?;
                 continue;
             }
             match setting.measure(server.as_ref(), case, seconds) {
@@ -85,10 +103,11 @@ pub(crate) fn run(asked: &Asked) -> Result<bool, Error> {
             }
             out.flush().map_err(failed())?;
         }
+        // Whatever happens to the rest, this much is kept.
+        if let Some(path) = &asked.json {
+            report::json(path, &setting, &rows, &verdict::all(&rows))?;
+        }
     }
-    report::summary(&mut out, &rows).map_err(failed())?;
-    if let Some(path) = &asked.json {
-        report::json(path, &setting, &rows)?;
-    }
+    report::summary(&mut out, &verdict::all(&rows)).map_err(failed())?;
     Ok(complete)
 }

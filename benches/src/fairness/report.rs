@@ -2,6 +2,7 @@
 
 use super::Row;
 use super::guests::Setting;
+use super::verdict::Verdict;
 use crate::Error;
 use serde::Serialize;
 use std::fs;
@@ -27,7 +28,10 @@ fn percent(value: Option<f64>) -> String {
 pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let outcome = &row.outcome;
     if let (Some(p50), Some(p99)) = (outcome.p50, outcome.p99) {
-        let beside = outcome.sum.map_or_else(String::new, |sum| format!(", the other {:.1}", sum * 100.0));
+        let of_device = |what: &str, part: &f64| format!(", {what} {:.1}", part * 100.0);
+        let beside = outcome.sum.iter().map(|sum| of_device("the other", sum));
+        let own = outcome.shares.iter().map(|part| of_device("got", part));
+        let beside: String = beside.chain(own).collect();
         return writeln!(
             out,
             "{:<24} {:<8} p50 {p50:.0}, p99 {p99:.0} of {}{beside}",
@@ -51,31 +55,11 @@ pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
 }
 
 /// What the rows say together.
-pub(crate) fn summary(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
-    let shared =
-        |row: &&Row| row.way == "leasefq" && row.outcome.jain.is_some() && row.outcome.shares.len() > 1;
-    let worst = |of: fn(&Row) -> Option<f64>, least: bool| {
-        let values = rows.iter().filter(shared).filter_map(of);
-        if least { values.min_by(f64::total_cmp) } else { values.max_by(f64::total_cmp) }
-    };
+pub(crate) fn summary(out: &mut impl Write, verdicts: &[Verdict]) -> io::Result<()> {
     writeln!(out)?;
-    if let (Some(second), Some(whole), Some(jain)) = (
-        worst(|row| row.outcome.error_second, false),
-        worst(|row| row.outcome.error, false),
-        worst(|row| row.outcome.jain, true),
-    ) {
-        writeln!(
-            out,
-            "leasefq, worst of all cases: {:.1} points in a second, {:.1} over the whole, Jain {jain:.4}",
-            second * 100.0,
-            whole * 100.0
-        )?;
-    }
-    for fifo in rows.iter().filter(|row| row.way == "fifo" && row.case.starts_with("alone")) {
-        let ours = rows.iter().find(|row| row.way == "leasefq" && row.case == fifo.case);
-        if let (Some(fifo_sum), Some(sum)) = (fifo.outcome.sum, ours.and_then(|row| row.outcome.sum)) {
-            writeln!(out, "{}: leasefq has {:.2} % of fifo's throughput", fifo.case, sum / fifo_sum * 100.0)?;
-        }
+    for verdict in verdicts {
+        let word = if verdict.holds { "holds" } else { "missed" };
+        writeln!(out, "{word:<7} {}: {}", verdict.what, verdict.measured)?;
     }
     Ok(())
 }
@@ -85,11 +69,13 @@ struct File<'a> {
     software: bool,
     iterations_per_microsecond: &'a str,
     rows: &'a [Row],
+    verdicts: &'a [Verdict],
 }
 
 /// Writes everything.
-pub(crate) fn json(path: &Path, setting: &Setting, rows: &[Row]) -> Result<(), Error> {
-    let file = File { software: setting.soft, iterations_per_microsecond: &setting.iterations, rows };
+pub(crate) fn json(path: &Path, setting: &Setting, rows: &[Row], verdicts: &[Verdict]) -> Result<(), Error> {
+    let file =
+        File { software: setting.soft, iterations_per_microsecond: &setting.iterations, rows, verdicts };
     let text = serde_json::to_string_pretty(&file).expect("numbers and text");
     fs::write(path, text + "\n").map_err(Error::io(path.display().to_string()))
 }

@@ -151,6 +151,19 @@ fn quantiles(mut values: Vec<f64>) -> Option<Outcome> {
     })
 }
 
+/// What a good guest gets beside a bad one, and how long its kernels take; all but the first seconds.
+pub(crate) fn neighbour(said: &[Said], warm_up: u32) -> Option<Outcome> {
+    let good = &said[..1];
+    let (from, until) = common(good, warm_up)?;
+    let part = good[0].between(from, until) * 1e3 / (until - from) as f64;
+    // The first seconds are the same part of the kernels as of the time, or nearly so.
+    let (first, last, _) = good[0].edge?;
+    let skipped =
+        usize::try_from(good[0].took.len() as u64 * (from - first) / (last - first).max(1)).unwrap_or(0);
+    let outcome = quantiles(good[0].took.get(skipped..)?.to_vec())?;
+    Some(Outcome { shares: vec![part], ..outcome })
+}
+
 /// The first guest's latencies; those of the first seconds are left out.
 pub(crate) fn latency(said: &[Said], warm_up: u32) -> Option<Outcome> {
     // One every 2 ms.

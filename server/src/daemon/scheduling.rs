@@ -50,6 +50,9 @@ struct Guest {
 struct Device {
     compute: Scheduler,
     copies: [Copies; 2],
+    /// Whether somebody has used it. Most hosts have fewer devices than the pages have slots, and deciding about those that
+    /// nobody uses would be most of the time between one lease and the next.
+    used: bool,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::ToDevice, Direction::ToHost];
@@ -60,7 +63,7 @@ impl Scheduling {
     /// # Errors
     /// The operating system's.
     pub(super) fn new(tuning: Tuning, max_kernel: Duration) -> io::Result<Self> {
-        let device = || Device { compute: Scheduler::new(tuning), copies: Default::default() };
+        let device = || Device { compute: Scheduler::new(tuning), copies: Default::default(), used: false };
         let devices = std::iter::repeat_with(device).take(DEVICES).collect();
         let state = State { tuning, max_kernel, guests: BTreeMap::new(), devices };
         Ok(Self { bell: page::bell()?, state: Mutex::new(state) })
@@ -197,6 +200,13 @@ impl State {
         }
         let mut wake: Option<Nanos> = None;
         for index in 0..self.devices.len() {
+            // Without scheduling all gates are open, used or not.
+            let used =
+                self.tuning.policy == Policy::Fifo || self.guests.values().any(|guest| guest.uses(index));
+            self.devices[index].used |= used;
+            if !self.devices[index].used {
+                continue;
+            }
             let next = self.decide_device(now, index, &vms);
             wake = wake.into_iter().chain(next).min();
         }
@@ -241,6 +251,15 @@ impl State {
 }
 
 impl Guest {
+    /// Whether it waits at a device's gates, or has passed them.
+    fn uses(&self, device: usize) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        let slot = self.slots.slot(device);
+        slot.waiting.load(Relaxed) > 0
+            || slot.commands.load(Relaxed) > 0
+            || slot.copied.iter().any(|bytes| bytes.load(Relaxed) > 0)
+    }
+
     /// Adds what it does on a device to what its VM does.
     fn observe(&mut self, now: Nanos, device: usize, all: &mut Observation, copied: &mut [(u64, bool); 2]) {
         use std::sync::atomic::Ordering::Relaxed;
@@ -252,6 +271,7 @@ impl Guest {
         all.in_flight = all.in_flight.saturating_add(one.in_flight);
         all.processes += one.processes;
         all.remaining = all.remaining.max(one.remaining);
+        all.pending = all.pending.saturating_add(one.pending);
         all.charged = all.charged.saturating_add(one.charged.saturating_sub(*charged));
         *charged = one.charged;
         for (direction, (sum, waiting)) in copied.iter_mut().enumerate() {

@@ -38,9 +38,10 @@ impl Bucket {
         self.level -= i128::from(used) * i128::from(self.allowance.period);
     }
 
-    /// What may be used now, in nanoseconds; 0 where it is overdrawn.
-    pub(super) fn left(&self) -> Nanos {
-        Nanos::try_from((self.level / i128::from(self.allowance.period)).max(0)).unwrap_or(Nanos::MAX)
+    /// What may be used now, in nanoseconds, if `pending` will be taken for sure; 0 where it is overdrawn.
+    pub(super) fn left(&self, pending: Nanos) -> Nanos {
+        let left = self.level / i128::from(self.allowance.period) - i128::from(pending);
+        Nanos::try_from(left.max(0)).unwrap_or(Nanos::MAX)
     }
 
     /// What must be there before it is worth while to begin again: of a shorter lease, too much would be handing over.
@@ -48,14 +49,15 @@ impl Bucket {
         (self.allowance.quota / 2).clamp(1, 4 * MILLISECOND)
     }
 
-    /// Whether a lease may begin.
-    pub(super) fn may_begin(&self) -> bool {
-        self.left() >= self.least()
+    /// Whether a lease may begin, if `pending` will be taken.
+    pub(super) fn may_begin(&self, pending: Nanos) -> bool {
+        self.left(pending) >= self.least()
     }
 
     /// When a lease may begin.
-    pub(super) fn begins_at(&self) -> Nanos {
-        let missing = i128::from(self.least()) * i128::from(self.allowance.period) - self.level;
+    pub(super) fn begins_at(&self, pending: Nanos) -> Nanos {
+        let wanted = i128::from(self.least()) + i128::from(pending);
+        let missing = wanted * i128::from(self.allowance.period) - self.level;
         let quota = i128::from(self.allowance.quota.max(1));
         self.filled + Nanos::try_from((missing.max(0) + quota - 1) / quota).unwrap_or(Nanos::MAX / 2)
     }
@@ -68,19 +70,22 @@ mod tests {
     #[test]
     fn it_fills_evenly_and_debts_are_waited_for() {
         let mut bucket = Bucket::new(Allowance { quota: 10 * MILLISECOND, period: 100 * MILLISECOND }, 0);
-        assert_eq!(bucket.left(), 10 * MILLISECOND);
+        assert_eq!(bucket.left(0), 10 * MILLISECOND);
+        assert_eq!(bucket.left(7 * MILLISECOND), 3 * MILLISECOND);
+        assert!(!bucket.may_begin(7 * MILLISECOND), "what is in flight is as good as used");
+        assert_eq!(bucket.begins_at(7 * MILLISECOND), 10 * MILLISECOND, "1 ms is missing, at a tenth");
         bucket.take(30 * MILLISECOND);
-        assert_eq!(bucket.left(), 0);
-        assert!(!bucket.may_begin());
-        let at = bucket.begins_at();
+        assert_eq!(bucket.left(0), 0);
+        assert!(!bucket.may_begin(0));
+        let at = bucket.begins_at(0);
         assert_eq!(at, 240 * MILLISECOND, "20 ms of debt and 4 ms to begin with, at a tenth");
         bucket.fill(at - 1);
-        assert!(!bucket.may_begin());
+        assert!(!bucket.may_begin(0));
         bucket.fill(at);
-        assert!(bucket.may_begin());
+        assert!(bucket.may_begin(0));
         bucket.fill(10_000 * MILLISECOND);
-        assert_eq!(bucket.left(), 10 * MILLISECOND, "idling saves one quota");
+        assert_eq!(bucket.left(0), 10 * MILLISECOND, "idling saves one quota");
         bucket.fill(0);
-        assert_eq!(bucket.left(), 10 * MILLISECOND, "time does not go back");
+        assert_eq!(bucket.left(0), 10 * MILLISECOND, "time does not go back");
     }
 }

@@ -6,8 +6,8 @@
 
 use super::bucket::Bucket;
 use super::{
-    Allowance, DEBT_MOST, DISENGAGE, Gate, HANDOVER, Nanos, Observation, PATIENCE, Policy, QUANTUM_LEAST,
-    QUANTUM_MOST, Reason, Share, Tuning, Verdict, VmId, YIELD_AFTER,
+    Allowance, DEBT_MOST, DISENGAGE, Gate, HANDOVER, MICROSECOND, Nanos, Observation, PATIENCE, Policy,
+    QUANTUM_LEAST, QUANTUM_MOST, Reason, Share, Tuning, Verdict, VmId, YIELD_AFTER,
 };
 use crate::vm::Tier;
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ const SCALE: u128 = 10_000;
 
 /// The most that one observation can claim: a minute.
 const CLAIM_MOST: Nanos = 60_000_000_000;
+
+/// How soon it is worth while to look again at what should nearly be complete.
+const LOOK_LEAST: Nanos = 10 * MICROSECOND;
 
 /// Limits of the histogram of waits, in microseconds: each class twice the one before, the last without limit.
 pub const WAITS: usize = 20;
@@ -109,12 +112,29 @@ impl Entity {
 
     /// Whether it goes before all others now.
     fn is_urgent_tier(&self) -> bool {
-        self.share.tier == Tier::Latency && self.budget.left() > 0
+        self.share.tier == Tier::Latency && self.budget.left(0) > 0
     }
 
-    /// Its tag, with what it has in flight.
-    fn expected_tag(&self) -> u128 {
-        self.tag + u128::from(self.seen.remaining) * SCALE / self.weight()
+    /// Its tag when what it has in flight will have been charged. A kernel is charged when it ends, and the next lease is
+    /// given shortly before: without it, whoever has just run would look as if it had not.
+    fn expected_tag(&self, virtual_time: u128) -> u128 {
+        self.tag_after(self.seen.pending, virtual_time)
+    }
+
+    /// Its tag after a charge: debts are bounded.
+    fn tag_after(&self, charge: Nanos, virtual_time: u128) -> u128 {
+        let most = virtual_time + u128::from(DEBT_MOST) * SCALE / self.weight();
+        (self.tag + u128::from(charge) * SCALE / self.weight()).min(most.max(self.tag))
+    }
+
+    /// Whether its cap, if it has one, lets a lease begin.
+    fn cap_lets(&self) -> bool {
+        self.cap.as_ref().is_none_or(|cap| cap.may_begin(self.seen.pending))
+    }
+
+    /// What its cap leaves; as much as it likes where it has none.
+    fn cap_left(&self) -> Nanos {
+        self.cap.as_ref().map_or(Nanos::MAX, |cap| cap.left(self.seen.pending))
     }
 
     fn counts(&self, now: Nanos) -> bool {
@@ -129,8 +149,7 @@ impl Entity {
         } else {
             Nanos::try_from(u128::from(measured) * u128::from(own) / u128::from(busy)).unwrap_or(measured)
         };
-        let most = virtual_time + u128::from(DEBT_MOST) * SCALE / self.weight();
-        self.tag = (self.tag + u128::from(charged) * SCALE / self.weight()).min(most.max(self.tag));
+        self.tag = self.tag_after(charged, virtual_time);
         if let Some(cap) = &mut self.cap {
             cap.take(charged);
         }
@@ -147,7 +166,7 @@ impl Entity {
                 self.waiting_since = None;
                 let waited = now.saturating_sub(since);
                 self.report.waited += waited;
-                let class = (Nanos::BITS - (waited / super::MICROSECOND).leading_zeros()) as usize;
+                let class = (Nanos::BITS - (waited / MICROSECOND).leading_zeros()) as usize;
                 self.report.waits[class.min(WAITS - 1)] += 1;
             }
             _ => {}
@@ -230,6 +249,7 @@ impl Scheduler {
         let seen = Observation {
             charged: seen.charged.min(CLAIM_MOST),
             remaining: seen.remaining.min(CLAIM_MOST),
+            pending: seen.pending.min(CLAIM_MOST),
             processes: seen.processes.min(seen.in_flight),
             ..seen
         };
@@ -390,7 +410,7 @@ impl Scheduler {
         let mut urgent = false;
         for vm in self.ids() {
             let entity = &self.vms[&vm];
-            if entity.share.tier != Tier::Latency || entity.cap.as_ref().is_some_and(|cap| !cap.may_begin()) {
+            if entity.share.tier != Tier::Latency || !entity.cap_lets() {
                 continue;
             }
             let leased = self.lease.is_some_and(|lease| lease.vm == vm);
@@ -415,16 +435,14 @@ impl Scheduler {
 
     fn is_candidate(&self, entity: &Entity) -> bool {
         let leasefq = self.tuning.policy == Policy::LeaseFq;
-        entity.seen.waiting
-            && !(leasefq && entity.is_urgent_tier())
-            && !(leasefq && entity.cap.as_ref().is_some_and(|cap| !cap.may_begin()))
+        entity.seen.waiting && (!leasefq || (!entity.is_urgent_tier() && entity.cap_lets()))
     }
 
     /// Whether a VM of another tier than the idle one wants the device.
     fn is_wanted(&self) -> bool {
         self.vms.values().any(|entity| {
-            let may = entity.cap.as_ref().is_none_or(Bucket::may_begin);
-            entity.share.tier != Tier::Idle && (entity.seen.in_flight > 0 || (entity.seen.waiting && may))
+            let wants = entity.seen.in_flight > 0 || (entity.seen.waiting && entity.cap_lets());
+            entity.share.tier != Tier::Idle && wants
         })
     }
 
@@ -437,7 +455,7 @@ impl Scheduler {
         let leasefq = self.tuning.policy == Policy::LeaseFq;
         let others = self.others_wait(lease.vm);
         let last = entity.last_active.unwrap_or(0).max(lease.since);
-        let reason = if leasefq && entity.cap.as_ref().is_some_and(|cap| cap.left() == 0) {
+        let reason = if leasefq && entity.cap_left() == 0 {
             Reason::Capped
         } else if urgent {
             Reason::CutForLatency
@@ -467,7 +485,7 @@ impl Scheduler {
             self.is_candidate(entity) && !(leasefq && entity.share.tier == Tier::Idle && wanted)
         });
         let chosen = if leasefq {
-            candidates.min_by_key(|(_, entity)| (entity.expected_tag(), entity.served))
+            candidates.min_by_key(|(_, entity)| (entity.expected_tag(self.virtual_time), entity.served))
         } else {
             candidates.min_by_key(|(_, entity)| (u128::from(entity.served), 0))
         };
@@ -502,10 +520,7 @@ impl Scheduler {
         self.virtual_time = self.virtual_time.max(entity.tag);
         entity.served = self.turns;
         entity.report.leases += 1;
-        let left = match &entity.cap {
-            Some(cap) if self.tuning.policy == Policy::LeaseFq => cap.left().max(1),
-            _ => Nanos::MAX,
-        };
+        let left = if self.tuning.policy == Policy::LeaseFq { entity.cap_left().max(1) } else { Nanos::MAX };
         let deadline = now + quantum.min(left);
         self.lease = Some(Lease { vm, since: now, deadline });
         self.put(vm, Gate::Open { deadline, tell: false }, reason);
@@ -541,14 +556,18 @@ impl Scheduler {
         for entity in self.vms.values() {
             if Self::blocks(entity) && self.lease.is_none() {
                 times.push(entity.drain_by);
+                // Whoever is overdue tells of its end; for who is not, nobody has to.
+                if entity.seen.remaining > HANDOVER + 1 {
+                    times.push(now + (entity.seen.remaining - HANDOVER).max(LOOK_LEAST));
+                }
             }
-            if let Some(cap) = entity.cap.as_ref().filter(|cap| entity.seen.waiting && !cap.may_begin()) {
-                times.push(cap.begins_at());
+            if let Some(cap) = entity.cap.as_ref().filter(|_| entity.seen.waiting && !entity.cap_lets()) {
+                times.push(cap.begins_at(entity.seen.pending));
             }
             if entity.share.tier == Tier::Latency {
-                let left = entity.budget.left();
+                let left = entity.budget.left(0);
                 if left == 0 {
-                    times.push(entity.budget.begins_at());
+                    times.push(entity.budget.begins_at(0));
                 } else if entity.seen.is_active() {
                     times.push(now + left.clamp(QUANTUM_LEAST, self.tuning.quantum));
                 }

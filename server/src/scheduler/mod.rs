@@ -148,7 +148,8 @@ pub const QUANTUM_LEAST: Nanos = MILLISECOND;
 pub const QUANTUM_MOST: Nanos = 20 * MILLISECOND;
 /// An empty queue for this long gives the lease back: longer than a guest takes from one call to the next.
 pub const YIELD_AFTER: Nanos = 100 * MICROSECOND;
-/// With this much left in flight the next gate opens: what its first launch takes to reach the device.
+/// With this much left in flight the next gate opens: what its first launch takes to reach the device, which is a timer of the
+/// daemon's, a wake-up of the worker's and a call of the driver's.
 pub const HANDOVER: Nanos = 100 * MICROSECOND;
 /// Most device time in flight inside a lease, as estimated.
 pub const WINDOW: Nanos = MILLISECOND;
@@ -176,6 +177,8 @@ pub struct Observation {
     pub processes: u32,
     /// Device time until they are complete, as estimated; more than [`HANDOVER`] for a command that takes longer than that.
     pub remaining: Nanos,
+    /// Device time that they will have been charged when they are complete: what they have had so far, and what remains.
+    pub pending: Nanos,
     /// Device time measured since the last observation.
     pub charged: Nanos,
     /// The gate was closed from inside, because the lease is used up.

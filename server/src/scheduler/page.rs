@@ -64,6 +64,8 @@ pub struct Slot {
     pub max_kernel: AtomicU64,
     /// When all in flight will be complete, as estimated; the clock is that of `deadline`.
     pub done_at: AtomicU64,
+    /// Device time of what is in flight and not charged yet, as estimated, in nanoseconds.
+    pub pending: AtomicU64,
     /// Device time measured so far, in nanoseconds.
     pub charged: AtomicU64,
     /// Device time of commands behind a wide open gate, as estimated, in nanoseconds.
@@ -164,7 +166,10 @@ impl Slot {
     #[must_use]
     pub fn read(&self, now: Nanos) -> Observation {
         let in_flight = self.in_flight.load(Ordering::Relaxed).min(1 << 20);
-        let left = self.done_at.load(Ordering::Relaxed).saturating_sub(now);
+        let done_at = self.done_at.load(Ordering::Relaxed);
+        let left = done_at.saturating_sub(now);
+        // What takes longer than it should costs what it takes.
+        let pending = self.pending.load(Ordering::Relaxed).saturating_add(now.saturating_sub(done_at));
         // What should be complete and is not may take as long as it likes.
         let remaining = match (in_flight, left) {
             (0, _) => 0,
@@ -176,6 +181,7 @@ impl Slot {
             in_flight,
             processes: u32::from(in_flight > 0),
             remaining,
+            pending: if in_flight == 0 { 0 } else { pending },
             charged: self.charged.load(Ordering::Relaxed),
             stopped: self.stopped.load(Ordering::Relaxed) != 0,
         }

@@ -2,7 +2,8 @@
 //!
 //! The device runs the heads of all processes' queues at once, each at its part of the speed, as a driver that slices does.
 //! The workers follow the rules of the gate: a window inside a lease, an estimate learnt per kind of command, a message when
-//! they wait, run dry or have nearly drained. Nothing is random but the workloads.
+//! they wait, run dry or have nearly drained. A command is charged when it is complete, as events between commands have it.
+//! Nothing is random but the workloads.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -49,8 +50,12 @@ impl Workload {
 #[derive(Debug)]
 struct Command {
     length: Nanos,
+    /// Time of the device that it has had, which others may have had beside it.
+    had: Nanos,
     left: f64,
     estimate: Nanos,
+    /// Nobody knew how long it takes.
+    unknown: bool,
     /// When it was asked for.
     asked: Nanos,
 }
@@ -92,6 +97,10 @@ pub(super) struct Simulation {
     pub(super) longest_idle: Nanos,
     idle: Nanos,
     pub(super) busy: Nanos,
+    /// What the device takes from one guest's kernel to another's.
+    pub(super) switch: Nanos,
+    /// Whose kernel ran last, and how long the device still takes to turn from it.
+    on_device: (Option<VmId>, Nanos),
     pub(super) reasons: BTreeMap<&'static str, u64>,
     changes: Vec<(Nanos, VmId, Share)>,
 }
@@ -114,6 +123,8 @@ impl Simulation {
             longest_idle: 0,
             idle: 0,
             busy: 0,
+            switch: 0,
+            on_device: (None, 0),
             reasons: BTreeMap::new(),
             changes: Vec::new(),
         }
@@ -214,6 +225,7 @@ impl Simulation {
                 in_flight,
                 processes: u32::from(in_flight > 0),
                 remaining: if measured { guest.remaining() } else { 0 },
+                pending: if measured { guest.pending() } else { 0 },
                 charged: std::mem::take(&mut guest.charged),
                 stopped: guest.stopped,
             };
@@ -240,10 +252,11 @@ impl Simulation {
         times.extend(self.changes.first().map(|(at, ..)| *at));
         for guest in self.guests.values().filter(|guest| !guest.gone) {
             if let Some(head) = guest.queue.front() {
-                times.push(self.now + (head.left * active).ceil() as Nanos);
+                times.push(self.now + self.on_device.1 + (head.left * active).ceil() as Nanos);
                 if guest.gate == Gate::Closed && !guest.told_dry {
                     let excess = guest.remaining().saturating_sub(HANDOVER);
-                    times.push(self.now + excess);
+                    // What is overdue is one nanosecond from being nearly done, for as long as it likes.
+                    times.extend((excess > 1).then(|| self.now + excess));
                 }
             }
             times.extend(guest.dry_since.filter(|_| !guest.told_dry).map(|since| since + YIELD_AFTER));
@@ -263,23 +276,46 @@ impl Simulation {
             self.busy += time;
         }
         self.now += time;
-        let (now, part) = (self.now, time as f64 / active.max(1) as f64);
+        let ran = time - self.turn(active, time);
+        let (now, part) = (self.now, ran as f64 / active.max(1) as f64);
         for guest in self.guests.values_mut() {
             let Some(head) = guest.queue.front_mut() else { continue };
             head.left -= part;
             // Event time is wall time.
-            guest.charged += if guest.gate == Gate::Free { 0 } else { time };
+            head.had += ran;
             if head.left < 0.5 {
                 let command = guest.queue.pop_front().unwrap();
+                guest.charged += if guest.gate == Gate::Free { 0 } else { command.had };
                 guest.complete(now, &command);
             }
         }
     }
 
-    /// Device time of kernels that a VM completed between two moments.
+    /// Turns from one guest to another, which only takes time where one has the device for itself; how much of `time`.
+    fn turn(&mut self, active: usize, time: Nanos) -> Nanos {
+        if active != 1 {
+            return 0;
+        }
+        let runs = self.guests.iter().find(|(_, guest)| !guest.queue.is_empty()).map(|(vm, _)| *vm);
+        if runs != self.on_device.0 {
+            self.on_device = (runs, self.switch);
+        }
+        let turning = self.on_device.1.min(time);
+        self.on_device.1 -= turning;
+        self.busy -= turning;
+        turning
+    }
+
+    /// Device time of a VM's kernels between two moments; one that lies across counts for the part that is in between.
     pub(super) fn service(&self, vm: VmId, from: Nanos, until: Nanos) -> Nanos {
-        let done = self.guests[&vm].done.iter().filter(|(at, _)| (from..until).contains(at));
-        done.map(|(_, length)| *length).sum()
+        let part = |(end, length): &(Nanos, Nanos)| {
+            (*end).min(until).saturating_sub(end.saturating_sub(*length).max(from))
+        };
+        // They lie in the order of their ends, one after the other.
+        let done = &self.guests[&vm].done;
+        let first = done.partition_point(|(end, _)| *end <= from);
+        let after = done.partition_point(|(end, _)| *end < until);
+        done[first..(after + 1).min(done.len())].iter().map(part).sum()
     }
 
     /// From asking to completion of a VM's kernels, shortest first, those before `from` left out.
@@ -337,7 +373,11 @@ impl Guest {
             .sum()
     }
 
-    fn may_feed(&mut self, now: Nanos, estimate: Nanos) -> bool {
+    fn pending(&self) -> Nanos {
+        self.queue.iter().map(|command| command.estimate.max(command.had)).sum()
+    }
+
+    fn may_feed(&mut self, now: Nanos, estimate: Nanos, unknown: bool) -> bool {
         let in_flight = self.remaining();
         let count = u32::try_from(self.queue.len()).unwrap();
         match self.gate {
@@ -349,6 +389,9 @@ impl Guest {
             }
             Gate::Open { deadline, .. } => {
                 if count >= WINDOW_LEAST && (in_flight + estimate > WINDOW || count >= WINDOW_COMMANDS) {
+                    return false;
+                }
+                if count > 0 && (unknown || self.queue.iter().any(|command| command.unknown)) {
                     return false;
                 }
                 if self.fed_in_lease && now + in_flight >= deadline {
@@ -369,8 +412,9 @@ impl Guest {
         while now >= self.resume && self.in_burst < self.workload.burst {
             let asked = *self.asked.get_or_insert(now);
             let length = self.workload.kernels[self.next % self.workload.kernels.len()];
-            let estimate = self.estimates.get(&length).copied().unwrap_or(100 * MICROSECOND);
-            if !self.may_feed(now, estimate) {
+            let known = self.estimates.get(&length).copied();
+            let (estimate, unknown) = (known.unwrap_or(200 * MICROSECOND), known.is_none());
+            if !self.may_feed(now, estimate, unknown) {
                 break;
             }
             tell |= self.queue.is_empty() && matches!(self.gate, Gate::Open { tell: true, .. });
@@ -379,7 +423,7 @@ impl Guest {
             self.asked = None;
             self.next += 1;
             self.in_burst = self.in_burst.saturating_add(u32::from(self.workload.burst != u32::MAX));
-            self.queue.push_back(Command { length, left: length as f64, estimate, asked });
+            self.queue.push_back(Command { length, had: 0, left: length as f64, estimate, unknown, asked });
             self.dry_since = None;
             self.told_dry = false;
         }

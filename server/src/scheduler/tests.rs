@@ -21,7 +21,7 @@ fn shares(simulation: &Simulation, vms: usize, from: Nanos, until: Nanos) -> Vec
     service.iter().map(|service| service / all).collect()
 }
 
-/// The greatest share error over windows of a second.
+/// The greatest share error in any second.
 fn share_error(simulation: &Simulation, weights: &[u32], from: Nanos, until: Nanos) -> f64 {
     let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
     let mut worst: f64 = 0.0;
@@ -30,7 +30,7 @@ fn share_error(simulation: &Simulation, weights: &[u32], from: Nanos, until: Nan
         for (share, weight) in shares(simulation, weights.len(), start, start + SECOND).iter().zip(weights) {
             worst = worst.max((share - f64::from(*weight) / sum).abs());
         }
-        start += SECOND;
+        start += SECOND / 10;
     }
     worst
 }
@@ -44,12 +44,12 @@ fn two_to_eight_guests_get_their_shares_in_every_second() {
         for kernel in kernels {
             let guests = weights.iter().map(|weight| busy(*weight, kernel)).collect();
             let mut simulation = Simulation::new(Tuning::default(), guests);
+            // What an H200 takes to turn from one process to another, by what its throughput lacks with kernels of 20 ms.
+            simulation.switch = 150_000;
             simulation.run(6 * SECOND);
             // What was overdrawn before the kernels' lengths were known is paid back in the first two seconds.
             let error = share_error(&simulation, &weights, 2 * SECOND, 6 * SECOND);
-            // A kernel more or less in a window is what its length makes it.
-            let grain = 2.0 * kernel as f64 / SECOND as f64;
-            assert!(error <= 0.02 + grain, "{weights:?} {kernel} {error}");
+            assert!(error <= 0.02, "{weights:?} {kernel} {error}");
             let busy = simulation.busy as f64 / (6 * SECOND) as f64;
             assert!(busy >= 0.95, "{weights:?} {kernel}: busy {busy}");
         }
@@ -115,10 +115,13 @@ fn caps_hold_alone_and_beside_others() {
                 guests.extend(std::iter::repeat_n(busy(100, MILLISECOND), others));
                 let mut simulation = Simulation::new(Tuning::default(), guests);
                 simulation.run(6 * SECOND);
-                let had = simulation.service(0, SECOND, 6 * SECOND) as f64 / (5 * SECOND) as f64;
-                let grain = 2.0 * kernel as f64 / (5 * SECOND) as f64;
-                let error = (had - percent as f64 / 100.0).abs();
-                assert!(error <= 0.02 + grain, "{percent} % of {kernel}, {others} others: {had}");
+                let part = |from, until| simulation.service(0, from, until) as f64 / (until - from) as f64;
+                for start in (10..50).map(|tenth| tenth * SECOND / 10) {
+                    let had = part(start, start + SECOND);
+                    let error = (had - percent as f64 / 100.0).abs();
+                    assert!(error <= 0.02, "{percent} % of {kernel}, {others} others, from {start}: {had}");
+                }
+                let had = part(SECOND, 6 * SECOND);
                 if others == 1 {
                     let rest = simulation.service(1, SECOND, 6 * SECOND) as f64 / (5 * SECOND) as f64;
                     assert!(rest + had > 0.93, "what a cap leaves is used: {rest} + {had}");
@@ -178,7 +181,12 @@ fn an_endless_kernel_starves_nobody_and_is_charged() {
     assert!(had > 0.45, "{had}");
     assert!(simulation.longest_gap(1, 3 * SECOND) < 50 * MILLISECOND);
     assert!(simulation.reasons.contains_key("overrun"));
-    assert!(simulation.scheduler.report(0).unwrap().charged > SECOND / 2);
+    // One that ends after all is charged its part of the time in which both ran.
+    let mut simulation =
+        Simulation::new(Tuning::default(), vec![busy(100, 2 * SECOND), busy(100, MILLISECOND)]);
+    simulation.run(10 * SECOND);
+    let charged = simulation.scheduler.report(0).unwrap().charged;
+    assert!(charged > 3 * SECOND && charged < 6 * SECOND, "{charged}");
 }
 
 #[test]
@@ -198,7 +206,13 @@ fn fifo_opens_everything_and_round_robin_knows_no_weight() {
 fn a_holder_that_dies_frees_the_device_at_once() {
     let mut scheduler = Scheduler::new(Tuning::default());
     let waits = Observation { waiting: true, ..Observation::default() };
-    let runs = Observation { in_flight: 2, processes: 1, remaining: MILLISECOND, ..Observation::default() };
+    let runs = Observation {
+        in_flight: 2,
+        processes: 1,
+        remaining: MILLISECOND,
+        pending: MILLISECOND,
+        ..Observation::default()
+    };
     for vm in [1, 2] {
         scheduler.set(0, vm, Share::of(100));
         scheduler.observe(0, vm, waits);
@@ -224,6 +238,7 @@ fn lies_of_a_worker_hurt_nobody_else_for_long() {
         in_flight: u32::MAX,
         processes: 1,
         remaining: Nanos::MAX / 4,
+        pending: Nanos::MAX / 4,
         charged: Nanos::MAX / 4,
         stopped: true,
     };

@@ -42,10 +42,15 @@ struct Batch {
     end: Option<Arc<Event>>,
     commands: u32,
     estimate: Nanos,
+    /// Whether one of them has never been measured.
+    unknown: bool,
     /// What they are, if all are the same.
     key: Option<Key>,
     submitted: Nanos,
 }
+
+/// How much faster the host's clock may be than the device's: more than crystals differ.
+const DRIFT: f64 = 1e-4;
 
 /// A clock by which events of one context are placed: the last end that was seen, and when that was.
 #[derive(Debug)]
@@ -53,6 +58,17 @@ struct Clock {
     reference: Arc<Event>,
     at: f64,
     covered: f64,
+    /// What to add for the host's clock: the least by which an end was seen after it happened. Ends are seen late, so that the
+    /// least is what is nearest.
+    offset: f64,
+}
+
+impl Clock {
+    /// When what ended at `at` ended, on the host's clock; it has just been seen.
+    fn seen(&mut self, passed: f64, now: Nanos) -> Nanos {
+        self.offset = (now as f64 - self.at).min(self.offset + passed.max(0.0) * DRIFT);
+        nanos(self.at + self.offset).min(now)
+    }
 }
 
 /// Everything in flight on a device.
@@ -95,6 +111,16 @@ impl Flight {
     /// Commands in flight.
     pub(super) fn commands(&self) -> u32 {
         self.batches.iter().map(|batch| batch.commands).sum()
+    }
+
+    /// When the oldest batch should be complete.
+    pub(super) fn head_due(&self) -> Nanos {
+        self.head_since + self.batches.front().map_or(0, |batch| batch.estimate)
+    }
+
+    /// Whether something is in flight of which nobody knows how long it takes.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.batches.iter().any(|batch| batch.unknown)
     }
 
     /// Device time in flight, as estimated, some of which may be over.
@@ -158,7 +184,7 @@ impl Flight {
     pub(super) fn submit(
         &mut self,
         session: &Session,
-        (place, key, estimate): (Place, Key, Nanos),
+        (place, key, estimate): (Place, Key, Option<Nanos>),
         (now, single): (Nanos, bool),
         launch: impl FnOnce() -> Result,
     ) -> Result {
@@ -178,19 +204,27 @@ impl Flight {
             if self.batches.is_empty() {
                 self.head_since = now;
             }
-            let batch =
-                Batch { place, begin, end: None, commands: 0, estimate: 0, key: Some(key), submitted: now };
-            self.batches.push_back(batch);
+            self.batches.push_back(Batch {
+                place,
+                begin,
+                end: None,
+                commands: 0,
+                estimate: 0,
+                unknown: false,
+                key: Some(key),
+                submitted: now,
+            });
         }
         let Some(batch) = self.batches.back_mut().filter(|batch| batch.end.is_none()) else { return Ok(()) };
         batch.commands += 1;
-        batch.estimate += estimate;
+        batch.estimate += estimate.unwrap_or(UNKNOWN);
+        batch.unknown |= estimate.is_none();
         if batch.key != Some(key) {
             batch.key = None;
         }
         (self.told, self.told_nearly) = (false, false);
         // An event in the legacy stream waits for the blocking streams, and they for it: it must directly follow its command.
-        let full = batch.estimate >= BATCH || batch.commands >= BATCH_COMMANDS;
+        let full = batch.estimate >= BATCH || batch.commands >= BATCH_COMMANDS || batch.unknown;
         if full || single || place.stream == 0 {
             self.close(session);
         }
@@ -248,10 +282,12 @@ impl Flight {
             }
             let Some(batch) = self.batches.remove(index) else { break };
             self.completions += 1;
+            let (added, ended) = self.charge(session, estimates, batch, now);
             if index == 0 {
-                self.head_since = self.batches.front().map_or(now, |next| next.submitted.max(now));
+                // The next began when this one ended, not when that was seen.
+                self.head_since = self.batches.front().map_or(now, |next| next.submitted.max(ended));
             }
-            charged += self.charge(session, estimates, batch);
+            charged += added;
         }
         if self.batches.is_empty() && charged > 0 {
             self.dry_since = now;
@@ -259,33 +295,44 @@ impl Flight {
         charged
     }
 
-    /// What a complete batch adds to the union.
-    fn charge(&mut self, session: &Session, estimates: &mut Estimates, batch: Batch) -> Nanos {
+    /// What a complete batch adds to the union, and when it ended.
+    fn charge(
+        &mut self,
+        session: &Session,
+        estimates: &mut Estimates,
+        batch: Batch,
+        now: Nanos,
+    ) -> (Nanos, Nanos) {
         let Batch { place, begin, end, commands, key, .. } = batch;
-        let Some(end) = end else { return 0 };
+        let Some(end) = end else { return (0, now) };
         let clock = self.clocks.entry(place.context).or_insert_with(|| Clock {
             reference: Arc::clone(&begin),
             at: 0.0,
             covered: 0.0,
+            offset: f64::INFINITY,
         });
         let from = if Arc::ptr_eq(&clock.reference, &begin) {
             Some(0.0)
         } else {
             between(session, &clock.reference, &begin)
         };
-        let (Some(from), Some(length)) = (from, between(session, &begin, &end)) else { return 0 };
+        let (Some(from), Some(length)) = (from, between(session, &begin, &end)) else {
+            return (0, now);
+        };
         let (from, to) = (clock.at + from, clock.at + from + length);
         let added = (to - from.max(clock.covered)).max(0.0);
         clock.covered = clock.covered.max(to);
         let old = std::mem::replace(&mut clock.reference, Arc::clone(&end));
+        let passed = to - clock.at;
         clock.at = to;
+        let ended = clock.seen(passed, now);
         if let Some(key) = key {
             estimates.learn(key, nanos(length / f64::from(commands.max(1))));
         }
         for event in [old, begin, end] {
             self.recycle(place.context, event);
         }
-        nanos(added)
+        (nanos(added), ended)
     }
 
     /// Forgets everything in a context, whose events die with it.
@@ -313,4 +360,25 @@ pub(super) fn is_reached(session: &Session, event: &Event) -> bool {
 )]
 fn nanos(value: f64) -> Nanos {
     value.max(0.0) as Nanos
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_seen_late_is_placed_where_it_was() {
+        let reference = Arc::new(Event(0));
+        let mut clock = Clock { reference, at: 0.0, covered: 0.0, offset: f64::INFINITY };
+        let mut seen = |at: f64, now: Nanos| {
+            let passed = at - clock.at;
+            clock.at = at;
+            clock.seen(passed, now)
+        };
+        assert_eq!(seen(1_000.0, 1_051_000), 1_051_000, "nothing is known yet");
+        assert_eq!(seen(201_000.0, 1_221_000), 1_221_000, "seen sooner than the first");
+        let late = seen(401_000.0, 1_921_000);
+        assert_eq!(late, 1_421_020, "200 us after the second; clocks may drift by 20 ns in that time");
+        assert_eq!(seen(601_000.0, 1_601_000), 1_601_000, "and never after it was seen");
+    }
 }

@@ -209,6 +209,22 @@ impl Gate {
         Ok(())
     }
 
+    /// Learns from marks that are reached, and forgets them.
+    fn retire_marks(session: &Session, meter: &mut Meter, device: usize) {
+        let Some(alone) = meter.alone.get_mut(&device) else { return };
+        let flight = meter.flights.entry(device).or_default();
+        while let Some(mark) = alone.marks.front()
+            && flight::is_reached(session, &mark.end)
+        {
+            let Some(Mark { context, begin, end, key, .. }) = alone.marks.pop_front() else { break };
+            if let Some(took) = flight::sample(session, &begin, &end) {
+                meter.estimates.learn(key, took);
+            }
+            flight.recycle(context, begin);
+            flight.recycle(context, end);
+        }
+    }
+
     /// Retires marks that are reached, and waits while too much lies before the device.
     fn wait_for_marks<'a>(
         &'a self,
@@ -219,20 +235,9 @@ impl Gate {
     ) {
         let mut waited = Duration::ZERO;
         loop {
-            let meter = &mut *guard;
-            let alone = meter.alone.entry(device).or_default();
-            let flight = meter.flights.entry(device).or_default();
-            while let Some(mark) = alone.marks.front()
-                && flight::is_reached(session, &mark.end)
-            {
-                let Some(Mark { context, begin, end, key, .. }) = alone.marks.pop_front() else { break };
-                if let Some(took) = flight::sample(session, &begin, &end) {
-                    meter.estimates.learn(key, took);
-                }
-                flight.recycle(context, begin);
-                flight.recycle(context, end);
-            }
-            let work: Nanos = alone.marks.iter().map(|mark| mark.work).sum();
+            Self::retire_marks(session, &mut guard, device);
+            let alone = guard.alone.get(&device);
+            let work: Nanos = alone.map_or(0, |alone| alone.marks.iter().map(|mark| mark.work).sum());
             let free = slot.gate.load(Ordering::Relaxed) == gate::FREE;
             if work <= ALONE_WINDOW || !free || self.has_ended() || waited > 2 * STALLED {
                 return;
@@ -290,14 +295,16 @@ impl Gate {
         slot: &Slot,
         device: usize,
         key: Key,
-    ) -> std::result::Result<(MutexGuard<'_, Meter>, Nanos), Failed> {
+    ) -> std::result::Result<(MutexGuard<'_, Meter>, Option<Nanos>), Failed> {
         let mut meter = lock(&self.meter);
         let mut stalled = false;
         loop {
             if self.has_ended() {
                 return Err(Failed::Session(Fatal::Closed));
             }
-            let estimate = meter.estimates.of(key).0.unwrap_or(UNKNOWN);
+            // What was seen while the VM was alone tells what its commands cost now.
+            Self::retire_marks(session, &mut meter, device);
+            let estimate = meter.estimates.of(key).0;
             let flight = meter.flights.entry(device).or_default();
             let word = slot.gate.load(Ordering::Acquire);
             if word == gate::CLOSED {
@@ -316,7 +323,13 @@ impl Gate {
                 flight.lease = (deadline, 0);
             }
             let (count, work) = (flight.commands(), flight.estimate());
-            let has_room = count < WINDOW_LEAST || (count < WINDOW_COMMANDS && work + estimate <= WINDOW);
+            // What nobody has seen yet may be a graph of seconds: it goes alone, so that one is the most that is overdrawn.
+            let has_room = match estimate {
+                Some(estimate) if !flight.has_unknown() => {
+                    count < WINDOW_LEAST || (count < WINDOW_COMMANDS && work + estimate <= WINDOW)
+                }
+                _ => count == 0,
+            };
             if !has_room && !stalled {
                 flight.close(session);
                 self.open.store(false, Ordering::Relaxed);
@@ -474,7 +487,9 @@ impl Gate {
                 }
                 (flight.dry_since + YIELD_AFTER).saturating_sub(now)
             } else {
-                flight.done_at().saturating_sub(now) / 2
+                // When the oldest should be complete; the later it is, the less often it is looked for.
+                let due = flight.head_due();
+                if due > now { due - now } else { (now - due) / 4 }
             };
             nap = Some(nap.unwrap_or(Nanos::MAX).min(wait.clamp(NAPS[0], NAPS[1])));
         }
@@ -507,5 +522,6 @@ impl Gate {
 /// Shows the daemon what is in flight.
 fn publish(slot: &Slot, flight: &Flight) {
     slot.done_at.store(flight.done_at(), Ordering::Relaxed);
+    slot.pending.store(flight.estimate(), Ordering::Relaxed);
     slot.in_flight.store(flight.commands(), Ordering::Release);
 }

@@ -1,10 +1,11 @@
-//! A model of time, for trying out schedulers without a GPU: kernels occupy the device for as long as the model says,
-//! whatever they take to run here, and all processes that share the lab share the device.
+//! A model of time, for trying out schedulers without a GPU: kernels and copies occupy the device for as long as the model
+//! says, whatever they take to run here, and all processes that share the lab share the device.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `PXSOFT_BLOCK_US` | a kernel takes this many microseconds per block (a fraction is possible) |
 //! | `PXSOFT_KERNEL_US` | and this many by itself |
+//! | `PXSOFT_MIB_US` | a copy between host and device takes this many microseconds per MiB; each direction has an engine, which takes whole copies, first come, first served |
 //! | `PXSOFT_LAB` | the file through which processes share the device; without it each process has its own |
 //! | `PXSOFT_SLICE_US` | processes take turns after this much of a kernel, as a driver that slices; 0 (the default is 1000) is first come, first served |
 //!
@@ -26,6 +27,8 @@ const LATE: u64 = 2_000_000;
 const AT_ONCE: u64 = 200_000;
 /// Devices of a lab.
 const DEVICES: usize = 64;
+/// Timelines of a lab: of each device's kernels, then of its copies in either direction.
+const TIMELINES: usize = 3 * DEVICES;
 
 thread_local! {
     /// When this stream's thread woke from its last slice, and how late that was.
@@ -35,8 +38,9 @@ thread_local! {
 struct Lab {
     per_block: f64,
     per_kernel: f64,
+    per_mib: f64,
     slice: u64,
-    /// Per device, until when it is occupied, on `CLOCK_MONOTONIC`.
+    /// Of each timeline, until when it is occupied, on `CLOCK_MONOTONIC`.
     busy_until: &'static [AtomicU64],
 }
 
@@ -47,19 +51,21 @@ fn number(name: &str) -> Option<f64> {
 }
 
 fn make() -> Option<Lab> {
-    let (per_block, per_kernel) = (number("PXSOFT_BLOCK_US"), number("PXSOFT_KERNEL_US"));
-    if per_block.is_none() && per_kernel.is_none() {
+    let [per_block, per_kernel, per_mib] =
+        ["PXSOFT_BLOCK_US", "PXSOFT_KERNEL_US", "PXSOFT_MIB_US"].map(number);
+    if per_block.is_none() && per_kernel.is_none() && per_mib.is_none() {
         return None;
     }
     let shared = std::env::var_os("PXSOFT_LAB").and_then(|path| map(&path));
     let busy_until = shared.unwrap_or_else(|| {
-        let own: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(DEVICES).collect();
+        let own: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(TIMELINES).collect();
         own.leak()
     });
     let slice = number("PXSOFT_SLICE_US").unwrap_or(1000.0);
     Some(Lab {
         per_block: per_block.unwrap_or(0.0),
         per_kernel: per_kernel.unwrap_or(0.0),
+        per_mib: per_mib.unwrap_or(0.0),
         slice: nanos(slice),
         busy_until,
     })
@@ -77,7 +83,7 @@ fn nanos(microseconds: f64) -> u64 {
 /// Maps the file that the processes share; it stays mapped for the life of the process.
 fn map(path: &std::ffi::OsStr) -> Option<&'static [AtomicU64]> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).ok()?;
-    let bytes = DEVICES * size_of::<AtomicU64>();
+    let bytes = TIMELINES * size_of::<AtomicU64>();
     file.set_len(bytes as u64).ok()?;
     // SAFETY: a fresh shared mapping of a file of that length; the address is the kernel's choice.
     let address = unsafe {
@@ -94,7 +100,7 @@ fn map(path: &std::ffi::OsStr) -> Option<&'static [AtomicU64]> {
         return None;
     }
     // SAFETY: mapped for the life of the process, page-aligned, and any bytes are valid atomics.
-    Some(unsafe { std::slice::from_raw_parts(address.cast(), DEVICES) })
+    Some(unsafe { std::slice::from_raw_parts(address.cast(), TIMELINES) })
 }
 
 fn now() -> u64 {
@@ -108,28 +114,50 @@ fn now() -> u64 {
 pub(crate) fn occupy(device: i32, shape: &Shape) {
     let Some(lab) = LAB.get_or_init(make) else { return };
     let blocks: f64 = shape.grid.iter().map(|size| f64::from(*size)).product();
-    let busy_until = &lab.busy_until[usize::try_from(device).unwrap_or(0) % DEVICES];
-    let mut left = nanos(lab.per_kernel + lab.per_block * blocks);
-    while left > 0 {
-        let slice = if lab.slice == 0 { left } else { left.min(lab.slice) };
-        left -= slice;
-        let (woke, late) = WOKE.take();
-        let at_once = now().saturating_sub(woke) < AT_ONCE;
-        let late = if at_once { late.min(LATE) } else { 0 };
-        let mut seen = busy_until.load(Ordering::Relaxed);
-        let end = loop {
-            let end = seen.max(now().saturating_sub(late)) + slice;
-            match busy_until.compare_exchange_weak(seen, end, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break end,
-                Err(other) => seen = other,
+    lab.pass(ordinal(device), nanos(lab.per_kernel + lab.per_block * blocks), lab.slice);
+}
+
+/// Occupies the engine of a direction for as long as the model says that a copy takes.
+pub(crate) fn occupy_engine(device: i32, to_device: bool, bytes: u64) {
+    let Some(lab) = LAB.get_or_init(make) else { return };
+    let timeline = DEVICES * (1 + usize::from(to_device)) + ordinal(device);
+    lab.pass(timeline, nanos(lab.per_mib * bytes as f64 / f64::from(1 << 20)), 0);
+}
+
+/// Whether copies take time, and it is worth while to see which those are.
+pub(crate) fn times_copies() -> bool {
+    LAB.get_or_init(make).as_ref().is_some_and(|lab| lab.per_mib > 0.0)
+}
+
+fn ordinal(device: i32) -> usize {
+    usize::try_from(device).unwrap_or(0) % DEVICES
+}
+
+impl Lab {
+    /// Reserves the next `left` nanoseconds of a timeline in slices of that length (0 for one piece), and sleeps them away.
+    fn pass(&self, timeline: usize, mut left: u64, slice: u64) {
+        let busy_until = &self.busy_until[timeline];
+        while left > 0 {
+            let piece = if slice == 0 { left } else { left.min(slice) };
+            left -= piece;
+            let (woke, late) = WOKE.take();
+            let at_once = now().saturating_sub(woke) < AT_ONCE;
+            let late = if at_once { late.min(LATE) } else { 0 };
+            let mut seen = busy_until.load(Ordering::Relaxed);
+            let end = loop {
+                let end = seen.max(now().saturating_sub(late)) + piece;
+                match busy_until.compare_exchange_weak(seen, end, Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => break end,
+                    Err(other) => seen = other,
+                }
+            };
+            let wait = end.saturating_sub(now());
+            if wait > 0 {
+                std::thread::sleep(Duration::from_nanos(wait));
             }
-        };
-        let wait = end.saturating_sub(now());
-        if wait > 0 {
-            std::thread::sleep(Duration::from_nanos(wait));
+            let woke = now();
+            WOKE.set((woke, woke.saturating_sub(end)));
         }
-        let woke = now();
-        WOKE.set((woke, woke.saturating_sub(end)));
     }
 }
 
@@ -143,7 +171,7 @@ mod tests {
         let (one, other) = (map(path.as_os_str()).unwrap(), map(path.as_os_str()).unwrap());
         one[3].store(77, Ordering::Relaxed);
         assert_eq!(other[3].load(Ordering::Relaxed), 77);
-        assert_eq!((one.len(), nanos(1.5)), (DEVICES, 1500));
+        assert_eq!((one.len(), nanos(1.5)), (TIMELINES, 1500));
         std::fs::remove_file(path).unwrap();
     }
 }

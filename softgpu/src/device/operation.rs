@@ -1,6 +1,7 @@
 //! What streams and graphs are made of: copies, fills, kernels, host functions, each complete in itself and run as
 //! often as wanted.
 
+use super::allocation;
 use super::context::Active;
 use super::kernel::{self, Shape, Target};
 use super::lab;
@@ -58,8 +59,14 @@ impl Operation {
             return Ok(());
         }
         match self {
-            Self::Copy(copy) => copy.execute(),
-            Self::Staged(copy, bytes) => copy.scatter(bytes),
+            Self::Copy(copy) => {
+                copy.occupy(active.device.ordinal);
+                copy.execute();
+            }
+            Self::Staged(copy, bytes) => {
+                lab::occupy_engine(active.device.ordinal, true, copy.total());
+                copy.scatter(bytes);
+            }
             Self::Fill(fill) => fill.execute(),
             Self::Kernel(launch) => {
                 if !active.is_ending() {
@@ -130,6 +137,18 @@ impl Copy {
     /// Moves the bytes.
     pub(crate) fn execute(&self) {
         self.each_row(|to, from| move_bytes(to, from, self.width));
+    }
+
+    /// Takes the time of the engine that it needs, if one of its ends is the host's and the model knows of copies.
+    pub(crate) fn occupy(&self, device: i32) {
+        if !lab::times_copies() {
+            return;
+        }
+        let is_device = |address| allocation::find(address).is_some_and(|found| !found.on_host());
+        let (to, from) = (is_device(self.to.address), is_device(self.from.address));
+        if to != from {
+            lab::occupy_engine(device, to, self.total());
+        }
     }
 
     /// The bytes of the source, row by row.

@@ -2,6 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
 use super::super::estimate::Key;
+use super::super::flight::Place;
 use super::super::session::Session;
 use crate::driver::Result;
 use crate::quota::Kind;
@@ -150,13 +151,12 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
     add(&call.session.stats.copy_bytes_to_host, length as u64);
     let place = call.place(stream);
     Ok(Outcome::Later(Box::new(move |session, _| {
-        session.gate.copy(session, place, Direction::ToHost, length as u64, || {
-            if length <= SMALL {
+        if length <= SMALL {
+            return session.gate.copy(session, place, Direction::ToHost, length as u64, || {
                 small_to_host(session, request, from, stream, length)
-            } else {
-                chunks_to_host(session, request, from, stream, length)
-            }
-        })
+            });
+        }
+        chunks_to_host(session, request, from, place, length)
     })))
 }
 
@@ -195,8 +195,8 @@ fn send_data(session: &Session, request: u64, offset: u64, bytes: &[u8]) {
     session.send(header, &[&prefix, bytes]);
 }
 
-/// Two buffers: one is filled by the device while the other travels.
-fn chunks_to_host(session: &Session, request: u64, from: u64, stream: u64, length: usize) -> Result {
+/// Two buffers: one is filled by the device while the other travels. Each chunk passes the gate.
+fn chunks_to_host(session: &Session, request: u64, from: u64, place: Place, length: usize) -> Result {
     let buffers = [session.staging.take(session)?, session.staging.take(session)?];
     let mut events = [0; 2];
     let driver = &session.driver;
@@ -207,11 +207,13 @@ fn chunks_to_host(session: &Session, request: u64, from: u64, stream: u64, lengt
     let chunks = length.div_ceil(BULK_CHUNK);
     let start = |index: usize, events: &[u64; 2]| {
         let (offset, bytes) = chunk(index);
+        let (from, stream) = (from + offset as u64, place.stream);
         // SAFETY: a buffer of that many bytes that is not in use; the driver checks the range at `from`.
-        unsafe {
-            driver.cuMemcpyDtoHAsync_v2(buffers[index % 2].address(), from + offset as u64, bytes, stream)?;
-            driver.cuEventRecord(events[index % 2], stream)
-        }
+        let copy =
+            || unsafe { driver.cuMemcpyDtoHAsync_v2(buffers[index % 2].address(), from, bytes, stream) };
+        session.gate.copy(session, place, Direction::ToHost, bytes as u64, copy)?;
+        // SAFETY: an event of ours.
+        unsafe { driver.cuEventRecord(events[index % 2], stream) }
     };
     let mut copy = || {
         for event in &mut events {

@@ -15,6 +15,7 @@
 //! | `copies COUNT BYTES` | copies out and back and compares |
 //! | `items COUNT` | that many times, in a stream and in the default one: writes on the device, fetches, synchronises, compares |
 //! | `pinned BYTES` | the same once, from page-locked memory to page-locked memory |
+//! | `upload BYTES` | begins a copy to the device from page-locked memory, and does not wait for it |
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
@@ -190,6 +191,7 @@ impl Probe {
             "copies" => self.copies(number(args)?, number(args)?),
             "items" => self.items(number(args)?),
             "pinned" => self.pinned(number(args)?),
+            "upload" => self.upload(number(args)?)?,
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
@@ -451,6 +453,22 @@ impl Probe {
             [(driver.cuMemFreeHost)(out), (driver.cuMemFreeHost)(back), (driver.cuMemFree_v2)(device)]
         };
         self.name(freed.into_iter().find(|status| *status != 0).unwrap_or(status))
+    }
+
+    fn upload(&self, bytes: usize) -> Result<String, String> {
+        let (mut device, mut host) = (0_u64, std::ptr::null_mut());
+        // SAFETY: pointers to locals.
+        let status = unsafe {
+            match (self.driver.cuMemAlloc_v2)(&raw mut device, bytes) {
+                0 => (self.driver.cuMemHostAlloc)(&raw mut host, bytes, 0),
+                status => status,
+            }
+        };
+        if status != 0 {
+            return Ok(self.name(status));
+        }
+        let arguments = [device, host.expose_provenance() as u64, bytes as u64, 0, 0, 0, 0, 0];
+        Ok(self.name(self.driver.call("cuMemcpyHtoDAsync_v2", arguments)?))
     }
 
     fn stuff(&self, bytes: usize) -> String {
