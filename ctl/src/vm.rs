@@ -152,7 +152,7 @@ fn details(vm: &Vm) -> String {
     let limits = &vm.limits;
     let mut out = String::new();
     let mut line = |key: &str, value: &str| {
-        let _ = writeln!(out, "{key:<14}{value}");
+        let _ = writeln!(out, "{key:<18}{value}");
     };
     line("name", &vm.name);
     line("recognised by", vm.identity.as_deref().unwrap_or("nothing: no rule names it"));
@@ -165,6 +165,8 @@ fn details(vm: &Vm) -> String {
     line("memory.max", &limits.memory_max.map_or_else(|| "max".to_owned(), bytes));
     line("max_processes", &or_max(limits.max_processes));
     line("max_streams", &or_max(limits.max_streams));
+    line("unchecked", &limits.unchecked);
+    line("latency_critical", &limits.latency_critical);
     line("processes", &vm.sessions.to_string());
     let kinds: Vec<String> = vm
         .memory
@@ -216,9 +218,9 @@ mod tests {
     #[test]
     fn details_say_all_limits() {
         let text = details(&vm());
-        assert!(text.contains("memory.max    1023 MiB"), "{text}");
-        assert!(text.contains("memory        1.0 GiB, linear 1.0 GiB\n"), "{text}");
-        assert!(text.contains("max_streams   max"), "{text}");
+        assert!(text.contains("memory.max        1023 MiB"), "{text}");
+        assert!(text.contains("memory            1.0 GiB, linear 1.0 GiB\n"), "{text}");
+        assert!(text.contains("max_streams       max"), "{text}");
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl Kernel {
                 Some(other) => Variant {
                     proven: other.proven.iter().zip(&variant.proven).map(|(a, b)| *a && *b).collect(),
                     reciprocal: other.reciprocal && variant.reciprocal,
+                    full: other.full && variant.full,
                 },
             });
         }
@@ -516,7 +517,8 @@ fn specialise(unit: &Unit, known: &Known) -> Variant {
             Some(Hidden::Multiplier(param)) => known.scalars[param as usize].is_some_and(|value| value > 0),
             _ => true,
         });
-    Variant { proven, reciprocal }
+    let full = known.threads.is_some_and(|threads| threads % i64::from(unit.block) == 0);
+    Variant { proven, reciprocal, full }
 }
 
 /// Elements of what threads go over: of the arrays that are written at a place which depends on the thread's number,

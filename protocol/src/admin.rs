@@ -467,6 +467,10 @@ pub struct Limits {
     pub max_processes: Option<u32>,
     /// Streams at once, `null` for no limit.
     pub max_streams: Option<u32>,
+    /// Whether primitives may leave bounds checks out: `allow` or `deny`.
+    pub unchecked: String,
+    /// Whether primitives marked LATENCY_CRITICAL go with the latency tier: `allow` or `deny`.
+    pub latency_critical: String,
 }
 
 /// Sums since the daemon started.

@@ -108,4 +108,40 @@ else:
     px.submit_primitive(SCALE, "half_scale", data=pixels, by=2)
     assert (pixels == 2 * numpy.arange(16)).all()
     refused(lambda: px.submit_primitive(SCALE, "add", a=x[::2], b=x, out=y, n=n), "contiguous")
+    # Every element type, arrays of two dimensions, and numpy's own numbers as scalars.
+    AXPY = """GPU_KERNEL axpy
+GPU_PARAM x T[]
+GPU_PARAM y T[]
+GPU_PARAM by S
+GPU_THREAD_CODE:
+    THREAD_ID → t
+    STORE y[t] + x[t] * by → y[t]
+GPU_END
+"""
+    for element, scalar, dtype in [
+        ("float", "float", numpy.float32),
+        ("double", "double", numpy.float64),
+        ("half", "float", numpy.float16),
+        ("int", "int", numpy.int32),
+        ("uint", "uint", numpy.uint32),
+        ("byte", "int", numpy.uint8),
+    ]:
+        text = AXPY.replace("T[]", element + "[]").replace(" S", " " + scalar)
+        x = (numpy.arange(20 * 30) % 50).astype(dtype).reshape(20, 30)
+        y = numpy.ones((20, 30), dtype=dtype)
+        px.submit_primitive(text, x=x, y=y, by=dtype(3))
+        assert (y == (1 + 3 * (numpy.arange(20 * 30) % 50)).reshape(20, 30)).all(), (element, y)
+        other = numpy.zeros((20, 30), dtype=numpy.int64 if element != "double" else numpy.float32)
+        refused(lambda: px.submit_primitive(text, x=other, y=y, by=3), f"`x` is {element}[]")
+        refused(lambda: px.submit_primitive(text, x=x.T, y=y, by=3), "contiguous")
+        y.flags.writeable = False
+        refused(lambda: px.submit_primitive(text, x=x, y=y, by=3), "cannot be written")
+        # What is only read may be read-only.
+        px.submit_primitive(text, x=y, y=numpy.zeros((20, 30), dtype=dtype), by=1)
+    refused(
+        lambda: px.submit_primitive(SCALE, "add", a=x.astype(">f4"), b=b, out=out, n=n), "`a` is float[]"
+    )
+    empty = numpy.zeros(0, dtype=numpy.float16)
+    px.submit_primitive(SCALE, "half_scale", data=empty, by=2)
+    print("with numpy", numpy.__version__)
 print("all passed")

@@ -127,6 +127,8 @@ pub struct Limits {
     pub memory_max: Option<u64>,
     /// Whether the VM's streams were bounded when the session began.
     pub bounds_streams: bool,
+    /// Whether primitives may leave their bounds checks out.
+    pub unchecked: bool,
 }
 
 /// Why a message did not come or go.
@@ -214,7 +216,7 @@ mod tests {
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
             slot: 0,
-            limits: Limits { memory_max: Some(1 << 30), bounds_streams: false },
+            limits: Limits { memory_max: Some(1 << 30), bounds_streams: false, unchecked: false },
             memory: Memory::Beside,
             exchange: Some("/run/x".into()),
         })

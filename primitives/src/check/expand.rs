@@ -289,7 +289,7 @@ fn expand_block(body: &mut Vec<Stmt>, unit: &mut Unit, bad: &mut Vec<(u32, u32)>
 }
 
 /// Drops assignments that nothing reads, and loops and branches that are left with nothing in them.
-fn sweep(unit: &mut Unit) {
+pub(super) fn sweep(unit: &mut Unit) {
     // Each round can only make more of them useless; a few rounds take the chains that occur.
     for _ in 0..8 {
         let mut read = vec![false; unit.vars.len()];

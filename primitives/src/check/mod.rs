@@ -1,12 +1,13 @@
 //! The checker: syntax to typed units, with every error at once.
 //!
 //! Flow: [`check`] binds functions and tables, lowers each kernel (`lower`, `statement`, `expression`, `builtin`),
-//! runs the passes of `expand`, numbers and proves the places that may fault (`sites`), and looks for barriers under
+//! runs the passes of `expand`, numbers and proves the places that may fault (`sites`), simplifies indices (`linear`), and looks for barriers under
 //! divergence (`uniform`). A kernel whose one statement is a whole kernel's work is made by [`crate::intrinsics`].
 
 mod builtin;
 mod expand;
 mod expression;
+mod linear;
 mod lower;
 pub(crate) mod sites;
 mod statement;
@@ -236,6 +237,9 @@ fn finish(unit: &mut Unit, diagnostics: &mut Diagnostics) {
         );
     }
     sites::number(unit, diagnostics);
+    linear::simplify(unit);
+    // Definitions stay where they are known: the proofs go by them.
+    expand::sweep(unit);
     uniform::barriers(unit, diagnostics);
 }
 

@@ -7,13 +7,14 @@
 //! Names: entries are `px_` plus the kernel's name, so that no name of a program is a word of PTX.
 //! Source: PTX ISA 7.0; `.target sm_75`, the oldest that CUDA 13 still compiles for.
 
+mod check;
 mod statement;
 mod value;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::ir::{ArrayRef, Special, Unit, VarId};
+use crate::ir::{ArrayRef, SiteId, Special, Unit, VarId};
 use crate::layout::{Hidden, Layout};
 use crate::types::{Element, ParamType, Scalar};
 
@@ -24,6 +25,8 @@ pub(crate) struct Variant {
     pub(crate) proven: Vec<bool>,
     /// Divisions by positive parameters are multiplications.
     pub(crate) reciprocal: bool,
+    /// The threads fill their blocks, so that none has to be kept out.
+    pub(crate) full: bool,
 }
 
 /// The symbol of a unit's entry.
@@ -130,6 +133,12 @@ struct FaultBlock {
     length: String,
 }
 
+/// Checks made one after another, where one of them is known to fail.
+struct SlowChecks {
+    label: String,
+    places: Vec<(SiteId, check::Place)>,
+}
+
 struct Emitter<'a> {
     unit: &'a Unit,
     variant: &'a Variant,
@@ -149,6 +158,7 @@ struct Emitter<'a> {
     /// How often a variable of several definitions has changed.
     versions: Vec<u32>,
     faults: Vec<FaultBlock>,
+    slow: Vec<SlowChecks>,
 }
 
 impl<'a> Emitter<'a> {
@@ -167,12 +177,13 @@ impl<'a> Emitter<'a> {
             vars: vec![None; unit.vars.len()],
             versions: vec![0; unit.vars.len()],
             faults: Vec::new(),
+            slow: Vec::new(),
         }
     }
 
     fn entry(mut self) -> String {
         let name = entry_name(self.unit);
-        if !self.unit.whole_blocks {
+        if !self.unit.whole_blocks && !self.variant.full {
             // Exactly as many threads as elements run; blocks are full otherwise.
             let thread = self.number_in_grid();
             let threads = self.hidden(Hidden::Threads);
@@ -183,6 +194,7 @@ impl<'a> Emitter<'a> {
         let unit = self.unit;
         self.block(&unit.body);
         self.body.push_str("$done:\n\tret;\n");
+        self.slow_blocks();
         self.fault_blocks();
 
         let mut out = format!(".visible .entry {name}(\n");

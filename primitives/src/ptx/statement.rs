@@ -1,21 +1,34 @@
 //! Statements to instructions and branches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use super::{Class, Emitter, FaultBlock, Operand};
-use crate::fault::code;
+use super::check::split;
+use super::{Class, Emitter, Operand};
+use crate::facts::Facts;
 use crate::ir::{
-    ArrayRef, Atomic, AtomicOp, BinaryOp, Def, Expr, ExprKind, SiteId, SiteKind, Stmt, TRUSTED_SITE, VarId,
+    ArrayRef, Atomic, AtomicOp, BinaryOp, Def, Expr, ExprKind, Guards, SiteId, Stmt, TRUSTED_SITE, VarId,
 };
 use crate::types::{Element, Scalar};
 
-/// Offsets up to this many elements are folded into the address; see [`crate::facts::MAX_LENGTH`].
-const MOST_OFFSET: i64 = 4096;
+/// A store that two arms of an IF have in common.
+struct SharedStore<'a> {
+    array: ArrayRef,
+    index: &'a Expr,
+    site: SiteId,
+    then: &'a Expr,
+    otherwise: &'a Expr,
+    /// The register that gets the value of the arm that runs.
+    chosen: String,
+}
 
 impl Emitter<'_> {
     pub(super) fn block(&mut self, body: &[Stmt]) {
-        for stmt in body {
+        let mut looked_at = 0;
+        for (number, stmt) in body.iter().enumerate() {
+            if number >= looked_at {
+                looked_at = number + self.check_ahead(&body[number..]);
+            }
             self.statement(stmt);
         }
     }
@@ -65,13 +78,13 @@ impl Emitter<'_> {
             Stmt::Load { var, array, index, site, .. } => {
                 self.check(*site, *array, index);
                 let home = self.home(*var);
-                self.load(&home.text, *array, index);
+                self.load(&home.text, *array, index, *site);
                 self.changed(*var);
             }
             Stmt::Store { array, index, value, site, .. } => {
                 let value = self.expr(value);
                 self.check(*site, *array, index);
-                self.store(*array, index, &value);
+                self.store(*array, index, &value, *site);
             }
             Stmt::Atomic(atomic) => self.atomic(atomic),
             Stmt::Divisor { value, site, .. } => self.divisor(value, *site),
@@ -83,84 +96,19 @@ impl Emitter<'_> {
         }
     }
 
-    // ---- checks ---------------------------------------------------------------------------------
-
-    /// Whether a site's check is left out.
-    fn skipped(&self, site: SiteId) -> bool {
-        if site == TRUSTED_SITE {
-            return true;
-        }
-        let known = &self.unit.sites[site as usize];
-        let optional = self.unit.unchecked && known.kind != SiteKind::Require;
-        optional || known.proven || self.variant.proven.get(site as usize).copied().unwrap_or(false)
-    }
-
-    fn fault(&mut self, site: SiteId, index: &Operand, length: &Operand) -> String {
-        let label = self.label("fault");
-        let known = &self.unit.sites[site as usize];
-        self.faults.push(FaultBlock {
-            label: label.clone(),
-            line: known.line,
-            code: code(known.kind),
-            index: index.text.clone(),
-            length: length.text.clone(),
-        });
-        label
-    }
-
-    /// Leaves for the fault block unless 0 <= index < length: one unsigned comparison.
-    fn check(&mut self, site: SiteId, array: ArrayRef, index: &Expr) {
-        if self.skipped(site) {
-            return;
-        }
-        let at = self.expr(index);
-        let length = self.length(array);
-        let key = format!("checked {} {}", at.key, length.key);
-        if self.values.iter().any(|table| table.contains_key(&key)) {
-            return;
-        }
-        let outside = self.fresh(Class::Pred);
-        let label = self.fault(site, &at, &length);
-        self.line(&format!("setp.ge.u32 {outside}, {}, {};", at.text, length.text));
-        self.line(&format!("@{outside} bra {label};"));
-        self.values.last_mut().expect("never empty").insert(key, at);
-    }
-
-    fn divisor(&mut self, value: &Expr, site: SiteId) {
-        if self.skipped(site) {
-            return;
-        }
-        let divisor = self.expr(value);
-        let key = format!("nonzero {}", divisor.key);
-        if self.values.iter().any(|table| table.contains_key(&key)) {
-            return;
-        }
-        let zero = self.fresh(Class::Pred);
-        let label = self.fault(site, &Operand::fixed("0".to_owned()), &Operand::fixed("0".to_owned()));
-        self.line(&format!("setp.eq.b32 {zero}, {}, 0;", divisor.text));
-        self.line(&format!("@{zero} bra {label};"));
-        self.values.last_mut().expect("never empty").insert(key, divisor);
-    }
-
-    fn require(&mut self, condition: &Expr, site: SiteId) {
-        if self.skipped(site) {
-            return;
-        }
-        let condition = self.expr(condition);
-        let label = self.fault(site, &Operand::fixed("0".to_owned()), &Operand::fixed("0".to_owned()));
-        self.line(&format!("@!{} bra {label};", condition.text));
-    }
-
     // ---- memory -----------------------------------------------------------------------------------
 
     /// The state space of an array, and an element's address as it stands between brackets.
-    fn address(&mut self, array: ArrayRef, index: &Expr) -> (&'static str, String) {
+    fn address(&mut self, array: ArrayRef, index: &Expr, site: SiteId) -> (&'static str, String) {
         let bytes = i64::try_from(self.unit.element(array).bytes()).expect("small");
         let (space, wide) = match array {
             ArrayRef::Param(_) => ("global", true),
             ArrayRef::Shared(_) => ("shared", false),
             ArrayRef::Table(_) => ("const", true),
         };
+        if let Some(place) = self.beside(array, index, site) {
+            return (space, place);
+        }
         let (index, offset) = split(index);
         let offset = offset * bytes;
         let plus = |text: &str| match offset {
@@ -174,35 +122,85 @@ impl Emitter<'_> {
             };
         };
         let at = self.register(&index);
-        let base = self.base(array);
-        let address = match (wide, bytes) {
-            (true, 1) => {
-                let long = self.value(Class::Long, format!("cvt.s64.s32 {}", at.key), |r| {
-                    format!("cvt.s64.s32 {r}, {};", at.text)
-                });
-                self.value(Class::Long, format!("add.s64 {}, {}", long.key, base.key), |r| {
-                    format!("add.s64 {r}, {}, {};", long.text, base.text)
-                })
-            }
-            (true, _) => {
-                self.value(Class::Long, format!("mad.wide.s32 {}, {bytes}, {}", at.key, base.key), |r| {
-                    format!("mad.wide.s32 {r}, {}, {bytes}, {};", at.text, base.text)
-                })
-            }
-            (false, 1) => self.value(Class::Word, format!("add.s32 {}, {}", at.key, base.key), |r| {
+        let address = if wide {
+            self.element(array, &at)
+        } else if bytes == 1 {
+            let base = self.base(array);
+            self.value(Class::Word, format!("add.s32 {}, {}", at.key, base.key), |r| {
                 format!("add.s32 {r}, {}, {};", at.text, base.text)
-            }),
-            (false, _) => {
-                self.value(Class::Word, format!("mad.lo.s32 {}, {bytes}, {}", at.key, base.key), |r| {
-                    format!("mad.lo.s32 {r}, {}, {bytes}, {};", at.text, base.text)
-                })
-            }
+            })
+        } else {
+            let base = self.base(array);
+            self.value(Class::Word, format!("mad.lo.s32 {}, {bytes}, {}", at.key, base.key), |r| {
+                format!("mad.lo.s32 {r}, {}, {bytes}, {};", at.text, base.text)
+            })
         };
         (space, plus(&address.text))
     }
 
-    fn load(&mut self, register: &str, array: ArrayRef, index: &Expr) {
-        let (space, address) = self.address(array, index);
+    /// The 64-bit address of an element. A product and a sum: ptxas makes one instruction of them, and two of `mad.wide`.
+    fn element(&mut self, array: ArrayRef, at: &Operand) -> Operand {
+        let base = self.base(array);
+        let bytes = self.unit.element(array).bytes();
+        let offset = if bytes == 1 {
+            self.value(Class::Long, format!("cvt.s64.s32 {}", at.key), |r| {
+                format!("cvt.s64.s32 {r}, {};", at.text)
+            })
+        } else {
+            self.value(Class::Long, format!("mul.wide.s32 {}, {bytes}", at.key), |r| {
+                format!("mul.wide.s32 {r}, {}, {bytes};", at.text)
+            })
+        };
+        self.value(Class::Long, element_key(&base, &offset), |r| {
+            format!("add.s64 {r}, {}, {};", base.text, offset.text)
+        })
+    }
+
+    /// The address of `a[i + j]` or `a[i - j]` where that of `a[i]` is at hand: so far from it.
+    ///
+    /// In 64 bits this is the same only if the sum of 32 bits did not wrap. It has not, because the access is known to
+    /// be in bounds and `i` not to be negative: what wraps then is negative.
+    fn beside(&mut self, array: ArrayRef, index: &Expr, site: SiteId) -> Option<String> {
+        let ExprKind::Binary(op @ (BinaryOp::Add | BinaryOp::Sub), a, b) = &index.kind else { return None };
+        let in_bounds = site != TRUSTED_SITE && !self.unit.unchecked;
+        let bytes = i64::try_from(self.unit.element(array).bytes()).expect("small");
+        let offset = a.constant_int().or(b.constant_int());
+        if !in_bounds
+            || !matches!(array, ArrayRef::Param(_))
+            || index.ty != Scalar::Int
+            || bytes == 1
+            || offset.is_some()
+        {
+            return None;
+        }
+        if *op == BinaryOp::Sub {
+            return self.from_near(array, a, b, -bytes);
+        }
+        self.from_near(array, a, b, bytes).or_else(|| self.from_near(array, b, a, bytes))
+    }
+
+    /// The address `step` bytes times `j` from that of `a[i]`, where that is at hand and `i` is not negative.
+    fn from_near(&mut self, array: ArrayRef, i: &Expr, j: &Expr, step: i64) -> Option<String> {
+        let none = Guards { outer: None, condition: None };
+        if Facts::new(self.unit).interval(i, &none).low < 0 {
+            return None;
+        }
+        let bytes = self.unit.element(array).bytes();
+        let (i, base) = (self.register(i), self.base(array));
+        let offset = Operand::fixed(self.at_hand(&format!("mul.wide.s32 {}, {bytes}", i.key))?.text);
+        let near = self.at_hand(&element_key(&base, &offset))?;
+        let j = self.register(j);
+        let distance = self.value(Class::Long, format!("mul.wide.s32 {}, {step}", j.key), |r| {
+            format!("mul.wide.s32 {r}, {}, {step};", j.text)
+        });
+        let address = self.value(Class::Long, element_key(&near, &distance), |r| {
+            format!("add.s64 {r}, {}, {};", near.text, distance.text)
+        });
+        Some(address.text)
+    }
+
+    fn load(&mut self, register: &str, array: ArrayRef, index: &Expr, site: SiteId) {
+        let (space, address) = self.address(array, index, site);
         let ty = match self.unit.element(array) {
             Element::Byte => "u8",
             Element::Half => {
@@ -218,8 +216,8 @@ impl Emitter<'_> {
         self.line(&format!("ld.{space}.{ty} {register}, [{address}];"));
     }
 
-    fn store(&mut self, array: ArrayRef, index: &Expr, value: &Operand) {
-        let (space, address) = self.address(array, index);
+    fn store(&mut self, array: ArrayRef, index: &Expr, value: &Operand, site: SiteId) {
+        let (space, address) = self.address(array, index, site);
         let ty = match self.unit.element(array) {
             Element::Byte => "u8",
             Element::Half => {
@@ -241,7 +239,7 @@ impl Emitter<'_> {
         let compare = atomic.compare.as_ref().map(|compare| self.expr(compare));
         self.check(atomic.site, atomic.array, &atomic.index);
         let element = self.unit.element(atomic.array);
-        let (space, address) = self.address(atomic.array, &atomic.index);
+        let (space, address) = self.address(atomic.array, &atomic.index, atomic.site);
         let number = match element {
             Element::Int => "s32",
             Element::Uint => "u32",
@@ -294,17 +292,66 @@ impl Emitter<'_> {
     fn conditional(&mut self, condition: &Expr, then: &[Stmt], otherwise: &[Stmt]) {
         let condition = self.expr(condition);
         let end = self.label("end");
-        let other = if otherwise.is_empty() { end.clone() } else { self.label("else") };
+        let shared = self.shared_store(then, otherwise);
+        let (then, otherwise) = match &shared {
+            Some(_) => (&then[..then.len() - 1], &otherwise[..otherwise.len() - 1]),
+            None => (then, otherwise),
+        };
+        // What is there already is put in place beforehand, and one branch is spared.
+        if let Some(shared) =
+            shared.as_ref().filter(|shared| otherwise.is_empty() && is_leaf(shared.otherwise))
+        {
+            self.expr_into(shared.otherwise, &shared.chosen);
+        }
+        let early = otherwise.is_empty() && shared.as_ref().is_none_or(|shared| is_leaf(shared.otherwise));
+        let other = if early { end.clone() } else { self.label("else") };
         self.line(&format!("@!{} bra {other};", condition.text));
-        self.nested(then);
-        self.forget(then);
-        if !otherwise.is_empty() {
+        self.arm(then, shared.as_ref().map(|shared| (shared.then, shared.chosen.as_str())));
+        if !early {
             self.line(&format!("bra {end};"));
             let _ = writeln!(self.body, "{other}:");
-            self.nested(otherwise);
-            self.forget(otherwise);
+            self.arm(otherwise, shared.as_ref().map(|shared| (shared.otherwise, shared.chosen.as_str())));
         }
         let _ = writeln!(self.body, "{end}:");
+        if let Some(SharedStore { array, index, site, chosen, .. }) = shared {
+            self.store(array, index, &Operand::fixed(chosen), site);
+        }
+    }
+
+    /// One arm of an IF, and the value that it leaves for a store behind it.
+    fn arm(&mut self, body: &[Stmt], left: Option<(&Expr, &str)>) {
+        self.values.push(HashMap::new());
+        self.block(body);
+        if let Some((value, register)) = left {
+            self.expr_into(value, register);
+        }
+        self.values.pop();
+        self.forget(body);
+    }
+
+    /// The store that both arms of an IF end with, to the same element and without a check: it can stand behind them.
+    fn shared_store<'b>(&mut self, then: &'b [Stmt], otherwise: &'b [Stmt]) -> Option<SharedStore<'b>> {
+        let (
+            Stmt::Store { array, index, value, site, .. },
+            Stmt::Store { array: array2, index: index2, value: value2, site: site2, .. },
+        ) = (then.last()?, otherwise.last()?)
+        else {
+            return None;
+        };
+        if array != array2 || index != index2 || !self.skipped(*site) || !self.skipped(*site2) {
+            return None;
+        }
+        let mut changed = HashSet::new();
+        for arm in [then, otherwise] {
+            crate::ir::visit_statements(arm, &mut |stmt| changed.extend(stmt.target()));
+        }
+        let mut fixed = true;
+        index.visit(&mut |e| fixed &= !matches!(e.kind, ExprKind::Var(var) if changed.contains(&var)));
+        if !fixed {
+            return None;
+        }
+        let chosen = self.fresh(Class::of(self.unit.element(*array).value()));
+        Some(SharedStore { array: *array, index, site: *site, then: value, otherwise: value2, chosen })
     }
 
     fn counted(&mut self, var: VarId, from: &Expr, to: &Expr, step: &Expr, body: &[Stmt]) {
@@ -341,23 +388,15 @@ impl Emitter<'_> {
     }
 }
 
-/// An index as a value plus a small constant.
-fn split(index: &Expr) -> (Option<Expr>, i64) {
-    if let Some(value) = index.constant_int() {
-        if value.abs() <= MOST_OFFSET {
-            return (None, value);
-        }
-    } else if let ExprKind::Binary(op @ (BinaryOp::Add | BinaryOp::Sub), a, b) = &index.kind
-        && index.ty == Scalar::Int
-    {
-        for (base, offset) in [(a, b), (b, a)] {
-            let sub = *op == BinaryOp::Sub;
-            if let Some(value) = offset.constant_int().filter(|v| v.abs() <= MOST_OFFSET)
-                && (!sub || std::ptr::eq(&raw const **offset, &raw const **b))
-            {
-                return (Some((**base).clone()), if sub { -value } else { value });
-            }
-        }
-    }
-    (Some(index.clone()), 0)
+/// Whether an expression needs no instruction but a move.
+fn is_leaf(expr: &Expr) -> bool {
+    matches!(
+        expr.kind,
+        ExprKind::Const(_) | ExprKind::Var(_) | ExprKind::Special(_) | ExprKind::Scalar(_) | ExprKind::Len(_)
+    )
+}
+
+/// What identifies the sum of an address and a distance in bytes.
+fn element_key(base: &Operand, distance: &Operand) -> String {
+    format!("add.s64 {}, {}", base.key, distance.key)
 }

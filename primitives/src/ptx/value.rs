@@ -229,13 +229,14 @@ impl Emitter<'_> {
                 let q = self.value(Class::Word, format!("cvt.u32.u64 {}", quotient.key), |r| {
                     format!("cvt.u32.u64 {r}, {};", quotient.text)
                 });
+                // The negative is the same for all threads, and one step less stands between a thread and its column.
                 let (x, d) = (self.register(a), self.scalar(index));
-                let product = self.value(Class::Word, format!("mul.lo.s32 {}, {}", q.key, d.key), |r| {
-                    format!("mul.lo.s32 {r}, {}, {};", q.text, d.text)
+                let negative = self.global(Class::Word, &format!("negative {index}"), |r| {
+                    format!("neg.s32 {r}, {};", d.text)
                 });
                 Some((
-                    format!("sub.s32 {}, {}", x.key, product.key),
-                    format!("sub.s32 {{}}, {}, {};", x.text, product.text),
+                    format!("mad.lo.s32 {}, {}, {}", q.key, negative.key, x.key),
+                    format!("mad.lo.s32 {{}}, {}, {}, {};", q.text, negative.text, x.text),
                 ))
             }
             _ => None,

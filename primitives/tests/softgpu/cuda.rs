@@ -1,11 +1,75 @@
 //! CUDA C out: nvcc compiles it, and the program that comes of it finds the results of the CPU executor, which are those of
-//! the PTX. It runs on softgpu; `PXOS_TEST_DRIVER=auto` runs it on this machine's GPU.
+//! the PTX. It runs on softgpu; `PXOS_TEST_DRIVER=auto` runs it on this machine's GPU. And the PTX is no longer than what
+//! nvcc makes of the same kernel written by hand.
 #![expect(clippy::tests_outside_test_module, reason = "all of it is tests")]
 
 use crate::common::{compiled, generate};
-use pxos_primitives::{Options, emit_cuda};
+use pxos_primitives::{Arg, Options, ParamType, Request, emit_cuda};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// A part of the text of `benches/primitives.cu`.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let start = text.find(from).unwrap_or_else(|| panic!("no {from}"));
+    let length = text[start..].find(to).unwrap_or_else(|| panic!("no {to} behind {from}"));
+    &text[start..start + length]
+}
+
+/// Instructions of each kernel of a cubin for sm_90: words of 16 bytes up to what pads the section, which is a branch to
+/// itself and instructions that do nothing.
+fn instructions(cubin: &[u8]) -> Vec<(String, usize)> {
+    use object::{Object as _, ObjectSection as _};
+    const NOP: u64 = 0x918;
+    let file = object::File::parse(cubin).unwrap();
+    let kernels = file.sections().filter_map(|section| {
+        let name = section.name().ok()?.strip_prefix(".text.")?.to_owned();
+        let data = section.data().ok()?;
+        let opcode = |word: &[u8]| u64::from_le_bytes(word[..8].try_into().unwrap()) & 0xfff;
+        let count = data.chunks_exact(16).rposition(|word| opcode(word) != NOP).unwrap();
+        Some((name, count))
+    });
+    kernels.collect()
+}
+
+#[test]
+fn no_more_instructions_than_by_hand() {
+    let Some(nvcc) = nvcc() else { return eprintln!("skipped: no nvcc in .toolchain") };
+    let bench = include_str!("../../../benches/primitives.cu");
+    let folder = std::env::temp_dir().join(format!("px-sass-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let compile = |tool: &Path, source: &Path, flags: &[&str]| {
+        let cubin = source.with_extension("cubin");
+        let built = Command::new(tool).args(flags).arg(source).arg("-o").arg(&cubin).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        instructions(&std::fs::read(cubin).unwrap())
+    };
+    let hand = folder.join("hand.cu");
+    std::fs::write(&hand, between(bench, "__global__ void sum", "__global__ void blur")).unwrap();
+    let by_hand = compile(&nvcc, &hand, &["-O2", "-arch=sm_90", "-cubin"]);
+    for (name, example) in [("sum", "vector_add"), ("stencil", "stencil")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{example}.px"));
+        let program = compiled(&std::fs::read_to_string(path).unwrap(), &Options::default());
+        let kernel = &program.kernels()[0];
+        let args: Vec<Arg> = kernel
+            .params()
+            .iter()
+            .map(|param| match (param.ty, param.name.as_str()) {
+                (ParamType::Array(_), _) => Arg::Array { address: 1 << 32, length: 1 << 20 },
+                (_, "n") => Arg::from(1_i32 << 20),
+                _ => Arg::from(1_i32 << 10),
+            })
+            .collect();
+        let plan = kernel.plan(&args, &Request::default()).unwrap();
+        assert_eq!(plan.checks.1, 0, "{example}: the arguments prove every access");
+        let ptx = folder.join(format!("{example}.ptx"));
+        std::fs::write(&ptx, &plan.module.ptx).unwrap();
+        let ours = compile(&nvcc.with_file_name("ptxas"), &ptx, &["-arch=sm_90"])[0].1;
+        let (_, theirs) = by_hand.iter().find(|(symbol, _)| symbol.contains(name)).unwrap();
+        println!("{example}: {ours} instructions for sm_90, {theirs} by hand");
+        assert!(ours > 10 && ours <= *theirs, "{example}: {ours}, by hand {theirs}\n{}", plan.module.ptx);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
 
 fn nvcc() -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.toolchain/venv/lib");

@@ -13,3 +13,4 @@ mod cuda;
 mod differential;
 mod driver;
 mod examples;
+mod hostile;

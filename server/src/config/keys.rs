@@ -129,6 +129,20 @@ pub const KEYS: &[Key] = &[
     key("default.memory_max", "SIZE", "max", true, "Device memory that it may hold"),
     key("default.max_processes", "COUNT", "max", true, "Guest processes of it with a session at once"),
     key("default.max_streams", "COUNT", "max", true, "Streams of it at once"),
+    key(
+        "default.unchecked",
+        "POLICY",
+        "deny",
+        true,
+        "Whether its primitives may leave bounds checks out: allow or deny",
+    ),
+    key(
+        "default.latency_critical",
+        "POLICY",
+        "deny",
+        true,
+        "Whether its primitives marked LATENCY_CRITICAL go with the latency tier: allow or deny",
+    ),
 ];
 
 /// A limit of a VM: a key of its rule, and of `[default]`.
@@ -153,6 +167,8 @@ pub const LIMITS: &[LimitKey] = &[
     limit("memory_max", "default.memory_max"),
     limit("max_processes", "default.max_processes"),
     limit("max_streams", "default.max_streams"),
+    limit("unchecked", "default.unchecked"),
+    limit("latency_critical", "default.latency_critical"),
 ];
 
 /// Keys of a `[[vm]]` rule: who it is, and its [`LIMITS`].
@@ -169,6 +185,8 @@ pub const VM_KEYS: &[&str] = &[
     "memory_max",
     "max_processes",
     "max_streams",
+    "unchecked",
+    "latency_critical",
 ];
 
 impl Key {

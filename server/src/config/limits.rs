@@ -4,7 +4,7 @@
 use super::keys::LIMITS;
 use super::layers::Raw;
 use super::value;
-use crate::vm::{Class, Limits};
+use crate::vm::{Class, Limits, Policy};
 
 /// A limit that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub fn set(limits: &mut Limits, key: &str, raw: &Raw) -> Result<(), String> {
         "memory_max" => limits.memory_max = value::memory_max(raw)?,
         "max_processes" => limits.max_processes = value::count_max(raw)?,
         "max_streams" => limits.max_streams = value::count_max(raw)?,
+        "unchecked" => limits.unchecked = value::policy(raw)? == Policy::Allow,
+        "latency_critical" => limits.latency_critical = value::policy(raw)? == Policy::Allow,
         _ => {
             let names: Vec<&str> = LIMITS.iter().map(|key| key.name).collect();
             return Err(format!("'{key}' is no limit; there are {}", names.join(", ")));
@@ -56,6 +58,8 @@ pub fn text(limits: &Limits, key: &str) -> String {
         "memory_max" => or_max(limits.memory_max),
         "max_processes" => or_max(limits.max_processes.map(u64::from)),
         "max_streams" => or_max(limits.max_streams.map(u64::from)),
+        "unchecked" => Policy::of(limits.unchecked).name().to_owned(),
+        "latency_critical" => Policy::of(limits.latency_critical).name().to_owned(),
         _ => String::new(),
     }
 }
@@ -91,6 +95,8 @@ mod tests {
             memory_max: Some(3 << 20),
             max_processes: Some(2),
             max_streams: Some(5),
+            unchecked: true,
+            latency_critical: true,
         };
         assert_eq!(differences(&Limits::default(), &all).len(), LIMITS.len(), "a limit has no text");
         let mut limits = Limits::default();

@@ -163,7 +163,8 @@ fn the_packaged_example_is_a_good_configuration_and_says_the_defaults() {
 fn limits_are_read_and_their_mistakes_told_together() {
     let config = load(
         "[default]\nweight = 50\nmax_processes = 8\n[[vm]]\nname = \"red\"\ncid = 3\nweight = 300\n\
-         gpu_max = \"25%\"\ntier = \"latency\"\nclass = \"realtime\"\nmemory_max = \"8G\"\nmax_streams = 64\n",
+         gpu_max = \"25%\"\ntier = \"latency\"\nclass = \"realtime\"\nmemory_max = \"8G\"\nmax_streams = 64\n\
+         unchecked = \"allow\"\n",
     )
     .unwrap();
     assert_eq!(config.default.limits.weight, 50);
@@ -178,11 +179,13 @@ fn limits_are_read_and_their_mistakes_told_together() {
             memory_max: Some(8 << 30),
             max_processes: Some(8),
             max_streams: Some(64),
+            unchecked: true,
+            latency_critical: false,
         }
     );
     let errors = load(
         "[default]\nweight = 0\ntier = \"fast\"\n[[vm]]\nname = \"red\"\ncid = 3\nweight = 10001\ngpu_max = \"200%\"\n\
-         class = \"game\"\nmemory_max = \"1G\"\nmax_processes = 0\n",
+         class = \"game\"\nmemory_max = \"1G\"\nmax_processes = 0\nunchecked = true\n",
     )
     .unwrap_err();
     for wanted in [
@@ -192,8 +195,9 @@ fn limits_are_read_and_their_mistakes_told_together() {
         "8:11: vm: gpu_max: 200 % is not more than 0 % and at most 100 %",
         "9:9: vm: class: 'game' is not one of auto, realtime, interactive, throughput, batch",
         "11:17: vm: max_processes: 0 is less than 1",
+        "12:13: vm: unchecked: true is not",
     ] {
         assert!(errors.iter().any(|error| error.contains(wanted)), "no '{wanted}' in {errors:#?}");
     }
-    assert_eq!(errors.len(), 6, "{errors:#?}");
+    assert_eq!(errors.len(), 7, "{errors:#?}");
 }

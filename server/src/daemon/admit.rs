@@ -314,6 +314,7 @@ fn begin(
             limits: Limits {
                 memory_max: least(limits.memory_max, own),
                 bounds_streams: limits.max_streams.is_some(),
+                unchecked: limits.unchecked,
             },
             memory,
             exchange: daemon.exchange.of(&vm.name),

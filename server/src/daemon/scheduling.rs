@@ -268,6 +268,7 @@ impl Guest {
         let (charged, bytes) = &mut self.seen[device];
         all.waiting |= one.waiting;
         all.stopped |= one.stopped;
+        all.marked |= one.marked;
         all.in_flight = all.in_flight.saturating_add(one.in_flight);
         all.processes += one.processes;
         all.remaining = all.remaining.max(one.remaining);

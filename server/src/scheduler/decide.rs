@@ -54,6 +54,8 @@ struct Entity {
     tag: u128,
     cap: Option<Bucket>,
     budget: Bucket,
+    /// What it has in flight may have gone first because of a mark: it is charged to the budget.
+    raised: bool,
     /// The turn in which it was last chosen.
     served: u64,
     /// When it last had anything to do with the device; `None` for never.
@@ -97,6 +99,7 @@ impl Entity {
             tag,
             cap: share.cap.map(|cap| Bucket::new(cap, now)),
             budget: Bucket::new(tuning.latency_budget, now),
+            raised: false,
             served: 0,
             last_active: None,
             drain_by: 0,
@@ -110,9 +113,14 @@ impl Entity {
         self.share.weight.max(1).into()
     }
 
+    /// Whether it is of the latency tier now: by its tier, or by what its guest has marked, where the operator allows that.
+    fn is_latency_tier(&self) -> bool {
+        self.share.tier == Tier::Latency || (self.share.marks && self.seen.marked)
+    }
+
     /// Whether it goes before all others now.
     fn is_urgent_tier(&self) -> bool {
-        self.share.tier == Tier::Latency && self.budget.left(0) > 0
+        self.is_latency_tier() && self.budget.left(0) > 0
     }
 
     /// Its tag when what it has in flight will have been charged. A kernel is charged when it ends, and the next lease is
@@ -153,7 +161,7 @@ impl Entity {
         if let Some(cap) = &mut self.cap {
             cap.take(charged);
         }
-        if self.share.tier == Tier::Latency {
+        if self.raised || self.is_latency_tier() {
             self.budget.take(charged);
         }
         self.report.charged = self.report.charged.saturating_add(charged);
@@ -266,6 +274,7 @@ impl Scheduler {
         if seen.is_active() || seen.charged > 0 {
             entity.last_active = Some(now);
         }
+        entity.raised &= seen.marked || seen.in_flight > 0;
         entity.note_waiting(seen.waiting, now);
         entity.seen = Observation { charged: 0, ..seen };
     }
@@ -410,7 +419,7 @@ impl Scheduler {
         let mut urgent = false;
         for vm in self.ids() {
             let entity = &self.vms[&vm];
-            if entity.share.tier != Tier::Latency || !entity.cap_lets() {
+            if !entity.is_latency_tier() || !entity.cap_lets() {
                 continue;
             }
             let leased = self.lease.is_some_and(|lease| lease.vm == vm);
@@ -420,6 +429,9 @@ impl Scheduler {
                     self.lease = None;
                 }
                 self.put(vm, Gate::Open { deadline: Nanos::MAX, tell: true }, Reason::LatencyTier);
+                if let Some(entity) = self.vms.get_mut(&vm) {
+                    entity.raised |= entity.share.tier != Tier::Latency;
+                }
             } else if !leased && matches!(entity.gate, Gate::Open { .. }) {
                 self.put(vm, Gate::Closed, Reason::LeaseEnded);
             }
@@ -564,7 +576,7 @@ impl Scheduler {
             if let Some(cap) = entity.cap.as_ref().filter(|_| entity.seen.waiting && !entity.cap_lets()) {
                 times.push(cap.begins_at(entity.seen.pending));
             }
-            if entity.share.tier == Tier::Latency {
+            if entity.is_latency_tier() {
                 let left = entity.budget.left(0);
                 if left == 0 {
                     times.push(entity.budget.begins_at(0));

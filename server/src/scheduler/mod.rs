@@ -97,13 +97,15 @@ pub struct Share {
     pub tier: vm::Tier,
     /// Hard cap.
     pub cap: Option<Allowance>,
+    /// Whether work that its guest has marked goes with the latency tier, within the same budget.
+    pub marks: bool,
 }
 
 impl Share {
     /// A share of the normal tier without a cap.
     #[must_use]
     pub const fn of(weight: u32) -> Self {
-        Self { weight, tier: vm::Tier::Normal, cap: None }
+        Self { weight, tier: vm::Tier::Normal, cap: None, marks: false }
     }
 }
 
@@ -113,7 +115,7 @@ impl From<vm::Limits> for Share {
             quota: quota * MICROSECOND,
             period: limits.gpu_max.period * MICROSECOND,
         });
-        Self { weight: limits.weight.max(1), tier: limits.tier, cap }
+        Self { weight: limits.weight.max(1), tier: limits.tier, cap, marks: limits.latency_critical }
     }
 }
 
@@ -183,6 +185,8 @@ pub struct Observation {
     pub charged: Nanos,
     /// The gate was closed from inside, because the lease is used up.
     pub stopped: bool,
+    /// Of what waits or is in flight, something was marked by the guest as urgent.
+    pub marked: bool,
 }
 
 impl Observation {

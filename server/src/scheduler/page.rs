@@ -58,6 +58,10 @@ pub struct Slot {
     pub in_flight: AtomicU32,
     /// 1 where the worker has closed its gate because its lease is used up.
     pub stopped: AtomicU32,
+    /// Commands that the guest has marked as urgent and that wait at [`Self::gate`].
+    pub marked_waiting: AtomicU32,
+    /// 1 where one of those in flight was.
+    pub marked_in_flight: AtomicU32,
     /// When the lease ends, on `CLOCK_MONOTONIC` in nanoseconds. Written by the daemon.
     pub deadline: AtomicU64,
     /// How long a kernel may take in nanoseconds, 0 for no limit. Written by the daemon.
@@ -184,6 +188,8 @@ impl Slot {
             pending: if in_flight == 0 { 0 } else { pending },
             charged: self.charged.load(Ordering::Relaxed),
             stopped: self.stopped.load(Ordering::Relaxed) != 0,
+            marked: self.marked_waiting.load(Ordering::Relaxed) > 0
+                || self.marked_in_flight.load(Ordering::Relaxed) > 0,
         }
     }
 }

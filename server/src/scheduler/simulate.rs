@@ -29,6 +29,8 @@ pub(super) struct Workload {
     pub(super) burst: u32,
     /// Then it does nothing for this long.
     pub(super) pause: Nanos,
+    /// Whether it marks all of it as urgent.
+    pub(super) marked: bool,
     /// When it comes.
     pub(super) from: Nanos,
     /// When it goes.
@@ -38,12 +40,12 @@ pub(super) struct Workload {
 impl Workload {
     /// Always something to do.
     pub(super) fn busy(kernel: Nanos) -> Self {
-        Self { kernels: vec![kernel], burst: u32::MAX, pause: 0, from: 0, until: Nanos::MAX }
+        Self { kernels: vec![kernel], burst: u32::MAX, pause: 0, marked: false, from: 0, until: Nanos::MAX }
     }
 
     /// A kernel, then a pause.
     pub(super) fn periodic(kernel: Nanos, pause: Nanos) -> Self {
-        Self { kernels: vec![kernel], burst: 1, pause, from: 0, until: Nanos::MAX }
+        Self { kernels: vec![kernel], burst: 1, pause, marked: false, from: 0, until: Nanos::MAX }
     }
 }
 
@@ -228,6 +230,7 @@ impl Simulation {
                 pending: if measured { guest.pending() } else { 0 },
                 charged: std::mem::take(&mut guest.charged),
                 stopped: guest.stopped,
+                marked: guest.workload.marked && (guest.waiting || in_flight > 0),
             };
             self.scheduler.observe(now, *vm, seen);
         }

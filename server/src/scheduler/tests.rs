@@ -241,6 +241,7 @@ fn lies_of_a_worker_hurt_nobody_else_for_long() {
         pending: Nanos::MAX / 4,
         charged: Nanos::MAX / 4,
         stopped: true,
+        marked: true,
     };
     let waits = Observation { waiting: true, ..Observation::default() };
     for vm in [1, 2] {
@@ -260,6 +261,51 @@ fn lies_of_a_worker_hurt_nobody_else_for_long() {
         longest = longest.max(wait);
     }
     assert!(longest < 200 * MILLISECOND, "{longest}");
+}
+
+/// One that runs 200 µs every 5 ms, and marks it, beside two that keep the device busy: in what time nine of ten were done,
+/// and how often it went first.
+fn marked(share: Share) -> (Nanos, u64) {
+    let mut workload = Workload::periodic(200_000, 5 * MILLISECOND);
+    workload.marked = true;
+    let mut simulation = Simulation::new(
+        Tuning::default(),
+        vec![busy(100, MILLISECOND), busy(100, MILLISECOND), (share, workload)],
+    );
+    simulation.run(3 * SECOND);
+    let first = simulation.reasons.get("latency-tier").copied().unwrap_or(0);
+    let latencies = simulation.latencies(2, SECOND);
+    (latencies[latencies.len() * 9 / 10], first)
+}
+
+#[test]
+fn a_mark_counts_where_the_operator_allows_it() {
+    let (without, never) = marked(Share::of(100));
+    let (with, often) = marked(Share { marks: true, ..Share::of(100) });
+    assert_eq!(never, 0, "a guest does not raise itself");
+    assert!(often > 100 && with < without, "{with} with, {without} without, {often}");
+}
+
+#[test]
+fn who_marks_everything_gets_the_budget_and_its_weight_and_no_more() {
+    let mut greedy = Workload::busy(MILLISECOND);
+    greedy.marked = true;
+    let guests = vec![busy(100, MILLISECOND), (Share { marks: true, ..Share::of(100) }, greedy)];
+    let mut simulation = Simulation::new(Tuning::default(), guests);
+    simulation.run(4 * SECOND);
+    let budget = Tuning::default().latency_budget;
+    let most = 0.5 + budget.quota as f64 / budget.period as f64;
+    let parts = shares(&simulation, 2, SECOND, 4 * SECOND);
+    assert!(parts[1] <= most + 0.02, "{parts:?}");
+    // As one of the latency tier that the operator has made so.
+    let first = vec![
+        busy(100, MILLISECOND),
+        (Share { tier: Tier::Latency, ..Share::of(100) }, Workload::busy(MILLISECOND)),
+    ];
+    let mut reference = Simulation::new(Tuning::default(), first);
+    reference.run(4 * SECOND);
+    let tier = shares(&reference, 2, SECOND, 4 * SECOND);
+    assert!((parts[1] - tier[1]).abs() < 0.05, "{parts:?} {tier:?}");
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub struct Limits {
     pub max_processes: Option<u32>,
     /// Streams of all its processes together; `None` for no limit.
     pub max_streams: Option<u32>,
+    /// Whether its primitives may leave bounds checks out with UNCHECKED.
+    pub unchecked: bool,
+    /// Whether its primitives marked LATENCY_CRITICAL go with the latency tier, within the same budget.
+    pub latency_critical: bool,
 }
 
 impl Default for Limits {
@@ -46,6 +50,8 @@ impl Default for Limits {
             memory_max: None,
             max_processes: None,
             max_streams: None,
+            unchecked: false,
+            latency_critical: false,
         }
     }
 }
@@ -212,7 +218,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whether a guest may connect.
+/// Whether a guest may do something, such as connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// It may.
@@ -222,6 +228,12 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// `Allow` where it is allowed.
+    #[must_use]
+    pub fn of(allowed: bool) -> Self {
+        if allowed { Self::Allow } else { Self::Deny }
+    }
+
     /// Its word.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -268,6 +280,8 @@ impl From<Limits> for admin::Limits {
             memory_max: limits.memory_max,
             max_processes: limits.max_processes,
             max_streams: limits.max_streams,
+            unchecked: Policy::of(limits.unchecked).name().to_owned(),
+            latency_critical: Policy::of(limits.latency_critical).name().to_owned(),
         }
     }
 }

@@ -87,6 +87,22 @@ struct Mark {
     work: Nanos,
 }
 
+/// A command that its guest has marked, on its way to the device.
+struct Urgent<'a>(&'a Slot);
+
+impl<'a> Urgent<'a> {
+    fn at(slot: &'a Slot) -> Self {
+        slot.marked_waiting.fetch_add(1, Ordering::Relaxed);
+        Self(slot)
+    }
+}
+
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.marked_waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -159,12 +175,26 @@ impl Gate {
         key: impl FnOnce() -> Key,
         launch: impl FnOnce() -> Result,
     ) -> std::result::Result<(), Failed> {
+        self.command_of(session, place, false, key, launch)
+    }
+
+    /// As [`Gate::command`]. What its guest has `marked` as urgent tells the daemon so while it waits and runs; what
+    /// becomes of that is the operator's choice.
+    #[inline]
+    pub(crate) fn command_of(
+        &self,
+        session: &Arc<Session>,
+        place: Place,
+        marked: bool,
+        key: impl FnOnce() -> Key,
+        launch: impl FnOnce() -> Result,
+    ) -> std::result::Result<(), Failed> {
         let slot = self.page.slot(place.device);
         match slot.gate.load(Ordering::Acquire) {
             gate::OFF => launch()?,
             gate::FREE => self.run_alone(session, slot, place, key(), launch)?,
             _ if is_capturing(session, place.stream) => launch()?,
-            _ => self.run_measured(session, slot, place, key(), launch)?,
+            _ => self.run_measured(session, slot, (place, marked), key(), launch)?,
         }
         Ok(())
     }
@@ -255,10 +285,11 @@ impl Gate {
         &self,
         session: &Arc<Session>,
         slot: &Slot,
-        place: Place,
+        (place, marked): (Place, bool),
         key: Key,
         launch: impl FnOnce() -> Result,
     ) -> std::result::Result<(), Failed> {
+        let urgent = marked.then(|| Urgent::at(slot));
         let (mut meter, estimate) = self.pass(session, slot, place.device, key)?;
         // Ending another context's batch has made that one current.
         session.enter(place.context)?;
@@ -271,6 +302,10 @@ impl Gate {
         let launched = flight.submit(session, (place, key, estimate), (now, single), launch);
         flight.lease.1 += 1;
         crate::stats::bump(&slot.commands, 1);
+        if urgent.is_some() {
+            slot.marked_in_flight.store(1, Ordering::Relaxed);
+        }
+        drop(urgent);
         self.open.store(flight.has_open(), Ordering::Relaxed);
         publish(slot, flight);
         let start = !meter.running;
@@ -523,5 +558,8 @@ impl Gate {
 fn publish(slot: &Slot, flight: &Flight) {
     slot.done_at.store(flight.done_at(), Ordering::Relaxed);
     slot.pending.store(flight.estimate(), Ordering::Relaxed);
+    if flight.commands() == 0 {
+        slot.marked_in_flight.store(0, Ordering::Relaxed);
+    }
     slot.in_flight.store(flight.commands(), Ordering::Release);
 }

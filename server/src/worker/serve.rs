@@ -133,7 +133,7 @@ pub(super) fn run(
 ) -> (EndReason, String) {
     let Guest { reader, connection, shared } = guest;
     let watched = connection.try_clone().ok();
-    let mut state = State::new(context, stack);
+    let mut state = State::new(context, stack, &assign.limits);
     let (source, sink, doorbell) = match shared {
         None => (Source::Socket(reader), Sink::Socket(connection), None),
         Some(shared) => {

@@ -11,6 +11,7 @@ use super::stack::SmallStack;
 use super::staging::Upload;
 use super::tables::Table;
 use crate::driver::Result;
+use crate::handoff::Limits;
 use crate::quota::Kind;
 use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, HandleKind};
 use std::cell::Cell;
@@ -107,8 +108,8 @@ pub(crate) struct State {
 unsafe impl Send for State {}
 
 impl State {
-    /// The state of a new session; `warm` is the context that the worker holds already.
-    pub(crate) fn new(warm: u64, small_stack: Option<SmallStack>) -> Self {
+    /// The state of a new session within its limits; `warm` is the context that the worker holds already.
+    pub(crate) fn new(warm: u64, small_stack: Option<SmallStack>, limits: &Limits) -> Self {
         Self {
             contexts: Table::new(HandleKind::Context),
             streams: Table::new(HandleKind::Stream),
@@ -126,7 +127,7 @@ impl State {
             links: Table::new(HandleKind::LinkState),
             ipc: Ipc::default(),
             green: Green::default(),
-            primitives: Primitives::default(),
+            primitives: Primitives::new(limits.unchecked),
             fences: Fences::default(),
             small_stack,
             images: Images::default(),

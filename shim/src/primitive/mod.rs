@@ -1,11 +1,12 @@
 //! Primitives: kernels as text, submitted beside CUDA calls in the same session.
 //!
 //! [`entry`] holds the exported `px_*` functions (`shim/include/pxos.h`), [`stub`] the files `/dev/pxos_gpu0` and
-//! `/dev/vgpu_stub`, whose lines and requests [`command`] answers. All end in [`run::submit`]: arrays to the device, one
+//! `/dev/vgpu_stub`, which [`files`] lets programs find, and whose lines and requests [`command`] answers. All end in [`run::submit`]: arrays to the device, one
 //! SUBMIT_PRIMITIVE, arrays back. The text is compiled by the worker, once.
 
 mod command;
 mod entry;
+mod files;
 mod program;
 mod run;
 mod stub;

@@ -2,7 +2,8 @@
 //!
 //! Opening one gives the end of a pair of sockets, whose other end a thread of this library serves; so reading, writing,
 //! polling, duplicating and closing are the kernel's own, and no other file pays for it. Only the functions that open
-//! are interposed: they ask the C library first, and look at the name where that has failed.
+//! are interposed, and those that ask about files ([`super::files`]): they ask the C library first, and look at the name
+//! where that has failed.
 
 use super::command::{Conversation, Request, answer};
 use crate::callbacks::spawn_quiet;
@@ -11,7 +12,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 /// Longest text that one message may have: that of a program.
 const MAX_MESSAGE: usize = pxos_protocol::primitive::MAX_TEXT;
@@ -21,6 +22,14 @@ const MAX_OPEN: usize = 64;
 
 /// The served ends, so that a forked child can close its copies.
 static SERVED: [AtomicI32; MAX_OPEN] = [const { AtomicI32::new(-1) }; MAX_OPEN];
+
+/// The inodes of the other ends, by which a descriptor of ours is known; 0 for none.
+static INODES: [AtomicU64; MAX_OPEN] = [const { AtomicU64::new(0) }; MAX_OPEN];
+
+/// Whether an inode of a socket is that of an open file of ours.
+pub(super) fn is_open(inode: u64) -> bool {
+    inode != 0 && INODES.iter().any(|open| open.load(Ordering::Relaxed) == inode)
+}
 
 /// In a forked child: its copies of the served ends would keep a conversation open that nobody answers.
 pub(crate) fn after_fork_child() {
@@ -37,7 +46,7 @@ pub(crate) fn after_fork_child() {
 ///
 /// # Safety
 /// `path` is null or a C string.
-unsafe fn is_stub(path: *const c_char) -> bool {
+pub(super) unsafe fn is_stub(path: *const c_char) -> bool {
     if path.is_null() {
         return false;
     }
@@ -46,17 +55,17 @@ unsafe fn is_stub(path: *const c_char) -> bool {
     matches!(path.to_bytes(), b"/dev/pxos_gpu0" | b"/dev/vgpu_stub")
 }
 
-fn errno() -> c_int {
+pub(super) fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-fn set_errno(value: c_int) {
+pub(super) fn set_errno(value: c_int) {
     // SAFETY: this thread's errno.
     unsafe { *libc::__errno_location() = value };
 }
 
 /// Opens a file of ours; -1 and errno where that fails.
-fn open_stub(flags: c_int) -> c_int {
+pub(super) fn open_stub(flags: c_int) -> c_int {
     match serve(flags) {
         Ok(fd) => fd,
         Err(error) => {
@@ -71,10 +80,11 @@ fn serve(flags: c_int) -> Result<RawFd, c_int> {
     super::ready().map_err(|_| libc::ENODEV)?;
     let (theirs, ours) = UnixStream::pair().map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?;
     let ours = UnixStream::from(out_of_the_way(ours.into()));
-    let free = SERVED.iter().find(|slot| {
+    let free = SERVED.iter().zip(&INODES).find(|(slot, _)| {
         slot.compare_exchange(-1, ours.as_raw_fd(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     });
-    let Some(slot) = free else { return Err(libc::EMFILE) };
+    let Some((slot, inode)) = free else { return Err(libc::EMFILE) };
+    inode.store(inode_of(&theirs), Ordering::Relaxed);
     let fd = theirs.into_raw_fd();
     // SAFETY: a descriptor of ours.
     unsafe {
@@ -87,16 +97,26 @@ fn serve(flags: c_int) -> Result<RawFd, c_int> {
     }
     let served = spawn_quiet("pxos-stub", move || {
         talk(&ours);
+        inode.store(0, Ordering::Relaxed);
         slot.store(-1, Ordering::Relaxed);
         drop(ours);
     });
     if served {
         return Ok(fd);
     }
+    inode.store(0, Ordering::Relaxed);
     slot.store(-1, Ordering::Relaxed);
     // SAFETY: a descriptor of ours, which nobody has seen.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Err(libc::EAGAIN)
+}
+
+/// The number that a socket's duplicates share; 0 where it cannot be told.
+fn inode_of(socket: &UnixStream) -> u64 {
+    // SAFETY: plain numbers, for all of which zero is a value.
+    let mut told: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a descriptor of ours, and room for the answer.
+    if unsafe { libc::fstat(socket.as_raw_fd(), &raw mut told) } == 0 { told.st_ino } else { 0 }
 }
 
 /// Answers until the other end is closed.
@@ -219,17 +239,17 @@ impl Framing {
 }
 
 /// The C library's own function of a name, looked up once.
-struct Next {
+pub(super) struct Next {
     name: &'static CStr,
     found: AtomicPtr<c_void>,
 }
 
 impl Next {
-    const fn new(name: &'static CStr) -> Self {
+    pub(super) const fn new(name: &'static CStr) -> Self {
         Self { name, found: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    fn get(&self) -> Option<*mut c_void> {
+    pub(super) fn get(&self) -> Option<*mut c_void> {
         // Relaxed: the address is the same for whoever looks it up.
         let mut found = self.found.load(Ordering::Relaxed);
         if found.is_null() {

@@ -93,6 +93,7 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
         shared,
         stream,
         attributes: &attributes,
+        marked: false,
     };
     // SAFETY: handles of this session's; parameter pointers into the frame, of the sizes that the driver itself told.
     unsafe { submit(session, place, &work, params, extra)? };
@@ -113,6 +114,8 @@ pub(super) struct Work<'a> {
     pub(super) stream: u64,
     /// Attributes.
     pub(super) attributes: &'a [CUlaunchAttribute],
+    /// Whether the guest says that it is urgent.
+    pub(super) marked: bool,
 }
 
 /// Launches one kernel, when the scheduler lets it: the way that every kernel of a guest takes, whether a CUDA call or a
@@ -127,13 +130,13 @@ pub(super) unsafe fn submit(
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<(), Failed> {
-    let &Work { function, grid: [x, y, z], block: [u, v, w], shared, stream, attributes } = work;
+    let &Work { function, grid: [x, y, z], block: [u, v, w], shared, stream, attributes, marked } = work;
     let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let shape =
         || Key::launch(function, word(x, y), word(z, u), word(v, w) ^ u64::from(shared).rotate_left(40));
     let driver = &session.driver;
     bump(&session.stats.launches, 1);
-    session.gate.command(session, place, shape, || {
+    session.gate.command_of(session, place, marked, shape, || {
         if attributes.is_empty() {
             // SAFETY: by this function's contract.
             return unsafe {

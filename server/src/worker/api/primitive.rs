@@ -12,7 +12,9 @@ use super::super::submissions::{Running, Ticket};
 use super::launch::{Work, submit};
 use super::memory::figures;
 use crate::driver::Result;
-use pxos_primitives::{Arg, Element, Kernel, Options, ParamType, Plan, Program, Request, Target, to_json};
+use pxos_primitives::{
+    Arg, Class, Element, Kernel, Options, ParamType, Plan, Program, Request, Target, to_json,
+};
 use pxos_protocol::control::encode;
 use pxos_protocol::primitive::{self as wire, Argument, Completion, DeviceStatus, Findings, Submission};
 use pxos_protocol::types::{CUresult, attribute};
@@ -51,9 +53,15 @@ pub(crate) struct Primitives {
     modules: HashMap<(u64, u64), Loaded>,
     last: u64,
     clock: u64,
+    options: Options,
 }
 
 impl Primitives {
+    /// No programs yet. Whether they may leave bounds checks out is the operator's choice.
+    pub(crate) fn new(unchecked: bool) -> Self {
+        Self { options: Options { allow_unchecked: unchecked, ..Options::default() }, ..Self::default() }
+    }
+
     /// Forgets the modules of a context, which the driver has unloaded with it.
     pub(crate) fn forget_context(&mut self, context: u64) {
         self.modules.retain(|(owner, _), _| *owner != context);
@@ -95,7 +103,7 @@ pub(in super::super) fn compile(call: &mut Call<'_>) -> Answer {
             Some(program) => wire::Compilation::Compiled(describe(number, &program, text)),
             None => return Err(Failed::Call(CUresult::ERROR_UNKNOWN)),
         },
-        None => match pxos_primitives::compile(text, &Options::default()) {
+        None => match pxos_primitives::compile(text, &primitives.options) {
             Ok(program) => {
                 let (number, program) = primitives.keep(text, program);
                 wire::Compilation::Compiled(describe(number, &program, text))
@@ -229,10 +237,11 @@ fn start(
         first: submission.first,
         fault_record: ticket.record(),
     };
+    let urgent = kernel.class() == Class::LatencyCritical;
     let started = kernel
         .plan(&args, &request)
         .map_err(|error| Refusal::invalid(error.to_string()))
-        .and_then(|plan| launch(session, state, context, &plan, &ticket).map(|()| plan));
+        .and_then(|plan| launch(session, state, context, (&plan, urgent), &ticket).map(|()| plan));
     match started {
         Ok(plan) => Ok(ticket.started(Running { program: Arc::clone(&program), kernel: index }, &plan)),
         Err(refusal) => {
@@ -291,7 +300,7 @@ fn launch(
     session: &Arc<Session>,
     state: &mut State,
     context: u64,
-    plan: &Plan,
+    (plan, urgent): (&Plan, bool),
     ticket: &Ticket,
 ) -> std::result::Result<(), Refusal> {
     let mut functions = Vec::with_capacity(plan.steps.len());
@@ -318,6 +327,7 @@ fn launch(
             shared: 0,
             stream: ticket.stream(),
             attributes: &[],
+            marked: urgent,
         };
         // SAFETY: a function of this session's; its parameter block, laid out as its module says.
         let submitted = unsafe { submit(session, place, &work, std::ptr::null_mut(), extra.as_mut_ptr()) };
