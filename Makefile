@@ -87,8 +87,8 @@ test-vm: build programs vm ## Boots real guests (QEMU) and runs programs, transp
 	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-vm-tests
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
-test-packages: build programs ## Installs the packages in clean Debian 12 and 13 roots, uses, upgrades and purges them (root, debootstrap).
-	@tests/packaging/run.sh --from $(BIN)
+test-packages: build programs ## Installs the packages in clean Debian 12 and 13 roots, uses, upgrades, purges them (root, debootstrap; [SUITES=bookworm]).
+	@tests/packaging/run.sh --from $(BIN) $(SUITES)
 
 test: build contract ## The whole test suite, on the software device; real guests too where QEMU is.
 	@mkdir -p out && rm -f $(SKIPS)

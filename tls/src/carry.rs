@@ -342,6 +342,6 @@ mod tests {
         assert!(guest.unwrap_err().contains("UnknownCA"));
         // A server that is not the one that the guest means.
         let (_, guest) = files.meet(Some("red"), "elsewhere");
-        assert!(guest.unwrap_err().contains("NotValidForName"));
+        assert!(guest.unwrap_err().contains("not valid for name"));
     }
 }
