@@ -102,6 +102,12 @@ enum Command {
     },
     /// In a VM that reaches the host by a network alone: carries the connections of this guest's programs over TLS
     GuestTls(tls::Args),
+    /// Times copies through a libcuda, for the doctor
+    #[command(hide = true)]
+    Measure {
+        /// The library
+        library: PathBuf,
+    },
     /// Loads a library in a process of its own, for the doctor
     #[command(hide = true)]
     OpenLibrary {
@@ -154,6 +160,7 @@ fn main() -> ExitCode {
         Command::Advise(args) => advise::run(path, &args),
         Command::Kill { session } => act(path, &Request::Kill { id: session }),
         Command::Doctor { json, server } => return doctor::run(path, server, json),
+        Command::Measure { library } => return doctor::program::answer(&library),
         Command::OpenLibrary { init, library } => return doctor::library::answer(&library, init),
     };
     match result {

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 
 /// The daemon, in the background where somebody waits for it there.
 #[expect(clippy::print_stderr, reason = "without a log there is nowhere else to say it")]
-fn run(config: Config, sources: &Sources, pid_file: Option<&Path>, waiting: Option<Waiting>) -> ExitCode {
+fn run(config: Config, sources: &Sources, pid_file: Option<&Path>, mut waiting: Option<Waiting>) -> ExitCode {
     let begun = log::init(&config.log)
         .map_err(|error| format!("the log {} cannot be opened: {error}", config.log.output))
         .and_then(|()| {
@@ -84,7 +84,8 @@ fn run(config: Config, sources: &Sources, pid_file: Option<&Path>, waiting: Opti
             written.transpose()
         });
     match begun {
-        Ok(_pid_file) => daemon::run(config, sources, waiting),
+        // The file goes before who waits hears of the end.
+        Ok(_pid_file) => daemon::run(config, sources, &mut waiting),
         Err(message) => {
             eprintln!("pxos-server: {message}");
             ExitCode::FAILURE

@@ -53,6 +53,8 @@ ok "members of the group pxos may use it, and nobody else"
 pxctl doctor > /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
 pxctl doctor --json | grep -q '"ok": true' || fail "doctor in JSON"
 grep -q "find the shim as libcuda.so.1" /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+grep -q 'a vector add runs' /tmp/doctor || fail "doctor runs nothing: $(cat /tmp/doctor)"
+grep -q 'MB/s to the device' /tmp/doctor || fail "doctor times nothing: $(cat /tmp/doctor)"
 ok "pxctl doctor finds nothing wrong"
 systemd-analyze verify /usr/lib/systemd/system/pxos-server.service /usr/lib/systemd/system/pxos-guest-*.service > /tmp/units 2>&1 ||
   fail "units: $(cat /tmp/units)"

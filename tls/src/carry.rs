@@ -66,7 +66,8 @@ fn receive(tls: &mut Connection, stream: &TcpStream) -> Result<bool, TlsError> {
     }
 }
 
-/// Carries bytes both ways until one side closes; what that side sent before is delivered.
+/// Carries bytes both ways until one side closes; what that side sent before is delivered. The connection is closed then;
+/// the plain socket is the caller's to close.
 #[must_use]
 pub fn carry(mut tls: Connection, stream: &TcpStream, plain: &UnixStream) -> Carried {
     keep_alive(stream);
@@ -74,7 +75,6 @@ pub fn carry(mut tls: Connection, stream: &TcpStream, plain: &UnixStream) -> Car
     tls.set_buffer_limit(None);
     let mut delivered = false;
     let error = both_ways(&mut tls, stream, plain, &mut delivered).err();
-    let _ = plain.shutdown(Shutdown::Both);
     tls.send_close_notify();
     let _ = finish(&mut tls, stream);
     Carried { delivered, error }

@@ -177,7 +177,7 @@ pub fn check(config: &Config) -> Result<(), String> {
 }
 
 /// Runs the daemon until it is told to end, and tells who waits for it when guests are let in. The log is open.
-pub fn run(config: Config, sources: &Sources, waiting: Option<Waiting>) -> ExitCode {
+pub fn run(config: Config, sources: &Sources, waiting: &mut Option<Waiting>) -> ExitCode {
     info!(version = crate::handoff::SOFTWARE, pid = std::process::id(), "pxos-server starts");
     let (events, inbox) = channel();
     match start(config, events.clone()) {
@@ -274,7 +274,7 @@ fn live(
     daemon: &Arc<Daemon>,
     inbox: &Receiver<Event>,
     sources: &Sources,
-    mut waiting: Option<Waiting>,
+    waiting: &mut Option<Waiting>,
 ) -> ExitCode {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
     let mut stage = Stage::Living;

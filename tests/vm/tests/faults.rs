@@ -185,15 +185,17 @@ mod tests {
         assert!(is_served(&blue), "the next program gets another worker");
 
         // The server dies and comes back while programs run.
-        let waits = "pxos-probe init say up sleep 2000 copies 1 100 > /tmp/v 2>&1";
+        let told = "until [ -f /tmp/go ]; do sleep 0.1; done; echo go";
+        let waits = "/payload/pxos-probe init say up read copies 1 100 > /tmp/v 2>&1";
         let wait = |vm: &Vm| {
-            vm.run(&format!("({SHIM} /payload/{waits} &); until grep -q up /tmp/v; do sleep 0.1; done"))
+            vm.run(&format!("(({told}) | {SHIM} {waits} &); until grep -q up /tmp/v; do sleep 0.1; done"))
         };
         let _ = (wait(&red).good(), wait(&blue).good());
         server.signal(libc::SIGKILL);
         server.restart();
         for vm in [&red, &blue] {
-            let said = vm.run("until grep -q copies /tmp/v; do sleep 0.1; done; cat /tmp/v").good();
+            let said =
+                vm.run(": > /tmp/go; until grep -q copies /tmp/v; do sleep 0.1; done; cat /tmp/v").good();
             assert!(said.contains("copies CUDA_ERROR_DEVICE_UNAVAILABLE"), "{said}");
             assert!(is_served(vm), "a new program finds the new server");
         }
