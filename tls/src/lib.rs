@@ -79,16 +79,16 @@ impl Acceptor {
         let (chain, key) = read(own)?;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
-            .map_err(settings)?;
+            .map_err(|error| settings(&error))?;
         let builder = match authority {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let roots = Arc::new(roots(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-                builder.with_client_cert_verifier(verifier.build().map_err(settings)?)
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| settings(&error))?)
             }
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(settings)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| settings(&error))?;
         // A session that is resumed would be that of a certificate which may not be good any more.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -128,13 +128,13 @@ impl Connector {
             .map_err(|_| TlsError::Settings(format!("'{name}' is no host name and no address")))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
-            .map_err(settings)?
+            .map_err(|error| settings(&error))?
             .with_root_certificates(roots(authority)?);
         let config = match own {
             None => builder.with_no_client_auth(),
             Some(own) => {
                 let (chain, key) = read(own)?;
-                builder.with_client_auth_cert(chain, key).map_err(settings)?
+                builder.with_client_auth_cert(chain, key).map_err(|error| settings(&error))?
             }
         };
         Ok(Self { config: Arc::new(config), name })
@@ -157,8 +157,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn settings(error: impl ToString) -> TlsError {
+fn settings(error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Settings(error.to_string())
 }
 
@@ -188,6 +187,6 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 
 /// The DNS names of a certificate, which has been verified.
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, TlsError> {
-    let parsed = webpki::EndEntityCert::try_from(certificate).map_err(settings)?;
+    let parsed = webpki::EndEntityCert::try_from(certificate).map_err(|error| settings(&error))?;
     Ok(parsed.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }

@@ -382,7 +382,6 @@ fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) 
 }
 
 /// Bytes in units of 1024³, for people.
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / (1u64 << 30) as f64
 }
