@@ -8,7 +8,18 @@ RELEASE   := $(or $(CARGO_TARGET_DIR),target)/release
 SKIPS     := $(CURDIR)/out/skips.txt
 SECONDS   := 600
 
-.PHONY: help build release toolchain programs contract vm test test-quick test-vm loom demo demo-sharing stress samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
+# Of `make install`: where to, what (`make release` builds it), and where pxctl goes.
+DESTDIR   ?=
+PREFIX    ?= /usr/local
+BUILT     ?= $(RELEASE)
+PXCTL     ?= $(PREFIX)/bin
+INTO      := $(DESTDIR)$(PREFIX)
+# A file of packaging/ with the prefix in its place: source, mode, target.
+place      = install -d $(dir $(3)) && sed 's|@PREFIX@|$(PREFIX)|g' packaging/$(1) > $(3) && chmod $(2) $(3)
+# A file that an operator may have changed stays.
+settings   = test -e $(2) || install -D -m $(3) packaging/$(1) $(2)
+
+.PHONY: help build release install install-server install-guest deb toolchain programs contract vm test test-quick test-vm test-packages loom demo demo-sharing stress samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +29,46 @@ build: ## Builds everything for testing: server, shim, softgpu, pxctl, the sampl
 
 release: ## Builds everything for use, into target/release.
 	$(CARGO) build --release --workspace
+
+install: install-server install-guest ## Installs host and guest: make release, then [DESTDIR=…] [PREFIX=/usr/local]; or one: install-server, install-guest.
+
+install-server:
+	@test -x $(BUILT)/pxos-server || { echo "$(BUILT)/pxos-server is missing: run make release" >&2; exit 1; }
+	install -D -m 755 $(BUILT)/pxos-server $(INTO)/bin/pxos-server
+	install -D -m 755 $(BUILT)/pxctl $(DESTDIR)$(PXCTL)/pxctl
+	install -D -m 644 $(BUILT)/libpxsoft.so $(INTO)/lib/pxos/libpxsoft.so
+	$(call settings,server.toml,$(DESTDIR)/etc/pxos/server.toml,640)
+	$(call place,pxos-server.service,644,$(INTO)/lib/systemd/system/pxos-server.service)
+	$(call place,pxos-server.tmpfiles,644,$(INTO)/lib/tmpfiles.d/pxos-server.conf)
+	$(call place,pxos-server.init,755,$(DESTDIR)/etc/init.d/pxos-server)
+	$(call place,pxos-server.logrotate,644,$(DESTDIR)/etc/logrotate.d/pxos-server)
+	install -d $(INTO)/share/doc/pxos-server
+	install -m 644 docs/*.md $(INTO)/share/doc/pxos-server
+
+# The shim lies where ldconfig does not look: it calls itself libcuda.so.1, and a link of that name would be made beside it.
+install-guest:
+	@test -f $(BUILT)/libpxshim.so || { echo "$(BUILT)/libpxshim.so is missing: run make release" >&2; exit 1; }
+	install -D -m 644 $(BUILT)/libpxshim.so $(INTO)/lib/pxos/libpxshim.so
+	install -d $(INTO)/lib/pxos/cuda
+	ln -sf ../libpxshim.so $(INTO)/lib/pxos/cuda/libcuda.so.1
+	ln -sf libcuda.so.1 $(INTO)/lib/pxos/cuda/libcuda.so
+	@if [ -f $(BUILT)/libpxnvml.so ]; then set -x; \
+	  install -m 644 $(BUILT)/libpxnvml.so $(INTO)/lib/pxos/libpxnvml.so && \
+	  ln -sf ../libpxnvml.so $(INTO)/lib/pxos/cuda/libnvidia-ml.so.1; fi
+	install -D -m 755 $(BUILT)/pxctl $(DESTDIR)$(PXCTL)/pxctl
+	install -D -m 644 shim/include/pxos.h $(INTO)/include/pxos.h
+	$(call settings,client.toml,$(DESTDIR)/etc/pxos/client.toml,644)
+	$(call place,60-pxos-guest.rules,644,$(INTO)/lib/udev/rules.d/60-pxos-guest.rules)
+	$(call place,pxos-guest-mux.service,644,$(INTO)/lib/systemd/system/pxos-guest-mux.service)
+	$(call place,pxos-guest-tls.service,644,$(INTO)/lib/systemd/system/pxos-guest-tls.service)
+	$(call settings,pxos-guest.default,$(DESTDIR)/etc/default/pxos-guest,644)
+	$(call place,pxos-guest.environment,644,$(INTO)/lib/environment.d/60-pxos-guest.conf)
+	$(call place,pxos-guest.profile,644,$(DESTDIR)/etc/profile.d/pxos-guest.sh)
+	install -d $(INTO)/share/doc/pxos-guest
+	install -m 644 docs/guests.md docs/primitives.md $(INTO)/share/doc/pxos-guest
+
+deb: release ## Builds the Debian packages pxos-server and pxos-guest, into out/packages.
+	@packaging/deb.sh --from $(RELEASE)
 
 toolchain: ## Installs nvcc 13.0 from PyPI into .toolchain (about 250 MB).
 	@tools/toolchain.sh --dir $(TOOLCHAIN) > /dev/null
@@ -36,6 +87,9 @@ test-vm: build programs vm ## Boots real guests (QEMU) and runs programs, transp
 	@mkdir -p out && rm -f $(SKIPS)
 	PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-vm-tests
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
+
+test-packages: build programs ## Installs the packages in clean Debian 12 and 13 roots, uses, upgrades, purges them (root, debootstrap; [SUITES=bookworm]).
+	@tests/packaging/run.sh --from $(BIN) $(SUITES)
 
 test: build contract ## The whole test suite, on the software device; real guests too where QEMU is.
 	@mkdir -p out && rm -f $(SKIPS)
@@ -93,7 +147,7 @@ lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
-	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh .ci/run; fi
+	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh tests/packaging/*.sh packaging/*.sh packaging/pxos-server.init packaging/debian/*inst packaging/debian/*rm .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 
 fmt: ## Formats the sources.

@@ -147,7 +147,7 @@ if [ $want_contract = 1 ]; then
   number=0
   for entry in "${runtimes[@]}"; do
     number=$((number + 1))
-    install_runtime ${entry% *} "${entry#* }" $number ${#runtimes[@]}
+    install_runtime "${entry% *}" "${entry#* }" $number ${#runtimes[@]}
   done
 fi
 

@@ -8,6 +8,7 @@ mod mux;
 mod primitive;
 mod probe;
 mod status;
+mod tls;
 mod top;
 mod units;
 mod vm;
@@ -99,6 +100,14 @@ enum Command {
         #[arg(long, default_value = "0666", value_name = "MODE", value_parser = mux::mode)]
         mode: u32,
     },
+    /// In a VM that reaches the host by a network alone: carries the connections of this guest's programs over TLS
+    GuestTls(tls::Args),
+    /// Times copies through a libcuda, for the doctor
+    #[command(hide = true)]
+    Measure {
+        /// The library
+        library: PathBuf,
+    },
     /// Loads a library in a process of its own, for the doctor
     #[command(hide = true)]
     OpenLibrary {
@@ -142,6 +151,7 @@ fn main() -> ExitCode {
         Command::Primitive { command } => return told(primitive::execute(command)),
         Command::GpuTest { command } => return told(primitive::gpu_test(&command)),
         Command::GuestMux { port, listen, mode } => return mux::run(port, &listen, mode),
+        Command::GuestTls(args) => return tls::run(&args),
         Command::Status { json, calls } => show_status(path, json, calls),
         Command::Top(args) => top::run(path, &args),
         Command::Vm(command) => vm::run(path, command),
@@ -150,6 +160,7 @@ fn main() -> ExitCode {
         Command::Advise(args) => advise::run(path, &args),
         Command::Kill { session } => act(path, &Request::Kill { id: session }),
         Command::Doctor { json, server } => return doctor::run(path, server, json),
+        Command::Measure { library } => return doctor::program::answer(&library),
         Command::OpenLibrary { init, library } => return doctor::library::answer(&library, init),
     };
     match result {

@@ -64,7 +64,8 @@ fn named(class: &Path) -> Option<PathBuf> {
     Some(Path::new("/dev").join(ours.file_name()?))
 }
 
-fn bind(path: &Path, mode: u32) -> Result<UnixListener, String> {
+/// A socket for the programs of this guest.
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, String> {
     let told = |error: io::Error| format!("{}: {error}", path.display());
     if UnixStream::connect(path).is_ok() {
         return Err(format!("{}: somebody serves there already", path.display()));

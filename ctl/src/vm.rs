@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Create {
         /// Its name
         name: String,
-        /// How it is recognised: cid=3, socket=/path or token=TEXT
+        /// How it is recognised: cid=3, socket=/path, token=TEXT or certificate=NAME
         #[arg(value_parser = pair)]
         identity: (String, Value),
         /// Limits, as for set

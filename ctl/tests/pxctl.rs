@@ -109,6 +109,7 @@ fn serve(path: &Path, refuse: Option<u32>) {
                 snapshot,
                 shared_memory: None,
                 bounds_streams: false,
+                instance: 1,
             };
             send(&socket, Header::new(frame::control::WELCOME), &control::encode(&welcome).unwrap());
             while let Ok(ping) = reader.header() {

@@ -44,7 +44,7 @@ pub enum Request {
     VmCreate {
         /// Its name.
         name: String,
-        /// How it is recognised: exactly one of `cid`, `socket` and `token`.
+        /// How it is recognised: exactly one of `cid`, `socket`, `token` and `certificate`.
         identity: BTreeMap<String, Value>,
         /// As in [`Request::VmSet`]; the default's where nothing is said.
         #[serde(default)]
@@ -339,7 +339,7 @@ pub struct Vm {
     pub name: String,
     /// `rule`, `operator` or `default`: where its rights come from.
     pub origin: String,
-    /// `cid 3`, `socket /path` or `token`; `null` where no rule names it.
+    /// `cid 3`, `socket /path`, `token` or `certificate NAME`; `null` where no rule names it.
     pub identity: Option<String>,
     /// `allow` or `deny`.
     pub policy: String,

@@ -87,6 +87,9 @@ pub struct Welcome {
     pub shared_memory: Option<SharedLayout>,
     /// Whether the number of streams is bounded, so that making one has to be asked for.
     pub bounds_streams: bool,
+    /// The server's number, another each time that one starts: a guest whose connection is silent learns from a probe's
+    /// welcome that its server is gone.
+    pub instance: u64,
 }
 
 /// Where things lie in the shared memory of a session; offsets and lengths in bytes.

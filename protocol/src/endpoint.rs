@@ -1,5 +1,5 @@
 //! Where a server listens and a guest connects: `unix:/path`, `vsock:CID:PORT` (or `vsock:PORT` to listen), `tcp:HOST:PORT`;
-//! and for a server alone the sockets that a VMM keeps for one VM: `vm:NAME=/path` and `serial:NAME=/path`.
+//! and for a server alone `tls:HOST:PORT`, and the sockets that a VMM keeps for one VM: `vm:NAME=/path` and `serial:NAME=/path`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,10 @@ pub enum Endpoint {
         /// Port.
         port: u32,
     },
-    /// A TCP address; for tests and loopback only, with a token.
+    /// A TCP address; on this host only, with a token.
     Tcp(String),
+    /// A TCP address at which a server speaks TLS. In a guest `pxctl guest-tls` connects there, for all programs.
+    Tls(String),
     /// The unix socket of one VM's vsock device, as Firecracker, Cloud Hypervisor and `vhost-device-vsock` have it: what the
     /// guest connects to at port P of CID 2 arrives at the path with `_P` behind it.
     Vm {
@@ -65,6 +67,11 @@ impl Endpoint {
     }
 }
 
+/// Whether a text is `HOST:PORT`.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 /// Whether a text can name a VM: no character that the names of unnamed guests (`vsock:3`) have, none that harms a log.
 #[must_use]
 pub fn is_vm_name(name: &str) -> bool {
@@ -90,7 +97,7 @@ pub fn named_path(name: &str, path: &str) -> Result<(String, PathBuf), &'static 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{text}' is no endpoint: {reason}; write unix:/path, vsock:CID:PORT or tcp:HOST:PORT (a server also takes \
-     vm:NAME=/path and serial:NAME=/path)"
+     tls:HOST:PORT, vm:NAME=/path and serial:NAME=/path)"
 )]
 pub struct EndpointError {
     text: String,
@@ -115,14 +122,9 @@ impl std::str::FromStr for Endpoint {
                 let port = port.parse().map_err(|_| error("the port is not a number"))?;
                 Ok(Self::Vsock { cid, port })
             }
-            "tcp"
-                if rest
-                    .rsplit_once(':')
-                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
-            {
-                Ok(Self::Tcp(rest.to_owned()))
-            }
-            "tcp" => Err(error("a TCP address is HOST:PORT")),
+            "tcp" | "tls" if !is_address(rest) => Err(error("a TCP address is HOST:PORT")),
+            "tcp" => Ok(Self::Tcp(rest.to_owned())),
+            "tls" => Ok(Self::Tls(rest.to_owned())),
             "vm" => {
                 let (name, path) = rest.split_once('=').ok_or_else(|| error("it is not vm:NAME=/path"))?;
                 let (name, port) = match name.split_once(':') {
@@ -152,6 +154,7 @@ impl std::fmt::Display for Endpoint {
             Self::Vsock { cid: u32::MAX, port } => write!(f, "vsock:any:{port}"),
             Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Vm { name, path, port: DEFAULT_VSOCK_PORT } => write!(f, "vm:{name}={}", path.display()),
             Self::Vm { name, path, port } => write!(f, "vm:{name}:{port}={}", path.display()),
             Self::Serial { name, path } => write!(f, "serial:{name}={}", path.display()),
@@ -171,6 +174,7 @@ mod tests {
             "vsock:any:9700",
             "tcp:127.0.0.1:9700",
             "tcp:[::1]:1",
+            "tls:host.example:9701",
             "vm:red=/run/vm3.vsock",
             "vm:red:52=/run/a=c.vsock",
             "serial:blue.2=/run/pxos-gpu.sock",
@@ -198,6 +202,7 @@ mod tests {
             "vsock:2:",
             "tcp:host",
             "tcp::1",
+            "tls:host:x",
             "http://x",
             "/run/x",
             "vm:/run/x",

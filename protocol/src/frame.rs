@@ -8,7 +8,7 @@ pub const MAGIC: u16 = 0x5870;
 
 /// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
 /// whether streams are bounded, and shared memory may be part of a device's.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
 /// more than this for a peer that does not read.

@@ -99,6 +99,7 @@ fn serve(socket: &Socket, assign: &Assign, stats: &'static Stats, control: UnixS
         vm: assign.vm.clone(),
         snapshot: snapshot(),
         shared_memory: None,
+        instance: assign.instance,
         bounds_streams: false,
     };
     let payload = control::encode(&welcome).expect("small");

@@ -1,7 +1,7 @@
 //! The command line: the daemon's settings ([`crate::config::keys`]), and the worker mode that the daemon alone uses.
 
 use crate::config::keys::{KEYS, command};
-use crate::config::{Log, LogFormat, Sources};
+use crate::config::{Log, LogFormat, LogOutput, Sources};
 use crate::stats::Stats;
 use crate::worker::Start;
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -19,6 +19,10 @@ pub enum Mode {
         sources: Sources,
         /// Whether it only says if they are good.
         only_check: bool,
+        /// Whether it goes into the background.
+        daemonize: bool,
+        /// Where its process id is to be found.
+        pid_file: Option<PathBuf>,
     },
     /// A worker of the daemon that started it.
     Worker {
@@ -40,7 +44,17 @@ pub fn parse() -> Result<Mode, String> {
             start(worker).map_err(|error| format!("the worker mode is for the daemon alone: {error}"))?;
         return Ok(Mode::Worker { start, log: log(worker) });
     }
-    Ok(Mode::Daemon { sources: sources(&matches), only_check: matches.get_flag("check-config") })
+    // The background's folder is another.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let mut sources = sources(&matches);
+    sources.file = absolute(sources.file);
+    sources.worker_program = sources.worker_program.map(absolute);
+    Ok(Mode::Daemon {
+        sources,
+        only_check: matches.get_flag("check-config"),
+        daemonize: matches.get_flag("daemonize"),
+        pid_file: matches.get_one::<String>("pidfile").map(PathBuf::from).map(absolute),
+    })
 }
 
 fn sources(matches: &ArgMatches) -> Sources {
@@ -102,6 +116,8 @@ fn log(matches: &ArgMatches) -> Log {
     Log {
         level: text("log-level").parse().unwrap_or(tracing::Level::INFO),
         format: if text("log-format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        // The daemon's, whatever that is.
+        output: LogOutput::Stderr,
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Assign {
     pub peer: String,
     /// [`SOFTWARE`], for the WELCOME.
     pub software: String,
+    /// The daemon's number, for the WELCOME.
+    pub instance: u64,
     /// Its slot in its VM's quota, whose page is the first descriptor beside the message; the connection is the second.
     pub slot: usize,
     /// What the session may use.
@@ -215,6 +217,7 @@ mod tests {
             },
             peer: "vsock cid 3".into(),
             software: SOFTWARE.into(),
+            instance: 9,
             slot: 0,
             limits: Limits { memory_max: Some(1 << 30), bounds_streams: false, unchecked: false },
             memory: Memory::Beside,

@@ -3,6 +3,7 @@
 //! The binary is a thin shell around this library; tests and fuzz targets reach the parts through it.
 
 pub mod args;
+pub mod background;
 pub mod classify;
 pub mod config;
 pub mod daemon;

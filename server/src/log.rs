@@ -1,47 +1,79 @@
-//! The log: lines for people or JSON objects on stderr, with the journal's priorities where stderr is the journal, and a
-//! limit for what guests can cause.
+//! The log: lines for people or JSON objects on stderr, in a file that can be rotated or in the system's log, with
+//! priorities where the journal or syslog takes them off again, and a limit for what guests can cause.
 
-use crate::config::{Log, LogFormat};
+use crate::background::take_place;
+use crate::config::{Log, LogFormat, LogOutput};
 use parking_lot::Mutex;
 use std::fmt;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::{Layer, reload};
 
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
+/// The log's file, where it is one.
+static FILE: OnceLock<PathBuf> = OnceLock::new();
+
 /// Starts the log of this process. Later calls change nothing but the level.
-pub fn init(log: Log) {
+///
+/// # Errors
+/// The operating system's, where the log's file cannot be opened.
+pub fn init(log: &Log) -> io::Result<()> {
     if LEVEL.get().is_some() {
-        return set_level(log.level);
+        set_level(log.level);
+        return Ok(());
+    }
+    if let LogOutput::File(path) = &log.output {
+        take_stderr(path)?;
+        let _ = FILE.set(path.clone());
     }
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(log.level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer: Box<dyn Layer<_> + Send + Sync> = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
-        LogFormat::Text if stderr_is_the_journal() => lines
-            .with_ansi(false)
-            .event_format(Journal(
-                tracing_subscriber::fmt::format()
-                    .without_time()
-                    .with_target(false)
-                    .with_level(false)
-                    .with_ansi(false),
-            ))
-            .boxed(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let layer: Box<dyn Layer<_> + Send + Sync> = match (log.format, &log.output) {
+        (LogFormat::Json, LogOutput::Syslog(path)) => {
+            let lines = lines.with_writer(Syslog::new(path.clone()));
+            lines.json().flatten_event(true).with_target(false).boxed()
+        }
+        (LogFormat::Json, _) => lines.json().flatten_event(true).with_target(false).boxed(),
+        (LogFormat::Text, LogOutput::Syslog(path)) => {
+            lines.with_writer(Syslog::new(path.clone())).event_format(Prioritised::new()).boxed()
+        }
+        (LogFormat::Text, LogOutput::Stderr) if stderr_is_the_journal() => {
+            lines.event_format(Prioritised::new()).boxed()
+        }
+        (LogFormat::Text, _) => lines.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _ = LEVEL.set(handle);
     }
+    Ok(())
+}
+
+/// Opens the log's file anew, after somebody has moved it away; whether there is one. Workers that run write to the old one
+/// until they end.
+///
+/// # Errors
+/// The operating system's; the old file is written on then.
+pub fn reopen() -> io::Result<bool> {
+    FILE.get().map_or(Ok(false), |path| take_stderr(path).map(|()| true))
+}
+
+/// Puts a log file in the place of stderr, which workers inherit, and to which a panic writes.
+fn take_stderr(path: &Path) -> io::Result<()> {
+    let file = File::options().append(true).create(true).mode(0o640).open(path)?;
+    take_place(&file, 2)
 }
 
 /// Changes what is logged from now on.
@@ -59,10 +91,17 @@ fn stderr_is_the_journal() -> bool {
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 
-/// Lines that begin with a priority as in syslog (`<4>`), which the journal takes off again. It has its own times.
-struct Journal(Format<Full, ()>);
+/// Lines that begin with a priority as in syslog (`<4>`), which the reader takes off again. It has its own times.
+struct Prioritised(Format<Full, ()>);
 
-impl<S, N> FormatEvent<S, N> for Journal
+impl Prioritised {
+    fn new() -> Self {
+        let plain = tracing_subscriber::fmt::format().without_time();
+        Self(plain.with_target(false).with_level(false).with_ansi(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Prioritised
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -81,6 +120,66 @@ where
         };
         write!(writer, "<{priority}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+/// The system's log: a datagram for each line, in the form of syslog(3). A log that is not there, or does not keep up, loses
+/// lines and never holds up the daemon.
+struct Syslog {
+    path: PathBuf,
+    socket: Mutex<Option<UnixDatagram>>,
+}
+
+/// `LOG_DAEMON` of syslog(3).
+const FACILITY: u8 = 3 << 3;
+
+impl Syslog {
+    fn new(path: PathBuf) -> Self {
+        Self { path, socket: Mutex::default() }
+    }
+
+    fn connect(&self) -> io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&self.path)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+impl<'a> MakeWriter<'a> for Syslog {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &Syslog {
+    /// A whole line, which the formatter hands over at once.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim_end();
+        let prefix = text.strip_prefix('<').and_then(|text| text.split_once('>'));
+        let (priority, text) = match prefix.and_then(|(number, text)| Some((number.parse().ok()?, text))) {
+            Some((priority, text)) => (priority, text),
+            None => (6u8, text),
+        };
+        let line = format!("<{}>pxos-server[{}]: {text}", FACILITY + priority, std::process::id());
+        let mut socket = self.socket.lock();
+        for _ in 0..2 {
+            if socket.is_none() {
+                *socket = self.connect().ok();
+            }
+            match socket.as_ref().map(|socket| socket.send(line.as_bytes())) {
+                Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => *socket = None,
+                _ => break,
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -154,6 +253,23 @@ mod tests {
         assert_eq!(limited.pass_at(start + Duration::from_secs(1)), Some(990));
         assert_eq!(limited.pass_at(start + Duration::from_secs(1)), None);
         assert_eq!(limited.pass_at(start + Duration::from_secs(3600)), Some(1));
+    }
+
+    #[test]
+    fn syslog_gets_a_priority_a_name_and_a_line_and_may_be_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let syslog = Syslog::new(path.clone());
+        (&syslog).write_all(b"<4>lost\n").unwrap();
+        for _ in 0..2 {
+            let _ = std::fs::remove_file(&path);
+            let system = UnixDatagram::bind(&path).unwrap();
+            (&syslog).write_all(b"<4>a line\n").unwrap();
+            let mut bytes = [0; 256];
+            let count = system.recv(&mut bytes).unwrap();
+            let wanted = format!("<28>pxos-server[{}]: a line", std::process::id());
+            assert_eq!(std::str::from_utf8(&bytes[..count]).unwrap(), wanted);
+        }
     }
 
     #[test]

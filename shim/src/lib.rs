@@ -19,3 +19,4 @@ mod objects;
 mod primitive;
 mod session;
 mod thread;
+mod watch;

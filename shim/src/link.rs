@@ -37,6 +37,12 @@ const FULL_SPINS: u32 = 64;
 /// How long the writer of a full ring sleeps: the worker takes some twenty launches in that time.
 const FULL_RING: Duration = Duration::from_micros(50);
 
+/// How often the writer of a full ring looks, some seconds in all, before it asks whether there still is a server.
+const FULL_LONG: u32 = 50_000;
+
+/// How long what the peer said before it went may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What calls answer when the connection is gone: the worker died, the server was stopped, or a frame was wrong.
 pub(crate) const LOST: CUresult = CUresult::ERROR_DEVICE_UNAVAILABLE;
 
@@ -237,6 +243,14 @@ impl Link {
                         if tries.is_multiple_of(64) && ring.doorbell.is_readable() {
                             self.drain();
                         }
+                        // A server that is gone does not tell everywhere.
+                        if tries.is_multiple_of(FULL_LONG)
+                            && let Err(error) = ring.doorbell.look()
+                        {
+                            return Err(
+                                self.lost(format_args!("the connection to the server failed: {error}"))
+                            );
+                        }
                         self.check()?;
                     }
                 }
@@ -401,7 +415,7 @@ impl Link {
         }
         incoming.reading = true;
         drop(incoming);
-        while self.check().is_ok() {
+        while self.check().is_ok() && lock(&self.source).has_more() {
             self.read_one();
         }
         lock(&self.incoming).reading = false;
@@ -533,6 +547,17 @@ impl SocketOut {
 }
 
 impl Source {
+    /// Whether the peer said more before it went. One that has closed is seen at once; one that has not, because our end of
+    /// the connection broke and some VMM keeps that to itself, is not waited for.
+    fn has_more(&self) -> bool {
+        match self {
+            Self::Socket(reader) => {
+                reader.has_buffered() || reader.socket().wait_readable(LAST_WORDS).unwrap_or(true)
+            }
+            Self::Ring { .. } => true,
+        }
+    }
+
     /// Waits for the next frame.
     fn header(&mut self) -> Result<Header, ReadError> {
         let Self::Ring { consumer, payload, read, doorbell, spin } = self else {

@@ -10,6 +10,7 @@ use crate::link::Link;
 use crate::log::{self, Level};
 use crate::memory::{Arena, Shared, Staging};
 use crate::objects::{Context, Event, Function, Module, Progress, Stream};
+use crate::watch::watch;
 use pxos_protocol::control::{Hello, Purpose, Refusal, SharedLayout, Snapshot, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
@@ -172,11 +173,10 @@ fn connect() -> Result<Session, CUresult> {
                 log::line(
                     Level::Info,
                     format_args!(
-                        "connected to {endpoint}, session {} of VM '{}', {} device(s){}",
+                        "connected to {endpoint}, session {} of VM '{}': {}",
                         welcome.session,
                         welcome.vm,
-                        welcome.snapshot.devices.len(),
-                        if welcome.snapshot.software { " in software" } else { "" }
+                        devices(&welcome.snapshot)
                     ),
                 );
                 let mut session = Session::open(reader, socket, welcome.snapshot, memory)?;
@@ -255,6 +255,10 @@ fn greet(endpoint: &Endpoint, config: &Config, bars: &[PathBuf]) -> Result<Greet
         control::WELCOME => {
             let welcome: Welcome = decode(payload).map_err(|error| failed(&error))?;
             socket.set_receive_timeout(None).map_err(|error| failed(&error))?;
+            if matches!(endpoint, Endpoint::Vsock { .. }) {
+                watch([&mut socket, reader.socket_mut()], endpoint, config, welcome.instance)
+                    .map_err(|error| failed(&error))?;
+            }
             let memory = match (welcome.shared_memory, beside.first()) {
                 (Some(layout @ SharedLayout { bar: Some(id), .. }), _) => {
                     let mapped = bar::find(bars, id).and_then(|fd| Shared::map(&fd, layout));
@@ -270,6 +274,16 @@ fn greet(endpoint: &Endpoint, config: &Config, bars: &[PathBuf]) -> Result<Greet
     }
 }
 
+/// What the server lets this process use, for the log: each device's name and how much of its memory.
+fn devices(snapshot: &Snapshot) -> String {
+    let shown = |device: &pxos_protocol::control::Device| {
+        format!("{} with {} MiB for this VM", device.name, device.total_memory >> 20)
+    };
+    let devices: Vec<String> = snapshot.devices.iter().map(shown).collect();
+    let place = if snapshot.software { ", which is the host's CPU" } else { "" };
+    if devices.is_empty() { "no device".into() } else { format!("{}{place}", devices.join(", ")) }
+}
+
 /// A descriptor of ours at a number that no program picks for itself: shells put files of theirs at low numbers of their
 /// own choice (`exec 3<>file`), whatever is there.
 pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
@@ -282,7 +296,7 @@ pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(high) }
 }
 
-fn program_name() -> String {
+pub(crate) fn program_name() -> String {
     let name =
         std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     name.unwrap_or_default()

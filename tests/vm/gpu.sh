@@ -51,6 +51,7 @@ bundle() {
       [ -f "$file" ] && cp -L "$file" "$b/share/qemu/" && break
     done
   done
+  # shellcheck disable=SC2016 # the script that is written expands it
   wrap "$b/qemu" 'programs/qemu" -L "$B/share/qemu' .
   wrap "$b/parts/bin/vhost-device-vsock" programs/vhost-device-vsock ../..
   cp "$parts/vmlinuz" "$parts/base.cpio.gz" "$b/parts/"

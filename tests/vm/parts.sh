@@ -48,7 +48,7 @@ unpack() {
 }
 
 initramfs() {
-  local tree=$work/tree folder module file
+  local tree=$work/tree module file
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,run,etc,root,lib/modules}
   chmod 755 "$tree"
   cp "$busybox" "$tree/bin/busybox"

@@ -1,7 +1,8 @@
-//! The machine: kernel, and vsock, by which most guests reach their host.
+//! The machine: kernel, vsock, by which most guests reach their host, and memory that a VM shares with it.
 
 use super::{Context, Findings, Role};
 use pxos_protocol::endpoint::Endpoint;
+use pxos_protocol::transport::bar;
 
 /// The CID of a host (`VMADDR_CID_HOST`), and of a machine without a vsock device (`VMADDR_CID_ANY`).
 const HOST: u32 = 2;
@@ -33,5 +34,25 @@ pub(super) fn check(context: &Context, findings: &mut Findings) {
             "modprobe vmw_vsock_virtio_transport, and give the VM a vsock device",
         ),
         (_, Role::Guest) => findings.ok("no vsock here, and none is asked for"),
+    }
+    if context.role == Role::Guest {
+        check_memory(findings);
+    }
+}
+
+/// Looks at the VM's ivshmem devices.
+fn check_memory(findings: &mut Findings) {
+    let open = bar::candidates();
+    for path in bar::devices() {
+        let size = std::fs::metadata(&path).map_or(0, |meta| meta.len()) >> 20;
+        let what = format!("memory shared with the host: {}, {size} MiB", path.display());
+        if open.contains(&path) {
+            findings.ok(what);
+        } else {
+            findings.warn(
+                format!("{what}, which this user may not open: copies go through the socket"),
+                format!("chmod 666 {}; the package pxos-guest has a udev rule for it", path.display()),
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod library;
 mod machine;
 mod operator;
 mod preload;
+pub(crate) mod program;
 mod server;
 mod settings;
 mod shim;
@@ -101,7 +102,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("server", server::check),
     ("operator", operator::check),
     ("driver", driver::check),
+    (PROGRAM, program::check),
 ];
+
+/// The check that needs all others to be right.
+const PROGRAM: &str = "program";
 
 /// Runs all checks and tells what they found; fails where one of them failed.
 #[expect(clippy::print_stdout, reason = "a program for the command line")]
@@ -111,6 +116,9 @@ pub(crate) fn run(control: &Path, server: Option<Endpoint>, json: bool) -> ExitC
     let mut all = Vec::new();
     for (name, check) in CHECKS {
         let mut findings = Findings { check: name, list: Vec::new() };
+        if *name == PROGRAM && all.iter().any(|finding: &Finding| finding.level == Level::Fail) {
+            continue;
+        }
         check(&context, &mut findings);
         if !json {
             // As they come: a check may take seconds.

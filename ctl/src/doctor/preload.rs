@@ -10,7 +10,14 @@ const FOR_ALL: &str = "/etc/ld.so.preload";
 pub(super) fn check(_: &Context, findings: &mut Findings) {
     let variable = std::env::var("LD_PRELOAD").unwrap_or_default();
     if entries(&variable).next().is_none() {
-        findings.ok("LD_PRELOAD is not set here; programs are started as LD_PRELOAD=libpxshim.so ./app");
+        let found = library::open(Path::new("libcuda.so.1"), false).ok().and_then(|opened| opened.path);
+        findings.ok(match found.filter(|path| library::is_shim(path)) {
+            Some(path) => format!("programs find the shim as libcuda.so.1 ({})", path.display()),
+            None => match library::find("libpxshim.so") {
+                Some(path) => format!("programs are started as LD_PRELOAD={} ./app", path.display()),
+                None => "LD_PRELOAD is not set here".into(),
+            },
+        });
     }
     for entry in entries(&variable) {
         check_entry(entry, findings);

@@ -96,6 +96,9 @@ fn remedy(endpoint: &Endpoint, kind: ErrorKind) -> String {
             "start pxos-server on the host, with a vsock endpoint of this port (or vm:NAME=/path for the socket of this VM's device); is there a vsock device in the VM?".into()
         }
         (Endpoint::Tcp(_), _) => "start pxos-server there with this endpoint in listen, and open the port".into(),
+        (Endpoint::Tls(_), _) => {
+            "run pxctl guest-tls --server HOST:PORT … in this guest, and leave PXOS_SERVER unset: programs find its socket".into()
+        }
         _ => "start pxos-server, or set PXOS_SERVER".into(),
     }
 }

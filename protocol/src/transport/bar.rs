@@ -110,6 +110,9 @@ fn read_header(fd: &OwnedFd) -> io::Result<Option<[u64; 2]>> {
     Ok((word(0) == MAGIC).then(|| [word(1), word(2)]))
 }
 
+/// Where the kernel lists PCI devices.
+const DEVICES: &str = "/sys/bus/pci/devices";
+
 /// Devices of this machine that could be such memory and may be opened by this process.
 #[must_use]
 pub fn candidates() -> Vec<PathBuf> {
@@ -117,21 +120,29 @@ pub fn candidates() -> Vec<PathBuf> {
     if fs::read_to_string("/proc/bus/pci/devices").is_ok_and(|devices| !devices.contains(IN_PROC)) {
         return Vec::new();
     }
-    candidates_below(Path::new("/sys/bus/pci/devices"))
+    candidates_below(Path::new(DEVICES))
+}
+
+/// Devices of this machine that could be such memory, whoever may open them.
+#[must_use]
+pub fn devices() -> Vec<PathBuf> {
+    devices_below(Path::new(DEVICES))
 }
 
 fn candidates_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = devices_below(folder);
+    found.retain(|path| open(path).is_ok());
+    found
+}
+
+fn devices_below(folder: &Path) -> Vec<PathBuf> {
     let is = |path: &Path, name: &str, value: &str| {
         fs::read_to_string(path.join(name)).is_ok_and(|text| text.trim() == value)
     };
     let fits = |path: &PathBuf| is(path, "vendor", VENDOR) && is(path, "device", DEVICE);
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(fits)
-        .map(|path| path.join("resource2"))
-        .filter(|path| open(path).is_ok())
-        .collect();
+    let mut found: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(fits).map(|path| path.join("resource2")).collect();
     found.sort();
     found
 }

@@ -44,6 +44,11 @@ impl FrameReader {
         &self.socket
     }
 
+    /// The socket, to change how it waits.
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     /// Reads what is there, and the descriptors beside it: for the first frame of a server on the same host.
     ///
     /// # Errors

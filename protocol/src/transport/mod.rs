@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 use vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
@@ -31,6 +32,18 @@ pub struct Socket {
     fd: OwnedFd,
     /// Most bytes of one system call.
     most: usize,
+    /// What to do when nothing has moved for as long as the timeouts say.
+    look: Option<Look>,
+}
+
+/// Whether it makes sense to wait on.
+#[derive(Clone)]
+struct Look(Arc<dyn Fn() -> io::Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// A stream of bytes to a peer, whichever transport carries it.
@@ -68,6 +81,10 @@ impl Socket {
                 stream.set_nodelay(true)?;
                 stream.into()
             }
+            Endpoint::Tls(_) => {
+                let how = "pxctl guest-tls connects there, and programs at its socket";
+                return Err(io::Error::new(ErrorKind::InvalidInput, how));
+            }
             Endpoint::Vm { .. } | Endpoint::Serial { .. } => {
                 return Err(io::Error::new(ErrorKind::InvalidInput, "that is an endpoint of servers"));
             }
@@ -78,6 +95,39 @@ impl Socket {
     /// Sends at most `bytes` in one system call; without a limit what the system takes.
     pub fn limit_sends(&mut self, bytes: Option<usize>) {
         self.most = bytes.map_or(usize::MAX, |bytes| bytes.max(1));
+    }
+
+    /// Lets reads and writes that have waited for as long as `every` ask `look` whether to wait on; its error is theirs.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn watch(
+        &mut self,
+        every: Duration,
+        look: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
+    ) -> io::Result<()> {
+        self.set_receive_timeout(Some(every))?;
+        self.set_send_timeout(Some(every))?;
+        self.look = Some(Look(look));
+        Ok(())
+    }
+
+    /// Whether it makes sense to wait on, where [`Self::watch`] has set somebody to tell.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn look(&self) -> io::Result<()> {
+        self.look.as_ref().map_or(Ok(()), |look| (look.0)())
+    }
+
+    /// What became of a read or write that the system refused: `Ok` to try again.
+    fn refused(&self) -> io::Result<()> {
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            ErrorKind::Interrupted => Ok(()),
+            ErrorKind::WouldBlock if self.look.is_some() => self.look(),
+            _ => Err(error),
+        }
     }
 
     /// A connected pair, for tests and for processes that inherit one end.
@@ -94,7 +144,7 @@ impl Socket {
     /// # Errors
     /// The operating system's.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()?, most: self.most })
+        Ok(Self { fd: self.fd.try_clone()?, most: self.most, look: self.look.clone() })
     }
 
     /// Bounds how long one read waits; `None` waits for ever.
@@ -188,8 +238,7 @@ impl Transport for Socket {
             let count = unsafe { libc::read(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
             match usize::try_from(count) {
                 Ok(count) => return Ok(count),
-                Err(_) if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(io::Error::last_os_error()),
+                Err(_) => self.refused()?,
             }
         }
     }
@@ -214,8 +263,7 @@ impl Transport for Socket {
             };
             match usize::try_from(count) {
                 Ok(count) => IoSlice::advance_slices(&mut parts, count),
-                Err(_) if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(io::Error::last_os_error()),
+                Err(_) => self.refused()?,
             }
         }
         Ok(())
@@ -256,7 +304,7 @@ impl AsFd for Socket {
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
         let most = if descriptors::is_vsock(&fd) { VSOCK_SEND } else { usize::MAX };
-        Self { fd, most }
+        Self { fd, most, look: None }
     }
 }
 
@@ -296,6 +344,14 @@ pub enum Peer {
         /// Address and port.
         address: String,
     },
+    /// A network address whose TLS handshake is done.
+    Tls {
+        /// Address and port.
+        address: String,
+        /// DNS names of the certificate that it showed, which is of an authority that the server trusts; none where the
+        /// server asks for no certificates.
+        names: Vec<String>,
+    },
 }
 
 /// A socket that accepts connections.
@@ -334,7 +390,7 @@ impl Listener {
                 let cid = if *cid == u32::MAX { VMADDR_CID_ANY } else { *cid };
                 Ok(Self::Vsock(VsockListener::bind(&VsockAddr::new(cid, *port))?))
             }
-            Endpoint::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
+            Endpoint::Tcp(address) | Endpoint::Tls(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
         }
     }
 
@@ -383,6 +439,37 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_in_vain_asks_whether_to_wait_on() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let (mut one, other) = Socket::pair().unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let counting = Arc::clone(&asked);
+        let look = move || match counting.fetch_add(1, Ordering::SeqCst) {
+            2 => Err(io::Error::new(ErrorKind::ConnectionReset, "gone")),
+            _ => Ok(()),
+        };
+        one.watch(Duration::from_millis(2), Arc::new(look)).unwrap();
+        let copy = one.try_clone().unwrap();
+        assert_eq!(copy.receive(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+        // One that blocks in a write asks as well, and what goes on is whole.
+        asked.store(2, Ordering::SeqCst);
+        let much = vec![7; 8 << 20];
+        assert_eq!(one.send_all(&mut [IoSlice::new(&much)]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            let (mut count, mut buffer) = (0, vec![0; 1 << 20]);
+            while let Ok(more @ 1..) = other.receive(&mut buffer) {
+                count += more;
+            }
+            count
+        });
+        assert!(one.send_all(&mut [IoSlice::new(&much)]).is_ok());
+        drop((one, copy));
+        assert!(reader.join().unwrap() >= much.len());
+    }
 
     #[test]
     fn a_send_is_cut_to_the_limit_and_nothing_is_lost() {

@@ -58,13 +58,28 @@ pub const KEYS: &[Key] = &[
     key("log.level", "LEVEL", "info", true, "What is logged: error, warn, info, debug or trace"),
     key("log.format", "FORMAT", "text", false, "Form of the log: text or json"),
     key(
+        "log.output",
+        "WHERE",
+        "stderr",
+        false,
+        "Where the log goes: stderr, syslog or the path of a file, which SIGUSR1 and SIGHUP open anew",
+    ),
+    key(
         "tcp.token",
         "TOKEN",
         "",
         true,
-        "Token for TCP guests that no rule names (better in the environment)",
+        "Token for TCP and TLS guests that no rule names (better in the environment)",
     ),
-    key("tcp.remote", "BOOL", "false", true, "Whether TCP endpoints other than loopback are allowed"),
+    key("tls.certificate", "FILE", "", true, "The server's certificate for tls: endpoints, PEM"),
+    key("tls.key", "FILE", "", true, "The key of that certificate, PEM"),
+    key(
+        "tls.client_ca",
+        "FILE",
+        "",
+        true,
+        "Authority whose certificates TLS guests must show, PEM; nothing to ask for none",
+    ),
     key("tcp.anonymous", "BOOL", "false", true, "Whether TCP guests without a token are let in"),
     key(
         "charge_context",
@@ -177,6 +192,7 @@ pub const VM_KEYS: &[&str] = &[
     "cid",
     "socket",
     "token",
+    "certificate",
     "policy",
     "weight",
     "gpu_max",
@@ -217,7 +233,8 @@ pub fn command() -> Command {
         .about("Shares this host's GPU with the CUDA programs of its VMs")
         .after_help(
             "Each setting may also stand in the file, as 'name = value', or in the environment, as PXOS_NAME; \
-             a flag wins over the environment, and that over the file. SIGHUP reads all again, SIGTERM ends.",
+             a flag wins over the environment, and that over the file. SIGHUP reads all again, SIGUSR1 opens the log's \
+             file anew, SIGTERM ends.",
         )
         .arg(
             Arg::new("config")
@@ -230,6 +247,18 @@ pub fn command() -> Command {
                 .long("check-config")
                 .action(ArgAction::SetTrue)
                 .help("Only says whether the configuration is good"),
+        )
+        .arg(
+            Arg::new("daemonize")
+                .long("daemonize")
+                .action(ArgAction::SetTrue)
+                .help("Goes into the background; returns once guests are let in, or with what went wrong"),
+        )
+        .arg(
+            Arg::new("pidfile")
+                .long("pidfile")
+                .value_name("FILE")
+                .help("Writes the process id to this file, which is removed at the end"),
         )
         .arg(Arg::new("worker-program").long("worker-program").value_name("FILE").hide(true));
     for key in KEYS {

@@ -55,6 +55,8 @@ pub struct Config {
     pub log: Log,
     /// What TCP guests must show.
     pub tcp: Tcp,
+    /// What the server shows to TLS guests, and they to it.
+    pub tls: Tls,
     /// Whether the overhead of contexts counts against the memory quota.
     pub charge_context: bool,
     /// Whom `pxctl advise` asks.
@@ -112,12 +114,39 @@ pub struct Advisor {
 }
 
 /// The log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// What is written.
     pub level: tracing::Level,
     /// How.
     pub format: LogFormat,
+    /// Where to.
+    pub output: LogOutput,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// What the process was started with.
+    Stderr,
+    /// The system's log, at this socket.
+    Syslog(PathBuf),
+    /// A file, whose end it is written to.
+    File(PathBuf),
+}
+
+/// Where the system's log listens (syslog(3)).
+pub const SYSLOG: &str = "/dev/log";
+
+impl std::fmt::Display for LogOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::Syslog(path) if path.as_os_str() == SYSLOG => f.write_str("syslog"),
+            Self::Syslog(path) => write!(f, "syslog:{}", path.display()),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Form of the log.
@@ -132,12 +161,21 @@ pub enum LogFormat {
 /// TCP, which does not say who speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// A token for guests that no rule names.
+    /// A token for guests that no rule names, over TLS as well.
     pub token: Option<String>,
-    /// Whether endpoints other than loopback are allowed.
-    pub remote: bool,
     /// Whether a guest without a token is let in.
     pub anonymous: bool,
+}
+
+/// Files of TLS, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The server's certificate.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The authority whose certificates guests must show; without it they are asked for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The file behind the memory of a VM's device (QEMU's `ivshmem-plain`).
@@ -197,11 +235,16 @@ impl Config {
             log: Log {
                 level: layers.take("log.level", value::level),
                 format: layers.take("log.format", value::format),
+                output: layers.take("log.output", value::output),
             },
             tcp: Tcp {
                 token: layers.take("tcp.token", value::optional_token),
-                remote: layers.take("tcp.remote", value::boolean),
                 anonymous: layers.take("tcp.anonymous", value::boolean),
+            },
+            tls: Tls {
+                certificate: layers.take("tls.certificate", value::optional_path),
+                key: layers.take("tls.key", value::optional_path),
+                client_ca: layers.take("tls.client_ca", value::optional_path),
             },
             charge_context: layers.take("charge_context", value::boolean),
             advisor: Advisor {
@@ -250,16 +293,22 @@ impl Config {
                 Endpoint::Unix(path) if !path.is_absolute() => {
                     problem(format!("listen: {endpoint} is not an absolute path"));
                 }
-                Endpoint::Tcp(address) => {
-                    if !self.tcp.remote && !is_loopback(address) {
+                Endpoint::Tcp(address) | Endpoint::Tls(address) => {
+                    let encrypted = matches!(endpoint, Endpoint::Tls(_));
+                    if !encrypted && !is_loopback(address) {
                         problem(format!(
-                            "listen: {endpoint} is not a loopback address (nothing encrypts TCP; say tcp.remote = true to allow it)"
+                            "listen: {endpoint} is not a loopback address, and nothing encrypts TCP: say tls:{address}"
                         ));
                     }
+                    if encrypted && (self.tls.certificate.is_none() || self.tls.key.is_none()) {
+                        problem(format!("listen: {endpoint} needs tls.certificate and tls.key"));
+                    }
                     let token = self.vms.iter().any(|vm| matches!(vm.identity, Identity::Token(_)));
-                    if !token && self.tcp.token.is_none() && !self.tcp.anonymous {
+                    let certificates = encrypted && self.tls.client_ca.is_some();
+                    if !certificates && !token && self.tcp.token.is_none() && !self.tcp.anonymous {
                         problem(format!(
-                            "listen: {endpoint} needs a token, in tcp.token or in a [[vm]] rule (or say tcp.anonymous = true)"
+                            "listen: {endpoint} needs a token, in tcp.token or in a [[vm]] rule (or say tcp.anonymous = true){}",
+                            if encrypted { ", or tls.client_ca" } else { "" }
                         ));
                     }
                 }
@@ -306,7 +355,13 @@ impl Config {
         plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));
         plain("log.level", self.log.level.to_string().to_lowercase());
         plain("log.format", format!("{:?}", self.log.format).to_lowercase());
-        plain("tcp.remote", self.tcp.remote.to_string());
+        plain("log.output", self.log.output.to_string());
+        let file = |path: &Option<PathBuf>| {
+            path.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())
+        };
+        plain("tls.certificate", file(&self.tls.certificate));
+        plain("tls.key", file(&self.tls.key));
+        plain("tls.client_ca", file(&self.tls.client_ca));
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
         plain("charge_context", self.charge_context.to_string());
         plain("advisor.url", self.advisor.url.clone());
@@ -322,7 +377,7 @@ impl Config {
             let text = format!("{}, {}", vm.identity, rights_text(&vm.rights));
             let secret = match &vm.identity {
                 Identity::Token(token) => token.as_str(),
-                Identity::Cid(_) | Identity::Socket(_) | Identity::Endpoint => "",
+                Identity::Cid(_) | Identity::Socket(_) | Identity::Certificate(_) | Identity::Endpoint => "",
             };
             lines.insert(format!("vm {}", vm.name), (text.clone(), format!("{text} {secret}")));
         }
@@ -388,7 +443,7 @@ pub fn parse_name(name: &str) -> Result<String, String> {
     value::vm_name(&Raw::Text(name.to_owned()))
 }
 
-/// A VM's identity, as an operator writes it: `cid=3`, `socket=/path`, `token=…`.
+/// A VM's identity, as an operator writes it: `cid=3`, `socket=/path`, `token=…`, `certificate=name`.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -397,7 +452,8 @@ pub fn parse_identity(key: &str, raw: &Raw) -> Result<Identity, String> {
         "cid" => value::cid(raw).map(Identity::Cid),
         "socket" => value::absolute_path(raw).map(Identity::Socket),
         "token" => value::token(raw).map(Identity::Token),
-        _ => Err(format!("'{key}' is none of cid, socket and token")),
+        "certificate" => value::dns_name(raw).map(Identity::Certificate),
+        _ => Err(format!("'{key}' is none of cid, socket, token and certificate")),
     }
 }
 
@@ -430,13 +486,14 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let cid = table.take("cid", value::cid, problems).map(Identity::Cid);
         let socket = table.take("socket", value::absolute_path, problems).map(Identity::Socket);
         let token = table.take("token", value::token, problems).map(Identity::Token);
+        let certificate = table.take("certificate", value::dns_name, problems).map(Identity::Certificate);
         // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
         let policy = table.take("policy", value::policy, problems).unwrap_or(Policy::Allow);
         let mut limits = default.limits;
         for key in keys::LIMITS {
             table.take_with(key.name, |raw| limits::set(&mut limits, key.name, raw), problems);
         }
-        let named = ["cid", "socket", "token"].iter().filter(|key| table.had(key)).count();
+        let named = ["cid", "socket", "token", "certificate"].iter().filter(|key| table.had(key)).count();
         let mut problem =
             |message: &str| problems.push(Problem::new(origin.clone(), format!("vm: {message}")));
         if !table.had("name") {
@@ -445,12 +502,12 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let own = listen.iter().any(|(_, endpoint)| name.is_some() && endpoint.vm() == name.as_deref());
         if named + usize::from(own) != 1 {
             problem(
-                "a rule needs exactly one of cid, socket, token, and an endpoint of its own in listen \
+                "a rule needs exactly one of cid, socket, token, certificate, and an endpoint of its own in listen \
                  (vm:NAME=/path, serial:NAME=/path), by which the VM is recognised",
             );
             continue;
         }
-        let identity = cid.or(socket).or(token).or_else(|| own.then_some(Identity::Endpoint));
+        let identity = cid.or(socket).or(token).or(certificate).or_else(|| own.then_some(Identity::Endpoint));
         if let (Some(name), Some(identity)) = (name, identity) {
             vms.push((origin, Rule { name, identity, rights: Rights { policy, limits } }));
         }

@@ -119,12 +119,22 @@ fn rules_name_their_vms() {
 }
 
 #[test]
-fn tcp_is_for_loopback_with_a_token_unless_stated() {
+fn tcp_is_for_loopback_with_a_token() {
     assert!(load("listen = \"tcp:127.0.0.1:9700\"").is_err());
     assert!(load("listen = \"tcp:127.0.0.1:9700\"\ntcp.token = \"0123456789abcdef\"").is_ok());
     assert!(load("listen = \"tcp:[::1]:9700\"\n[tcp]\nanonymous = true").is_ok());
     assert!(load("listen = \"tcp:10.0.0.1:9700\"\n[tcp]\nanonymous = true").is_err());
-    assert!(load("listen = \"tcp:10.0.0.1:9700\"\n[tcp]\nanonymous = true\nremote = true").is_ok());
+}
+
+#[test]
+fn tls_needs_its_files_and_something_that_guests_show() {
+    let load = |more: &str| load(&format!("listen = \"tls:10.0.0.1:9701\"\n[tls]\n{more}"));
+    let files = "certificate = \"/host.pem\"\nkey = \"/host.key\"\n";
+    assert!(load("client_ca = \"/ca.pem\"").unwrap_err()[0].contains("needs tls.certificate and tls.key"));
+    assert!(load(files).unwrap_err()[0].contains("needs a token"));
+    assert!(load(&format!("{files}client_ca = \"/ca.pem\"")).is_ok());
+    assert!(load(&format!("{files}[tcp]\ntoken = \"0123456789abcdef\"")).is_ok());
+    assert!(load(&format!("{files}[[vm]]\nname = \"red\"\ncertificate = \"red vm\"")).is_err());
 }
 
 #[test]
@@ -156,7 +166,7 @@ fn the_packaged_example_is_a_good_configuration_and_says_the_defaults() {
         .map(|line| format!("{line}\n"))
         .collect();
     let all = load(&all).unwrap();
-    assert_eq!(all.vms.len(), 3);
+    assert_eq!(all.vms.len(), 4);
 }
 
 #[test]

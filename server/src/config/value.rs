@@ -1,7 +1,7 @@
 //! What one value means: each function takes a value of the file, a flag or a variable, and says what is wrong with it.
 
 use super::layers::Raw;
-use super::{DriverChoice, LogFormat, SharedFile};
+use super::{DriverChoice, LogFormat, LogOutput, SYSLOG, SharedFile};
 use crate::vm::{Class, GpuMax, Policy, Tier, WEIGHTS};
 use pxos_protocol::endpoint::{Endpoint, named_path};
 use pxos_protocol::transport::bar::MAX_SLOTS;
@@ -199,6 +199,26 @@ pub(super) fn absolute_path(raw: &Raw) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("{raw} is not an absolute path")) }
 }
 
+/// As [`absolute_path`], or nothing.
+pub(super) fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    if text(raw, "a path")?.is_empty() { Ok(None) } else { absolute_path(raw).map(Some) }
+}
+
+/// A name as certificates have it, in lower case.
+pub(super) fn dns_name(raw: &Raw) -> Result<String, String> {
+    let wanted = "a DNS name such as red.vm.example";
+    let name = text(raw, wanted)?;
+    let good = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if name.len() > 253 || !name.split('.').all(good) {
+        return Err(format!("{raw} is not {wanted}"));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
 /// Where guests connect.
 pub(super) fn endpoint(raw: &Raw) -> Result<Endpoint, String> {
     let text = text(raw, "an endpoint such as unix:/run/pxos-gpu.sock")?;
@@ -308,6 +328,20 @@ pub(super) fn format(raw: &Raw) -> Result<LogFormat, String> {
     one_of(raw, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
 }
 
+/// Where the log goes.
+pub(super) fn output(raw: &Raw) -> Result<LogOutput, String> {
+    let wanted = "stderr, syslog or an absolute path";
+    match text(raw, wanted)? {
+        "stderr" => Ok(LogOutput::Stderr),
+        "syslog" => Ok(LogOutput::Syslog(SYSLOG.into())),
+        text if text.starts_with('/') => Ok(LogOutput::File(text.into())),
+        text => match text.strip_prefix("syslog:").filter(|path| path.starts_with('/')) {
+            Some(path) => Ok(LogOutput::Syslog(path.into())),
+            None => Err(format!("{raw} is not {wanted}")),
+        },
+    }
+}
+
 /// Whether somebody may connect.
 pub(super) fn policy(raw: &Raw) -> Result<Policy, String> {
     one_of(raw, &[("allow", Policy::Allow), ("deny", Policy::Deny)])
@@ -393,7 +427,17 @@ mod tests {
             assert!(cid(&Raw::Integer(wrong)).is_err(), "{wrong}");
         }
         assert_eq!(driver(&text("libcuda.so.1")), Ok(DriverChoice::Path("libcuda.so.1".into())));
+        assert_eq!(dns_name(&text("Red.VM")), Ok("red.vm".into()));
+        for wrong in ["", "a..b", "a b", "*.vm", "ü"] {
+            assert!(dns_name(&text(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(optional_path(&text("")), Ok(None));
+        assert!(optional_path(&text("ca.pem")).is_err());
         assert!(driver(&text("sotf")).is_err());
+        for good in ["stderr", "syslog", "syslog:/run/log.sock", "/var/log/pxos/server.log"] {
+            assert_eq!(output(&text(good)).unwrap().to_string(), good);
+        }
+        assert!(output(&text("server.log")).is_err() && output(&text("syslog:")).is_err());
         let error = token(&text("short-secret")).unwrap_err();
         assert!(!error.contains("short-secret"), "{error}");
     }

@@ -8,7 +8,7 @@ use super::bar;
 use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
-use super::{Daemon, refusal::Reason, system};
+use super::{Daemon, refusal::Reason, system, tls};
 use crate::config::SharedFile;
 use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
@@ -20,6 +20,7 @@ use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{self, HEADER, Header};
 use pxos_protocol::transport::{Peer, Socket, Transport};
+use pxos_tls::TlsError;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -107,7 +108,18 @@ pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, p
     let endpoint = endpoint.clone();
     let admit = move || {
         let daemon = Arc::clone(&slot.daemon);
-        if let Err(refused) = admit(&daemon, &endpoint, &socket, &peer, &from) {
+        let deadline = Instant::now() + daemon.config().hello_timeout;
+        let (socket, peer) = match (&endpoint, peer) {
+            (Endpoint::Tls(_), Peer::Tcp { address }) => {
+                match tls::accept(&daemon, socket, address, deadline) {
+                    Ok(accepted) => accepted,
+                    // TLS has told the guest what it can tell.
+                    Err(error) => return note(&daemon, &from, &of_tls(&error)),
+                }
+            }
+            (_, peer) => (socket, peer),
+        };
+        if let Err(refused) = admit(&daemon, &endpoint, (&socket, deadline), &peer, &from) {
             refuse(&daemon, &socket, &from, &refused, true);
         }
     };
@@ -118,16 +130,25 @@ pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, p
     }
 }
 
+fn of_tls(error: &TlsError) -> Refused {
+    let reason = match error {
+        TlsError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Reason::Timeout,
+        TlsError::Io(_) => Reason::Closed,
+        TlsError::File { .. } | TlsError::Settings(_) | TlsError::Peer(_) => Reason::Denied,
+    };
+    Refused(reason, format!("TLS: {error}"))
+}
+
 fn admit(
     daemon: &Arc<Daemon>,
     endpoint: &Endpoint,
-    socket: &Socket,
+    (socket, deadline): (&Socket, Instant),
     peer: &Peer,
     from: &str,
 ) -> Result<(), Refused> {
     let config = daemon.config();
     socket.set_send_timeout(Some(ANSWER_TIMEOUT)).map_err(|error| malformed(&error))?;
-    let hello = read_hello(socket, Instant::now() + config.hello_timeout)?;
+    let hello = read_hello(socket, deadline)?;
     if daemon.is_draining() {
         return Err(Refused(Reason::Draining, "the server is shutting down".into()));
     }
@@ -310,6 +331,7 @@ fn begin(
             hello: hello.clone(),
             peer: from.to_owned(),
             software: SOFTWARE.to_owned(),
+            instance: daemon.instance,
             slot: slot.number,
             limits: Limits {
                 memory_max: least(limits.memory_max, own),
@@ -330,6 +352,8 @@ fn begin(
                 software = hello.software,
                 worker = worker.pid,
                 memory = %memory,
+                memory_max = crate::config::limits::text(&limits, "memory_max"),
+                weight = limits.weight,
                 "session begins"
             );
             let text = format!("{} (pid {}) of {from} begins", hello.program, hello.pid);
@@ -435,6 +459,7 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Li
         snapshot,
         shared_memory: None,
         bounds_streams: limits.max_streams.is_some(),
+        instance: daemon.instance,
     };
     let payload = control::encode(&welcome).map_err(|error| malformed(&error))?;
     daemon.totals.probe();
@@ -465,15 +490,20 @@ fn send(socket: &Socket, mut header: Header, payload: &[u8]) -> io::Result<()> {
     socket.send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(payload)])
 }
 
-/// Counts, logs and tells. Where bytes may lie unread it waits a moment for the peer to close, because a close before
-/// that can cost the peer the message.
-fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, linger: bool) {
-    let Refused(reason, message) = refused;
+/// Counts and logs.
+fn note(daemon: &Arc<Daemon>, from: &str, Refused(reason, message): &Refused) {
     daemon.totals.refused(*reason);
     if let Some(suppressed) = daemon.limits.refusal[*reason as usize].pass() {
         warn!(from, reason = reason.name(), suppressed, "refused: {message}");
         daemon.journal.note("refused", None, None, format!("{from}: {}: {message}", reason.name()));
     }
+}
+
+/// Counts, logs and tells. Where bytes may lie unread it waits a moment for the peer to close, because a close before
+/// that can cost the peer the message.
+fn refuse(daemon: &Arc<Daemon>, socket: &Socket, from: &str, refused: &Refused, linger: bool) {
+    note(daemon, from, refused);
+    let Refused(reason, message) = refused;
     if matches!(reason, Reason::Closed) {
         return;
     }

@@ -1,5 +1,5 @@
 //! Who a guest is and what it may do: decided from the endpoint it arrived at, what the kernel says of its peer, and for
-//! TCP alone its token (design D13). Pure: no clock, no I/O.
+//! TCP and TLS its token or certificate (design D13). Pure: no clock, no I/O.
 
 use crate::config::Config;
 use crate::vm::{Identity, Policy, Rights, Rule};
@@ -21,9 +21,9 @@ pub(super) enum Denied {
     /// A rule or the default says so.
     #[error("VM '{0}' may not use this server's devices")]
     Policy(String),
-    /// TCP without a token, or with one that is nobody's.
-    #[error("a connection over TCP needs a token that the server knows")]
-    Token,
+    /// TCP or TLS without a token, or with one that is nobody's.
+    #[error("a connection over {0} needs a token that the server knows")]
+    Token(&'static str),
 }
 
 /// Decides by `rules`, each with the rights that it gives now.
@@ -38,7 +38,10 @@ pub(super) fn identify(
         (Identity::Cid(wanted), Peer::Vsock { cid }, _) => wanted == cid,
         (Identity::Socket(wanted), Peer::Unix { .. }, Endpoint::Unix(path)) => wanted == path,
         (Identity::Endpoint, Peer::Unix { .. }, endpoint) => endpoint.vm() == Some(&vm.name),
-        (Identity::Token(wanted), Peer::Tcp { .. }, _) => token.is_some_and(|token| same(token, wanted)),
+        (Identity::Token(wanted), Peer::Tcp { .. } | Peer::Tls { .. }, _) => {
+            token.is_some_and(|token| same(token, wanted))
+        }
+        (Identity::Certificate(wanted), Peer::Tls { names, .. }, _) => names.contains(wanted),
         _ => false,
     };
     let admitted = match rules.iter().find(is) {
@@ -48,11 +51,18 @@ pub(super) fn identify(
                 Peer::Vsock { cid } => format!("vsock:{cid}"),
                 Peer::Unix { .. } => endpoint.vm().map_or_else(|| endpoint.to_string(), str::to_owned),
                 Peer::Tcp { .. } => "tcp".to_owned(),
+                Peer::Tls { names, .. } => names.first().map_or("tls".into(), |name| format!("tls:{name}")),
             };
-            if matches!(peer, Peer::Tcp { .. }) && !config.tcp.anonymous {
+            // Of the others the kernel tells who they are, and a certificate does.
+            let unknown = match peer {
+                Peer::Tcp { .. } => Some("TCP"),
+                Peer::Tls { names, .. } if names.is_empty() => Some("TLS"),
+                _ => None,
+            };
+            if let Some(way) = unknown.filter(|_| !config.tcp.anonymous) {
                 let known = config.tcp.token.as_deref();
                 if !known.zip(token).is_some_and(|(known, token)| same(token, known)) {
-                    return Err(Denied::Token);
+                    return Err(Denied::Token(way));
                 }
             }
             Admitted { vm, rights: config.default.clone() }
@@ -69,7 +79,7 @@ pub(super) fn origin(endpoint: &Endpoint, peer: &Peer) -> String {
     match peer {
         Peer::Unix { .. } => endpoint.vm().map_or_else(|| endpoint.to_string(), |name| format!("vm:{name}")),
         Peer::Vsock { cid } => format!("vsock:{cid}"),
-        Peer::Tcp { address } => {
+        Peer::Tcp { address } | Peer::Tls { address, .. } => {
             address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned()
         }
     }
@@ -83,6 +93,8 @@ pub(super) fn describe(endpoint: &Endpoint, peer: &Peer) -> String {
         Peer::Unix { pid: Some(pid), uid: Some(uid) } => format!("{endpoint} pid {pid} uid {uid}"),
         Peer::Unix { .. } => endpoint.to_string(),
         Peer::Vsock { cid } => format!("vsock cid {cid}"),
+        Peer::Tls { address, .. } => format!("tls {address}"),
+        Peer::Tcp { address } if matches!(endpoint, Endpoint::Tls(_)) => format!("tls {address}"),
         Peer::Tcp { address } => format!("tcp {address}"),
     }
 }
@@ -154,10 +166,32 @@ mod tests {
         let unix = Peer::Unix { pid: None, uid: None };
         assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, Some(SECRET)).unwrap(), "green");
         for token in [None, Some(""), Some("0123456789abcdeF"), Some("0123456789abcdef0")] {
-            assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, token), Err(Denied::Token), "{token:?}");
+            assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, token), Err(Denied::Token("TCP")), "{token:?}");
         }
         assert_eq!(name(&config, "unix:/run/a.sock", &unix, Some(SECRET)).unwrap(), "unix:/run/a.sock");
         assert_eq!(name(&config, "vsock:9700", &Peer::Vsock { cid: 4 }, Some(SECRET)).unwrap(), "vsock:4");
+    }
+
+    #[test]
+    fn a_certificate_says_who_it_is_and_a_token_where_there_is_none() {
+        let config = config(
+            "tls.certificate = \"/c\"\ntls.key = \"/k\"\n[[vm]]\nname = \"violet\"\ncertificate = \"Violet.vm\"\n\
+             [[vm]]\nname = \"grey\"\ncertificate = \"grey.vm\"\npolicy = \"deny\"\n",
+        );
+        let shows = |names: &[&str]| Peer::Tls {
+            address: "10.0.0.1:40".into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let endpoint = "tls:0.0.0.0:9701";
+        assert_eq!(name(&config, endpoint, &shows(&["violet.vm"]), None).unwrap(), "violet");
+        assert_eq!(name(&config, endpoint, &shows(&["other", "violet.vm"]), None).unwrap(), "violet");
+        assert_eq!(name(&config, endpoint, &shows(&["grey.vm"]), None), Err(Denied::Policy("grey".into())));
+        assert_eq!(name(&config, endpoint, &shows(&["x.vm"]), None).unwrap(), "tls:x.vm");
+        assert_eq!(name(&config, endpoint, &shows(&[]), None), Err(Denied::Token("TLS")));
+        assert_eq!(name(&config, endpoint, &shows(&[]), Some(SECRET)).unwrap(), "green");
+        // A certificate's name is no token's, and a name over TCP is none at all.
+        let tcp = Peer::Tcp { address: "127.0.0.1:5".into() };
+        assert_eq!(name(&config, "tcp:127.0.0.1:1", &tcp, Some("violet.vm")), Err(Denied::Token("TCP")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{Daemon, admit, serial, system};
 use parking_lot::Mutex;
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::Listener;
+use std::borrow::Cow;
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -211,6 +212,14 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 /// Binds an endpoint; a unix socket gets `mode`.
 pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
+    let mut endpoint = Cow::Borrowed(endpoint);
+    // A name in /run that leads to where an unprivileged server may make sockets.
+    if let Endpoint::Unix(path) = &*endpoint
+        && let Ok(target) = std::fs::read_link(path)
+    {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        endpoint = Cow::Owned(Endpoint::Unix(folder.join(target)));
+    }
     let socket = endpoint.socket();
     if let Some(path) = &socket {
         // A stale socket is replaced, but nothing else is.
@@ -225,7 +234,7 @@ pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
         }
         make_directory(path)?;
     }
-    let listener = Listener::bind(endpoint)?;
+    let listener = Listener::bind(&endpoint)?;
     if let Some(path) = &socket {
         // The umask made it private; only now may others come.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
@@ -264,6 +273,18 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(bind(&endpoint, 0o600).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_link_leads_to_the_socket_and_outlives_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join("gpu.sock");
+        std::os::unix::fs::symlink("pxos/gpu.sock", &name).unwrap();
+        let listener = bind(&Endpoint::Unix(name.clone()), 0o600).unwrap();
+        assert!(UnixStream::connect(&name).is_ok());
+        assert!(directory.path().join("pxos/gpu.sock").exists());
+        drop(listener);
+        assert!(UnixStream::connect(&name).is_err() && name.is_symlink());
     }
 
     #[test]

@@ -22,20 +22,23 @@ mod scheduling;
 mod serial;
 mod session;
 mod system;
+mod tls;
 mod totals;
 mod usage;
 mod vms;
 mod watch;
 
-use crate::config::{Config, Sources};
+use crate::background::Waiting;
+use crate::config::{Config, LogOutput, Sources};
 use crate::log::{self, Limited};
 use crate::vm::Identity;
 use crate::vm::registry::Registry;
 use parking_lot::RwLock;
 use pxos_protocol::endpoint::Endpoint;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,10 +70,13 @@ struct Daemon {
     endpoints: listen::Endpoints,
     connecting: admit::Connecting,
     exchange: exchange::Exchange,
+    tls: tls::Tls,
     bars: bar::Bars,
     totals: totals::Totals,
     limits: LogLimits,
     started: (SystemTime, Instant),
+    /// A number that no other start of a daemon has, by chance.
+    instance: u64,
     events: Sender<Event>,
 }
 
@@ -157,13 +163,21 @@ impl Daemon {
         process::Launch {
             program: config.worker_program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
             devices: config.devices.clone(),
-            log: config.log,
+            log: config.log.clone(),
         }
     }
 }
 
-/// Runs the daemon until it is told to end. The log is open.
-pub fn run(config: Config, sources: &Sources) -> ExitCode {
+/// Looks at what the configuration names, as the start does.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(config: &Config) -> Result<(), String> {
+    tls::load(config).map(drop)
+}
+
+/// Runs the daemon until it is told to end, and tells who waits for it when guests are let in. The log is open.
+pub fn run(config: Config, sources: &Sources, waiting: &mut Option<Waiting>) -> ExitCode {
     info!(version = crate::handoff::SOFTWARE, pid = std::process::id(), "pxos-server starts");
     let (events, inbox) = channel();
     match start(config, events.clone()) {
@@ -172,7 +186,7 @@ pub fn run(config: Config, sources: &Sources) -> ExitCode {
                 error!("signals cannot be handled: {failure}");
                 return ExitCode::FAILURE;
             }
-            let code = live(&daemon, &inbox, sources);
+            let code = live(&daemon, &inbox, sources, waiting);
             daemon.endpoints.keep(&[]);
             let _ = std::fs::remove_file(&daemon.config().control);
             daemon.exchange.remove();
@@ -210,6 +224,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         endpoints: listen::Endpoints::default(),
         connecting: admit::Connecting::default(),
         exchange: exchange::Exchange::new(&config.control),
+        tls: tls::Tls::new(tls::load(&config)?),
         bars: bar::Bars::default(),
         totals: totals::Totals::default(),
         limits: LogLimits {
@@ -219,6 +234,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
             refusal: std::array::from_fn(|_| Limited::new()),
         },
         started: (SystemTime::now(), Instant::now()),
+        instance: RandomState::new().build_hasher().finish(),
         config: RwLock::new(Arc::new(config)),
         events,
     });
@@ -254,7 +270,12 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
 }
 
 /// The main thread: one event after the other.
-fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> ExitCode {
+fn live(
+    daemon: &Arc<Daemon>,
+    inbox: &Receiver<Event>,
+    sources: &Sources,
+    waiting: &mut Option<Waiting>,
+) -> ExitCode {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
     let mut stage = Stage::Living;
     loop {
@@ -269,7 +290,11 @@ fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> Exi
             notify(&[NotifyState::Watchdog]);
         }
         match event {
-            Some(Event::Signal(SIGHUP)) if stage == Stage::Living => reload(daemon, sources),
+            Some(Event::Signal(SIGHUP)) if stage == Stage::Living => {
+                open_log_anew();
+                reload(daemon, sources);
+            }
+            Some(Event::Signal(SIGUSR1)) => open_log_anew(),
             Some(Event::Signal(SIGTERM | SIGINT)) if stage == Stage::Living => stage = drain(daemon),
             Some(Event::Signal(SIGTERM | SIGINT)) => {
                 warn!("told to end again: sessions are killed");
@@ -277,6 +302,9 @@ fn live(daemon: &Arc<Daemon>, inbox: &Receiver<Event>, sources: &Sources) -> Exi
             }
             Some(Event::Driver(pool::Outcome::Decided { driver, fallback })) if stage == Stage::Living => {
                 open(daemon, &driver, fallback.as_deref());
+                if let Some(waiting) = waiting.take() {
+                    waiting.ready(!matches!(daemon.config().log.output, LogOutput::File(_)));
+                }
             }
             Some(Event::Driver(pool::Outcome::Hopeless(message))) if stage == Stage::Living => {
                 error!("no driver can be used: {message}");
@@ -332,12 +360,39 @@ fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) 
         ));
         warn!(driver = %driver.display(), reason = why, "no GPU is used: guests' programs run on this CPU");
     }
-    let software = daemon.pool.snapshot().is_some_and(|snapshot| snapshot.software);
+    let snapshot = daemon.pool.snapshot();
+    let software = snapshot.as_ref().is_some_and(|snapshot| snapshot.software);
     info!(driver = %driver.display(), software, "driver is ready");
+    let devices = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.devices);
+    for (number, device) in devices.iter().enumerate() {
+        let gib = format_args!("{:.1} GiB", gib(device.total_memory));
+        info!(number, name = device.name, memory = %gib, pci = device.pci_bus_id, "device found");
+    }
+    for rule in daemon.vms.rules() {
+        let limits = crate::config::limits::differences(&crate::vm::Limits::default(), &rule.rights.limits);
+        let limits: Vec<String> = limits.iter().map(|line| format!("{} {}", line.key, line.new)).collect();
+        let limits = if limits.is_empty() { "none".into() } else { limits.join(", ") };
+        info!(vm = rule.name, identity = %rule.identity, policy = rule.rights.policy.name(), limits, "VM known");
+    }
     daemon.set_life(Life::Running);
     daemon.endpoints.start(daemon);
+    info!(devices = devices.len(), vms = daemon.vms.rules().len(), "ready: guests are let in");
     let status = format!("driver {}{}", driver.display(), if software { " (this CPU)" } else { "" });
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Bytes in units of 1024³, for people.
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
+/// After a log file was moved away, or in case it was.
+fn open_log_anew() {
+    match log::reopen() {
+        Ok(true) => info!("the log goes on here"),
+        Ok(false) => {}
+        Err(error) => error!("the log cannot be opened anew, and goes on in the old file: {error}"),
+    }
 }
 
 /// Says something on stderr that nobody overlooks, whatever the log's level and form.
@@ -415,14 +470,16 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     // What only a start can change stays.
     (new.socket_mode, new.control_mode) = (old.socket_mode, old.control_mode);
     (new.driver, new.devices, new.control) = (old.driver.clone(), old.devices.clone(), old.control.clone());
-    new.log.format = old.log.format;
+    (new.log.format, new.log.output) = (old.log.format, old.log.output.clone());
     if new.listen.iter().any(|endpoint| endpoint.socket().as_ref() == Some(&new.control)) {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
+    let acceptor = tls::load(&new)?;
     daemon
         .endpoints
         .bind(&new.listen, new.socket_mode, new.listen_is_default)
         .map_err(|errors| lines(&errors))?;
+    daemon.tls.replace(acceptor);
     log::set_level(new.log.level);
     for line in changed {
         info!("changed: {line}");
@@ -452,7 +509,7 @@ fn lines<T: std::fmt::Display>(errors: &[T]) -> String {
 }
 
 fn forward_signals(events: Sender<Event>) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     spawn_thread("signals".into(), move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {

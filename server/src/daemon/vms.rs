@@ -46,7 +46,7 @@ pub(super) fn create(
     let name = parse_name(name)?;
     let identity = match identity.iter().collect::<Vec<_>>().as_slice() {
         [(key, value)] => identity_of(key, value)?,
-        _ => return Err("a VM is recognised by exactly one of cid, socket and token".into()),
+        _ => return Err("a VM is recognised by exactly one of cid, socket, token and certificate".into()),
     };
     let config = daemon.config();
     let mut rights = config.default.clone();

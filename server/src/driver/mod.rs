@@ -12,6 +12,9 @@ use pxos_protocol::types::*;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::Path;
 
+/// A function that the shim has and no driver.
+const SHIM: &str = "px_submit_primitive";
+
 /// What a driver call answers.
 pub(crate) type Result<T = (), E = CUresult> = std::result::Result<T, E>;
 
@@ -25,6 +28,14 @@ pub(crate) enum DriverError {
         path: String,
         /// What the loader says.
         error: libloading::Error,
+    },
+    /// The library is the shim, whose driver is this server: it would serve itself.
+    #[error(
+        "{path} is pxOS's own shim, for guests; name the real libcuda in driver, or take the shim out of the library path"
+    )]
+    Shim {
+        /// What was asked for.
+        path: String,
     },
     /// A function without which nothing works is missing.
     #[error("{path} lacks {symbol}; is it a libcuda?")]
@@ -70,6 +81,10 @@ macro_rules! driver {
                 // SAFETY: a libcuda's initialisers have no preconditions; the operator chose the library.
                 let library = unsafe { Library::new(path) }
                     .map_err(|error| DriverError::Load { path: shown.clone(), error })?;
+                // SAFETY: only whether it is there is asked.
+                if unsafe { library.get::<unsafe extern "C" fn()>(SHIM) }.is_ok() {
+                    return Err(DriverError::Shim { path: shown });
+                }
                 let mut generic = vec![None; NUMBERS].into_boxed_slice();
                 for row in ROWS.iter().filter(|row| matches!(row.class, Class::Forward | Class::Async)) {
                     // SAFETY: a function pointer; its signature is that of the row, by which alone it is called.

@@ -194,8 +194,10 @@ pub enum Identity {
     Cid(u32),
     /// The unix socket at which it arrives; the server listens there.
     Socket(PathBuf),
-    /// The token that it shows over TCP.
+    /// The token that it shows over TCP or TLS.
     Token(String),
+    /// A DNS name, in lower case, of the certificate that it shows over TLS.
+    Certificate(String),
     /// An endpoint of its own in `listen`: `vm:NAME=/path` or `serial:NAME=/path`.
     Endpoint,
 }
@@ -207,6 +209,7 @@ impl fmt::Display for Identity {
             Self::Cid(cid) => write!(f, "cid {cid}"),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Token(_) => f.write_str("token"),
+            Self::Certificate(name) => write!(f, "certificate {name}"),
             Self::Endpoint => f.write_str("endpoint of its own"),
         }
     }

@@ -166,6 +166,7 @@ fn greet(
         snapshot,
         shared_memory: memory.map(|memory| memory.layout),
         bounds_streams: assign.limits.bounds_streams,
+        instance: assign.instance,
     };
     let payload = encode(&welcome).map_err(|error| error.to_string())?;
     let mut header = Header::new(control::WELCOME);

@@ -292,3 +292,115 @@ fn the_journal_gets_priorities_instead_of_times() {
     assert!(log.contains("\n<4>worker failed to start"), "{log}");
     assert!(log.contains("\n<3>no driver can be used"), "{log}");
 }
+
+/// The arguments of a server in a directory, with workers that only pretend.
+fn arguments(directory: &Path, driver: &str) -> Vec<String> {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let endpoint = format!("unix:{}", at("g.sock"));
+    let worker = crate::server::fake_worker().display().to_string();
+    let control = at("c.sock");
+    ["--config", "/dev/null", "--control", &control, "--listen", &endpoint, "--driver", driver]
+        .into_iter()
+        .chain(["--worker-program", &worker])
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_background_is_entered_once_guests_are_let_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let [log, pid_file] = ["server.log", "pid"].map(|name| directory.path().join(name));
+    let start = |driver: &str| {
+        Command::new(env!("CARGO_BIN_EXE_pxos-server"))
+            .args(arguments(directory.path(), driver))
+            .arg("--daemonize")
+            .args(["--pidfile", "pid"]) // relative to where it is started
+            .arg("--log-output")
+            .arg(&log)
+            .current_dir(directory.path())
+            .output()
+            .unwrap()
+    };
+    let failed = start("/fake/fail");
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(said.contains("did not start") && said.contains("server.log"), "{said}");
+    assert!(std::fs::read_to_string(&log).unwrap().contains("no driver can be used"));
+    assert!(!pid_file.exists());
+
+    let started = start("/fake/ready");
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    assert!(directory.path().join("g.sock").exists(), "guests are let in by now");
+    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    // SAFETY: plain numbers; the process is this test's own grandchild.
+    assert_eq!(unsafe { libc::getsid(pid) }, pid, "a session of its own");
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    assert!(std::fs::read_to_string(&log).unwrap().contains("ready: guests are let in"));
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    let start = Instant::now();
+    while pid_file.exists() || is_alive(u32::try_from(pid).unwrap()) {
+        assert!(start.elapsed() < PATIENCE, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_log_file_is_opened_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let [log, moved] = ["server.log", "server.log.1"].map(|name| directory.path().join(name));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pxos-server"))
+        .args(arguments(directory.path(), "/fake/ready"))
+        .arg("--log-output")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    let wait = |path: &Path, text: &str| {
+        let start = Instant::now();
+        while !std::fs::read_to_string(path).is_ok_and(|log| log.contains(text)) {
+            assert!(start.elapsed() < PATIENCE, "never '{text}'");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let pid = i32::try_from(child.id()).unwrap();
+    wait(&log, "ready: guests are let in");
+    for signal in [libc::SIGUSR1, libc::SIGHUP] {
+        std::fs::rename(&log, &moved).unwrap();
+        // SAFETY: plain numbers; the child has not been waited for.
+        unsafe { libc::kill(pid, signal) };
+        wait(&log, "the log goes on here");
+    }
+    wait(&log, "configuration is read again");
+    assert!(!std::fs::read_to_string(&moved).unwrap().contains("configuration is read again"));
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert!(child.wait().unwrap().success());
+    wait(&log, "pxos-server ends");
+}
+
+#[test]
+fn syslog_gets_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.sock");
+    let system = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    system.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pxos-server"))
+        .args(arguments(directory.path(), "/fake/ready"))
+        .args(["--log-output", &format!("syslog:{}", path.display())])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    loop {
+        let mut bytes = [0; 1024];
+        let count = system.recv(&mut bytes).unwrap();
+        let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        assert!(line.starts_with(&format!("<30>pxos-server[{pid}]: ")) || line.starts_with("<28>"), "{line}");
+        if line.contains("ready: guests are let in") {
+            break;
+        }
+    }
+    // SAFETY: plain numbers; the child has not been waited for.
+    unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGTERM) };
+    assert!(child.wait().unwrap().success());
+}

@@ -26,7 +26,8 @@ pub struct Program {
 
 impl Program {
     /// A program whose output is kept in `folder`; it gets nothing of this process's `PXOS_…` and `LD_PRELOAD`.
-    pub(crate) fn new(path: PathBuf, folder: PathBuf) -> Self {
+    #[must_use]
+    pub fn new(path: PathBuf, folder: PathBuf) -> Self {
         Self { path, args: Vec::new(), env: Vec::new(), folder, limit: LIMIT, also_dump: Vec::new() }
     }
 

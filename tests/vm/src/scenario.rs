@@ -3,6 +3,7 @@
 use crate::{Parts, Plan, Vm, payload};
 use pxos_harness::{Driver, Fixture, Server, probe, sample, tool};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Programs that both guests run at once: copies, launches, shared memory of a block, streams, output of the device.
 pub const PROGRAMS: &[&str] = &["vectorAdd", "matrixMul", "reduction", "streams", "printf"];
@@ -37,7 +38,9 @@ impl Stage {
             Some(path) => path.into(),
             None => {
                 let path = folder.path().join("payload.cpio");
-                payload::build(&files(), &path).map_err(|error| format!("the payload: {error}"))?;
+                let mut files = files();
+                files.push(sends(folder.path())?);
+                payload::build(&files, &path).map_err(|error| format!("the payload: {error}"))?;
                 path
             }
         };
@@ -71,6 +74,19 @@ impl Stage {
     pub fn boot(&self, plan: Plan) -> Vm {
         Vm::boot(&self.parts, &self.payload, self.folder(), plan)
     }
+}
+
+/// The library that watches what a program sends (`tests/vm/sends.c`), built into `folder`.
+fn sends(folder: &Path) -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("sends.c");
+    let library = folder.join("libsends.so");
+    let done = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .output()
+        .map_err(|error| format!("no C compiler: {error}"))?;
+    if done.status.success() { Ok(library) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
 }
 
 /// What guests get.

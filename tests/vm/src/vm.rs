@@ -200,13 +200,40 @@ fn start_device(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
     child
 }
 
-fn start_qemu(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
+/// What a machine is made of, for QEMU's command line; docs/guests.md has the same.
+fn devices(folder: &Path, plan: &Plan) -> Vec<(&'static str, String)> {
     let Plan { memory, .. } = plan;
+    let mut devices = Vec::new();
+    if plan.vsock {
+        // The device process reads the guest's memory itself, so that has to be a file that both map.
+        devices.push(("-object", format!("memory-backend-memfd,id=memory,size={memory}M,share=on")));
+        devices.push(("-machine", "pc,memory-backend=memory".into()));
+        devices.push(("-chardev", format!("socket,id=vsock,path={}", folder.join("vhost").display())));
+        devices.push(("-device", "vhost-user-vsock-pci,chardev=vsock".into()));
+    } else {
+        devices.push(("-machine", "pc".into()));
+    }
+    if plan.serial {
+        let socket = folder.join("gpu.sock");
+        devices.push(("-device", "virtio-serial-pci".into()));
+        devices.push(("-chardev", format!("socket,id=gpu,path={},server=on,wait=off", socket.display())));
+        devices.push(("-device", "virtserialport,chardev=gpu,name=pxos.gpu.0".into()));
+    }
+    if let Some((path, size)) = &plan.shared {
+        let backend =
+            format!("memory-backend-file,id=shared,size={size},share=on,mem-path={}", path.display());
+        devices.push(("-object", backend));
+        devices.push(("-device", "ivshmem-plain,memdev=shared".into()));
+    }
+    devices
+}
+
+fn start_qemu(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
     let mut command = Command::new(&parts.qemu);
     command
         .args(["-nodefaults", "-nographic", "-no-reboot", "-smp", "1"])
         .args(["-accel", &parts.accel, "-cpu", if parts.accel == "kvm" { "host" } else { "max" }])
-        .args(["-m", &memory.to_string()])
+        .args(["-m", &plan.memory.to_string()])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
         .arg("-kernel")
         .arg(&parts.kernel)
@@ -216,28 +243,35 @@ fn start_qemu(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
             "-append",
             "console=ttyS0 panic=-1 quiet nokaslr mitigations=off cryptomgr.notests no_timer_check",
         ]);
-    if plan.vsock {
-        // The device process reads the guest's memory itself, so that has to be a file that both map.
-        command
-            .args(["-object", &format!("memory-backend-memfd,id=memory,size={memory}M,share=on")])
-            .args(["-machine", "pc,memory-backend=memory"])
-            .args(["-chardev", &format!("socket,id=vsock,path={}", folder.join("vhost").display())])
-            .args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
-    } else {
-        command.args(["-machine", "pc"]);
-    }
-    if plan.serial {
-        let socket = folder.join("gpu.sock");
-        command
-            .args(["-device", "virtio-serial-pci"])
-            .args(["-chardev", &format!("socket,id=gpu,path={},server=on,wait=off", socket.display())])
-            .args(["-device", "virtserialport,chardev=gpu,name=pxos.gpu.0"]);
-    }
-    if let Some((path, size)) = &plan.shared {
-        let backend =
-            format!("memory-backend-file,id=shared,size={size},share=on,mem-path={}", path.display());
-        command.args(["-object", &backend]).args(["-device", "ivshmem-plain,memdev=shared"]);
+    for (option, value) in devices(folder, plan) {
+        command.args([option, &value]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log(folder, "qemu.log"));
     command.spawn().expect("QEMU can be started")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_command_lines_that_are_run() {
+        let guide = include_str!("../../../docs/guests.md");
+        let shared = Some((PathBuf::from("/dev/shm/vm3"), 512 << 20));
+        let plans = [
+            Plan { shared, ..Plan::new("red", 3) },
+            Plan { vsock: false, serial: true, ..Plan::new("red", 3) },
+        ];
+        for (option, value) in plans.iter().flat_map(|plan| devices(Path::new("/run/vm3"), plan)) {
+            // Sizes and places are everybody's own.
+            let own =
+                |part: &str| ["size=", "path=", "mem-path="].into_iter().find(|own| part.starts_with(own));
+            let line = guide.lines().find(|line| {
+                let mut parts = value.split(',').map(|part| own(part).unwrap_or(part));
+                line.contains(option) && parts.all(|part| line.contains(part))
+            });
+            assert!(line.is_some(), "docs/guests.md has no line with {option} {value}");
+        }
+        assert!(guide.contains("--tx-buffer-size 262144") && guide.contains("--uds-path"));
+    }
 }
