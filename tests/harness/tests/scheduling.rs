@@ -108,7 +108,8 @@ fn a_large_copy_does_not_hold_up_a_neighbours_small_ones() {
     // 256 MiB take two seconds of an engine that takes whole copies, first come, first served.
     let shared = Shared::start_in(&[("PXSOFT_MIB_US", "8000")], &[("large", ""), ("small", "")], &[]);
     let mut small = shared.guest("small").args(["init", "copies", "1", "100000", "say", "ready", "read"]);
-    small = small.args(["copies", "5", "100000", "say", "copied"]);
+    // The large one is on its way to the device by then.
+    small = small.args(["sleep", "300", "copies", "5", "100000", "say", "copied"]);
     let mut small = small.start();
     small.wait_for("say ready");
     let large =
