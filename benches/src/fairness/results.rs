@@ -158,9 +158,9 @@ pub(crate) fn neighbour(said: &[Said], warm_up: u32) -> Option<Outcome> {
     let part = good[0].between(from, until) * 1e3 / (until - from) as f64;
     // The first seconds are the same part of the kernels as of the time, or nearly so.
     let (first, last, _) = good[0].edge?;
-    let skipped =
-        usize::try_from(good[0].took.len() as u64 * (from - first) / (last - first).max(1)).unwrap_or(0);
-    let outcome = quantiles(good[0].took.get(skipped..)?.to_vec())?;
+    let took = &good[0].took;
+    let skipped = took.len() as u64 * (from - first) / (last - first).max(1);
+    let outcome = quantiles(took.get(usize::try_from(skipped).ok()?..)?.to_vec())?;
     Some(Outcome { shares: vec![part], ..outcome })
 }
 

@@ -447,7 +447,7 @@ impl Scheduler {
 
     fn is_candidate(&self, entity: &Entity) -> bool {
         let leasefq = self.tuning.policy == Policy::LeaseFq;
-        entity.seen.waiting && (!leasefq || (!entity.is_urgent_tier() && entity.cap_lets()))
+        entity.seen.waiting && (!leasefq || !entity.is_urgent_tier() && entity.cap_lets())
     }
 
     /// Whether a VM of another tier than the idle one wants the device.

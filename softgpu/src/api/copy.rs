@@ -441,8 +441,7 @@ pub(crate) fn run(
 fn now(active: &Active, stream: &Arc<Stream>, copy: &Copy, flush: bool) -> Answer {
     active.perform(stream, || {
         if active.fault.now().is_success() {
-            copy.occupy(active.device.ordinal);
-            copy.execute();
+            copy.take_turn(active.device.ordinal);
         }
     })?;
     if flush {

@@ -117,11 +117,13 @@ pub(crate) fn occupy(device: i32, shape: &Shape) {
     lab.pass(ordinal(device), nanos(lab.per_kernel + lab.per_block * blocks), lab.slice);
 }
 
-/// Occupies the engine of a direction for as long as the model says that a copy takes.
-pub(crate) fn occupy_engine(device: i32, to_device: bool, bytes: u64) {
-    let Some(lab) = LAB.get_or_init(make) else { return };
-    let timeline = DEVICES * (1 + usize::from(to_device)) + ordinal(device);
-    lab.pass(timeline, nanos(lab.per_mib * bytes as f64 / f64::from(1 << 20)), 0);
+/// Occupies the engine of a direction for as long as the model says that a copy takes, and makes the copy meanwhile.
+pub(crate) fn occupy_engine(device: i32, to_device: bool, bytes: u64, copy: impl FnOnce()) {
+    let Some(lab) = LAB.get_or_init(make) else { return copy() };
+    let busy_until = &lab.busy_until[DEVICES * (1 + usize::from(to_device)) + ordinal(device)];
+    let end = reserve(busy_until, now(), nanos(lab.per_mib * bytes as f64 / f64::from(1 << 20)));
+    copy();
+    std::thread::sleep(Duration::from_nanos(end.saturating_sub(now())));
 }
 
 /// Whether copies take time, and it is worth while to see which those are.
@@ -131,6 +133,18 @@ pub(crate) fn times_copies() -> bool {
 
 fn ordinal(device: i32) -> usize {
     usize::try_from(device).unwrap_or(0) % DEVICES
+}
+
+/// Reserves the next `length` of a timeline from `earliest` on; when it ends.
+fn reserve(busy_until: &AtomicU64, earliest: u64, length: u64) -> u64 {
+    let mut seen = busy_until.load(Ordering::Relaxed);
+    loop {
+        let end = seen.max(earliest) + length;
+        match busy_until.compare_exchange_weak(seen, end, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return end,
+            Err(other) => seen = other,
+        }
+    }
 }
 
 impl Lab {
@@ -143,14 +157,7 @@ impl Lab {
             let (woke, late) = WOKE.take();
             let at_once = now().saturating_sub(woke) < AT_ONCE;
             let late = if at_once { late.min(LATE) } else { 0 };
-            let mut seen = busy_until.load(Ordering::Relaxed);
-            let end = loop {
-                let end = seen.max(now().saturating_sub(late)) + piece;
-                match busy_until.compare_exchange_weak(seen, end, Ordering::AcqRel, Ordering::Relaxed) {
-                    Ok(_) => break end,
-                    Err(other) => seen = other,
-                }
-            };
+            let end = reserve(busy_until, now().saturating_sub(late), piece);
             let wait = end.saturating_sub(now());
             if wait > 0 {
                 std::thread::sleep(Duration::from_nanos(wait));

@@ -59,13 +59,9 @@ impl Operation {
             return Ok(());
         }
         match self {
-            Self::Copy(copy) => {
-                copy.occupy(active.device.ordinal);
-                copy.execute();
-            }
+            Self::Copy(copy) => copy.take_turn(active.device.ordinal),
             Self::Staged(copy, bytes) => {
-                lab::occupy_engine(active.device.ordinal, true, copy.total());
-                copy.scatter(bytes);
+                lab::occupy_engine(active.device.ordinal, true, copy.total(), || copy.scatter(bytes));
             }
             Self::Fill(fill) => fill.execute(),
             Self::Kernel(launch) => {
@@ -135,20 +131,21 @@ impl Copy {
     }
 
     /// Moves the bytes.
-    pub(crate) fn execute(&self) {
+    fn execute(&self) {
         self.each_row(|to, from| move_bytes(to, from, self.width));
     }
 
-    /// Takes the time of the engine that it needs, if one of its ends is the host's and the model knows of copies.
-    pub(crate) fn occupy(&self, device: i32) {
+    /// Moves the bytes, on the engine of its direction if one of its ends is the host's and the model knows of copies.
+    pub(crate) fn take_turn(&self, device: i32) {
         if !lab::times_copies() {
-            return;
+            return self.execute();
         }
         let is_device = |address| allocation::find(address).is_some_and(|found| !found.on_host());
         let (to, from) = (is_device(self.to.address), is_device(self.from.address));
-        if to != from {
-            lab::occupy_engine(device, to, self.total());
+        if to == from {
+            return self.execute();
         }
+        lab::occupy_engine(device, to, self.total(), || self.execute());
     }
 
     /// The bytes of the source, row by row.

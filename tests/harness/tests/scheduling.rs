@@ -105,19 +105,20 @@ fn a_cap_holds_alone_and_graphs_do_not_get_around_it() {
 
 #[test]
 fn a_large_copy_does_not_hold_up_a_neighbours_small_ones() {
-    // 256 MiB take two seconds of an engine that takes whole copies, first come, first served.
-    let shared = Shared::start_in(&[("PXSOFT_MIB_US", "8000")], &[("large", ""), ("small", "")], &[]);
+    // 96 MiB take two seconds of an engine that takes whole copies, first come, first served.
+    let shared = Shared::start_in(&[("PXSOFT_MIB_US", "24000")], &[("large", ""), ("small", "")], &[]);
     let mut small = shared.guest("small").args(["init", "copies", "1", "100000", "say", "ready", "read"]);
-    small = small.args(["copies", "5", "100000", "say", "copied"]);
+    // The large one is on its way to the device by then.
+    small = small.args(["sleep", "300", "copies", "3", "100000", "say", "copied"]);
     let mut small = small.start();
     small.wait_for("say ready");
     let large =
-        shared.guest("large").args(["init", "upload", "268435456", "say", "begun", "sync", "say", "over"]);
+        shared.guest("large").args(["init", "upload", "100663296", "say", "begun", "sync", "say", "over"]);
     let large = large.start();
     large.wait_for("say begun");
     small.say("go");
     small.wait_for("say copied");
-    assert!(!large.stdout().contains("say over"), "five small copies waited for the whole of a large one");
+    assert!(!large.stdout().contains("say over"), "three small copies waited for the whole of a large one");
     let (small, large) = (small.end(), large.end());
     assert!(small.stdout.contains("copies CUDA_SUCCESS\nsay copied"), "{small}");
     assert!(large.stdout.contains("upload CUDA_SUCCESS\nsay begun\nsync CUDA_SUCCESS\n"), "{large}");

@@ -2,7 +2,7 @@
 //! all results right, and nothing left of memory, descriptors, threads, processes and quotas. `make stress` takes ten minutes,
 //! the test suite half a minute for each transport.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
-#![expect(clippy::print_stdout, reason = "make stress says how far it is")]
+#![expect(clippy::print_stdout, reason = "how much was done is what a run of ten minutes is read for")]
 
 use pxos_harness::{Fixture, Running, Server, Way, process, sample};
 use pxos_protocol::admin::Vm;
