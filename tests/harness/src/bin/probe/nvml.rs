@@ -151,7 +151,8 @@ impl Nvml {
         own("cuDeviceGetPCIBusId", [buffer.as_mut_ptr() as u64, 96, 0, 0, 0, 0, 0, 0])?;
         let own_bus = until_end(&buffer);
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let same = |one: &str, other: &str| if one.eq_ignore_ascii_case(other) { "same" } else { "DIFFERENT" };
+        let same =
+            |one: &str, other: &str| if one.eq_ignore_ascii_case(other) { "same" } else { "DIFFERENT" };
         Ok(format!(
             "{name}, {uuid}, {bus}: name {}, uuid {}, bus {}",
             same(&name, &own_name),
