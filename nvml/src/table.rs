@@ -388,14 +388,14 @@ macro_rules! for_each_nvml_fn {
             unsupported nvmlDeviceGetGpuOperationMode "settings of the device are the host operator's";
             unsupported nvmlDeviceGetMemoryErrorCounter "the board's health is the host operator's";
             unsupported nvmlDeviceGetPersistenceMode "settings of the device are the host operator's";
-            unsupported nvmlDeviceGetSupportedEventTypes "events of the device tell of all VMs";
+            local nvmlDeviceGetSupportedEventTypes(device: nvmlDevice_t, eventTypes: *mut c_ulonglong);
             unsupported nvmlDeviceGetVirtualizationMode "none of the modes that NVML knows is this one";
             // ---- Events and counters ------------------------------------------------------------------------
             unsupported nvmlDeviceRegisterEvents "events of the device tell of all VMs";
-            unsupported nvmlEventSetCreate "events of the device tell of all VMs";
-            unsupported nvmlEventSetFree "events of the device tell of all VMs";
-            unsupported nvmlEventSetWait "events of the device tell of all VMs";
-            unsupported nvmlEventSetWait_v2 "events of the device tell of all VMs";
+            local nvmlEventSetCreate(set: *mut nvmlEventSet_t);
+            local nvmlEventSetFree(set: nvmlEventSet_t);
+            local nvmlEventSetWait(set: nvmlEventSet_t, data: *mut nvmlEventData_t, timeoutms: c_uint);
+            local nvmlEventSetWait_v2(set: nvmlEventSet_t, data: *mut nvmlEventData_t, timeoutms: c_uint);
             unsupported nvmlGpmMetricsGet "performance counters count all VMs' work together";
             unsupported nvmlGpmQueryDeviceSupport "performance counters count all VMs' work together";
             unsupported nvmlGpmQueryIfStreamingEnabled "performance counters count all VMs' work together";

@@ -2,6 +2,10 @@
 //! is understood here.
 #![expect(non_camel_case_types, reason = "the names are NVML's own")]
 #![expect(non_snake_case, reason = "the names are NVML's own")]
+#![expect(
+    dead_code,
+    reason = "many fields only programs read, and of many results there is only the text here"
+)]
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong};
 
@@ -13,9 +17,7 @@ macro_rules! errors {
         /// `nvmlReturn_t` other than success, by NVML's names without `NVML_ERROR_`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(i32)]
-        #[expect(non_camel_case_types, reason = "the names are NVML's own")]
         #[expect(clippy::upper_case_acronyms, reason = "the names are NVML's own")]
-        #[cfg_attr(not(test), expect(dead_code, reason = "programs are told the text of any of them"))]
         pub(crate) enum Error {
             $($name = $value,)*
         }
@@ -81,6 +83,11 @@ pub(crate) const ENABLED: nvmlEnableState_t = 1;
 #[repr(transparent)]
 pub(crate) struct nvmlDevice_t(pub(crate) *mut std::ffi::c_void);
 
+/// A set of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct nvmlEventSet_t(pub(crate) *mut std::ffi::c_void);
+
 pub(crate) type nvmlEnableState_t = c_uint;
 pub(crate) type nvmlBrandType_t = c_uint;
 pub(crate) type nvmlBusType_t = c_uint;
@@ -136,8 +143,6 @@ macro_rules! structs {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         #[repr(C)]
-        #[expect(clippy::allow_attributes, reason = "some have fields that only programs read")]
-        #[allow(dead_code, reason = "programs read them")]
         pub(crate) struct $name {
             $(pub(crate) $field: $type,)*
         }
@@ -201,6 +206,11 @@ structs! {
     nvmlSystemDriverBranchInfo_t 84 { version: c_uint, branch: [c_char; 80], }
     /// Firmware of a host interface card, of which there is none.
     nvmlHwbcEntry_t 36 { hwbcId: c_uint, firmwareVersion: [c_char; 32], }
+    /// An event, of which there is none.
+    nvmlEventData_t 32 {
+        device: nvmlDevice_t, eventType: c_ulonglong, eventData: c_ulonglong, gpuInstanceId: c_uint,
+        computeInstanceId: c_uint,
+    }
     /// A value that is asked for by number; `value` is a union.
     nvmlFieldValue_t 40 {
         fieldId: c_uint, scopeId: c_uint, timestamp: c_longlong, latencyUsec: c_longlong, valueType: c_uint,

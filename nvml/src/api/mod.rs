@@ -2,16 +2,20 @@
 #![expect(non_snake_case, reason = "the names are NVML's own")]
 
 mod device;
+mod event;
 mod memory;
 mod process;
 mod sensor;
+mod smi;
 mod system;
 mod topology;
 
 pub(crate) use device::*;
+pub(crate) use event::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
 pub(crate) use sensor::*;
+pub(crate) use smi::nvmlInternalGetExportTable;
 pub(crate) use system::*;
 pub(crate) use topology::*;
 

@@ -12,13 +12,13 @@ use crate::types::{
 use std::ffi::{c_uint, c_ulonglong};
 
 /// Instances that a process is in where there are none.
-const NO_INSTANCE: c_uint = u32::MAX;
+pub(super) const NO_INSTANCE: c_uint = u32::MAX;
 /// `NVML_PROCESS_MODE_*`: compute, and all.
 const MODES: std::ops::RangeInclusive<c_uint> = 0..=3;
 
 /// Number and memory of each process. What a process holds is known of all devices together only, so that with several it is
 /// not told of any.
-fn processes(handle: nvmlDevice_t) -> Result<Vec<(c_uint, c_ulonglong)>> {
+pub(super) fn processes(handle: nvmlDevice_t) -> Result<Vec<(c_uint, c_ulonglong)>> {
     device(handle)?;
     let facts = facts()?;
     let vm_use = live::now(facts)?;

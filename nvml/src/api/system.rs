@@ -3,7 +3,7 @@
 use super::{put, put_text, versioned};
 use crate::facts::{self, facts};
 use crate::types::{Error, Result, nvmlHwbcEntry_t, nvmlSystemDriverBranchInfo_t};
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint};
 
 /// Version of the NVML whose table this is (driver 580, CUDA 13).
 const NVML_VERSION: &str = "13.580.00";
@@ -23,13 +23,6 @@ pub(crate) unsafe fn nvmlInitWithFlags(_flags: c_uint) -> Result {
 
 pub(crate) unsafe fn nvmlShutdown() -> Result {
     facts::shut_down()
-}
-
-/// Tables of functions that no header describes: there are none.
-pub(crate) unsafe fn nvmlInternalGetExportTable(table: *mut *const c_void, _id: *const [u8; 16]) -> Result {
-    // SAFETY: the entry point's contract.
-    unsafe { put(table, std::ptr::null())? };
-    Err(Error::NOT_FOUND)
 }
 
 pub(crate) unsafe fn nvmlSystemGetNVMLVersion(version: *mut c_char, length: c_uint) -> Result {
@@ -69,15 +62,17 @@ pub(crate) unsafe fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) -> R
     unsafe { nvmlSystemGetCudaDriverVersion(version) }
 }
 
-/// The name of a process of this guest, as its own kernel knows it: the program and its arguments' first word, cut to fit.
+/// The program that a process of this guest runs, as the guest's own kernel knows it.
+pub(super) fn command_of(pid: c_uint) -> Option<String> {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let program = command.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(program).into_owned()).filter(|name| !name.is_empty())
+}
+
+/// The name of a process of this guest, cut to fit.
 pub(crate) unsafe fn nvmlSystemGetProcessName(pid: c_uint, name: *mut c_char, length: c_uint) -> Result {
     facts()?;
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).map_err(|_| Error::NOT_FOUND)?;
-    let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-    let mut text = String::from_utf8_lossy(program).into_owned();
-    if text.is_empty() {
-        return Err(Error::NOT_FOUND);
-    }
+    let mut text = command_of(pid).ok_or(Error::NOT_FOUND)?;
     while text.len() >= (length as usize).max(1) {
         text.pop();
     }

@@ -92,7 +92,7 @@ impl Nvml {
     /// Percent of device time of the VM and of this process.
     fn share(&self) -> Result<String, String> {
         let device = self.device()?;
-        let mut rates = [0 as c_uint; 2];
+        let mut rates = [0_u32; 2];
         self.done("nvmlDeviceGetUtilizationRates", [device, rates.as_mut_ptr() as usize, 0, 0])?;
         // `nvmlProcessUtilizationSample_t`: number, time, then shares of 32 bits.
         let mut samples = [[0_u64; 4]; 16];
@@ -129,7 +129,7 @@ impl Nvml {
     fn identity(&self, driver: &Driver) -> Result<String, String> {
         let device = self.device()?;
         let text = |name: &str| -> Result<String, String> {
-            let mut buffer = [0 as c_char; 96];
+            let mut buffer = [0_i8; 96];
             self.done(name, [device, buffer.as_mut_ptr() as usize, 96, 0])?;
             Ok(until_end(&buffer))
         };
@@ -139,7 +139,7 @@ impl Nvml {
         let bus = String::from_utf8_lossy(&pci[40..52]).into_owned();
         let (name, uuid) = (text("nvmlDeviceGetName")?, text("nvmlDeviceGetUUID")?);
 
-        let mut buffer = [0 as c_char; 96];
+        let mut buffer = [0_i8; 96];
         let mut bytes = [0_u8; 16];
         let own = |call: &str, words: [u64; 8]| match driver.call(call, words)? {
             0 => Ok(()),
@@ -175,7 +175,7 @@ impl Nvml {
     }
 }
 
-fn until_end(buffer: &[c_char]) -> String {
+fn until_end(buffer: &[i8]) -> String {
     // SAFETY: a buffer that was zero and is longer than any of the texts.
     unsafe { CStr::from_ptr(buffer.as_ptr()) }.to_string_lossy().into_owned()
 }
