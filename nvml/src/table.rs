@@ -391,7 +391,7 @@ macro_rules! for_each_nvml_fn {
             local nvmlDeviceGetSupportedEventTypes(device: nvmlDevice_t, eventTypes: *mut c_ulonglong);
             unsupported nvmlDeviceGetVirtualizationMode "none of the modes that NVML knows is this one";
             // ---- Events and counters ------------------------------------------------------------------------
-            unsupported nvmlDeviceRegisterEvents "events of the device tell of all VMs";
+            local nvmlDeviceRegisterEvents(device: nvmlDevice_t, eventTypes: c_ulonglong, set: nvmlEventSet_t);
             local nvmlEventSetCreate(set: *mut nvmlEventSet_t);
             local nvmlEventSetFree(set: nvmlEventSet_t);
             local nvmlEventSetWait(set: nvmlEventSet_t, data: *mut nvmlEventData_t, timeoutms: c_uint);

@@ -1,5 +1,5 @@
-//! Sets of events, in which nothing ever happens: programs make one before they know whether they need it (`nvidia-smi` does
-//! at its start). Events of a device tell of all VMs, so none can be registered.
+//! Sets of events, in which nothing ever happens: events of a device tell of all VMs. Programs are let make sets and register
+//! for events all the same, because they do before they know whether any will come (`nvidia-smi`, and `nvidia-smi -l`).
 
 use super::put;
 use crate::facts::{device, facts};
@@ -19,6 +19,15 @@ pub(crate) unsafe fn nvmlEventSetCreate(to: *mut nvmlEventSet_t) -> Result {
     facts()?;
     // SAFETY: the entry point's contract.
     unsafe { put(to, set()) }
+}
+
+pub(crate) unsafe fn nvmlDeviceRegisterEvents(
+    handle: nvmlDevice_t,
+    _types: c_ulonglong,
+    of: nvmlEventSet_t,
+) -> Result {
+    device(handle)?;
+    if of == set() { Ok(()) } else { Err(Error::INVALID_ARGUMENT) }
 }
 
 pub(crate) unsafe fn nvmlEventSetFree(of: nvmlEventSet_t) -> Result {

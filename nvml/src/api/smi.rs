@@ -1,7 +1,9 @@
 //! The table of functions that `nvidia-smi` asks for beside NVML's exports (`nvmlInternalGetExportTable`). No header describes
 //! it. Seen from outside, with nvidia-smi 550: without the table it refuses to run ("mismatch in versions"); a slot that is
-//! null it does without, and shows `N/A`; three slots list the processes of a device, each a function of a device, the number
-//! of entries that there is room for, and the entries. All other slots are null here.
+//! null, or beyond the length that the table gives itself, it does without, and shows `N/A`; three slots list the processes of
+//! a device, each a function of a device, the number of entries that there is room for, and the entries.
+//!
+//! All other slots are null here.
 
 use super::process::{NO_INSTANCE, processes};
 use super::{put, put_list};
@@ -14,14 +16,14 @@ use std::panic::catch_unwind;
 /// The table's id.
 const ID: [u8; 16] =
     [0xc4, 0xfe, 0x3e, 0x6c, 0xc9, 0x8f, 0x6c, 0x4e, 0xa3, 0x27, 0xee, 0x69, 0x6e, 0x12, 0xf7, 0xc4];
-/// Slots, more than any that was seen to be used.
-const SLOTS: usize = 512;
+/// Slots, more than any that was seen to be used; the length comes before them.
+const SLOTS: usize = 511;
 /// Processes that compute, those with graphics, those of MPS.
-const COMPUTE: usize = 213;
+const COMPUTE: usize = 212;
 /// See [`COMPUTE`].
-const GRAPHICS: usize = 214;
+const GRAPHICS: usize = 213;
 /// See [`COMPUTE`].
-const MPS: usize = 215;
+const MPS: usize = 214;
 /// Longest list that is asked for, with room to spare: a caller that means another function by the slot is not written to.
 const MOST: c_uint = 4096;
 
@@ -41,15 +43,19 @@ const _: () = assert!(size_of::<Process>() == 4128);
 
 type List = unsafe extern "C" fn(nvmlDevice_t, *mut c_uint, *mut Process) -> nvmlReturn_t;
 
-/// A slot, which is null or a function.
-type Slot = Option<List>;
+/// The table: its length in bytes, where others' first slot would be, then slots that are null or functions.
+#[repr(C)]
+struct Table {
+    length: usize,
+    slots: [Option<List>; SLOTS],
+}
 
-static TABLE: [Slot; SLOTS] = {
-    let mut table: [Slot; SLOTS] = [None; SLOTS];
-    table[COMPUTE] = Some(compute_processes);
-    table[GRAPHICS] = Some(no_processes);
-    table[MPS] = Some(no_processes);
-    table
+static TABLE: Table = {
+    let mut slots: [Option<List>; SLOTS] = [None; SLOTS];
+    slots[COMPUTE] = Some(compute_processes);
+    slots[GRAPHICS] = Some(no_processes);
+    slots[MPS] = Some(no_processes);
+    Table { length: size_of::<Table>(), slots }
 };
 
 pub(crate) unsafe fn nvmlInternalGetExportTable(table: *mut *const c_void, id: *const [u8; 16]) -> Result {
@@ -58,7 +64,7 @@ pub(crate) unsafe fn nvmlInternalGetExportTable(table: *mut *const c_void, id: *
     }
     // SAFETY: not null; the entry point's contract.
     let found = unsafe { id.read() } == ID;
-    let address = if found { TABLE.as_ptr().cast() } else { std::ptr::null() };
+    let address = if found { (&raw const TABLE).cast() } else { std::ptr::null() };
     // SAFETY: the entry point's contract.
     unsafe { put(table, address)? };
     if found { Ok(()) } else { Err(Error::NOT_FOUND) }
@@ -132,7 +138,7 @@ mod tests {
             assert_eq!(nvmlInternalGetExportTable(&raw mut table, &[1; 16]), Err(Error::NOT_FOUND));
             assert!(table.is_null());
         }
-        assert_eq!(TABLE.iter().filter(|slot| slot.is_some()).count(), 3);
+        assert_eq!(TABLE.slots.iter().filter(|slot| slot.is_some()).count(), 3);
         // SAFETY: refused before anything is read.
         let result = unsafe {
             compute_processes(nvmlDevice_t(std::ptr::null_mut()), std::ptr::null_mut(), std::ptr::null_mut())
