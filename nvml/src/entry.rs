@@ -9,7 +9,10 @@
 //! }
 //! ```
 #![expect(non_snake_case, reason = "the names are NVML's own")]
-#![expect(clippy::wildcard_imports, reason = "rows of the table may name any of NVML's types")]
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "rows of the table may name any of NVML's types")
+)]
 
 use crate::table::for_each_nvml_fn;
 use crate::types::*;

@@ -75,7 +75,8 @@ pub(crate) struct Address {
 impl Address {
     /// Reads `[domain:]bus:device[.function]`, hexadecimal.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (place, function) = text.trim().rsplit_once('.').unwrap_or((text.trim(), "0"));
+        let text = text.trim();
+        let (place, function) = text.rsplit_once('.').unwrap_or((text, "0"));
         let number = |text: &str| u32::from_str_radix(text, 16).ok();
         number(function)?;
         let parts: Vec<&str> = place.split(':').collect();

@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn text_fits_with_its_end_or_not_at_all() {
-        let mut buffer = [1 as c_char; 8];
+        let mut buffer = [1_i8; 8];
         // SAFETY: the buffer is as long as is said.
         unsafe {
             assert_eq!(put_text(buffer.as_mut_ptr(), 4, "abcd"), Err(Error::INSUFFICIENT_SIZE));

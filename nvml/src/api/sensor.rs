@@ -166,7 +166,7 @@ pub(crate) unsafe fn nvmlDeviceGetClock(
     match id {
         // SAFETY: the entry point's contract.
         CLOCK_ID_CURRENT => unsafe { nvmlDeviceGetClockInfo(handle, kind, to) },
-        ..=CLOCK_ID_LAST => device(handle).and(Err(Error::NOT_SUPPORTED)),
+        1..=CLOCK_ID_LAST => device(handle).and(Err(Error::NOT_SUPPORTED)),
         _ => Err(Error::INVALID_ARGUMENT),
     }
 }

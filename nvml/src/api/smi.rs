@@ -133,7 +133,7 @@ mod tests {
         let mut table = std::ptr::null();
         // SAFETY: pointers to locals.
         unsafe {
-            assert_eq!(nvmlInternalGetExportTable(&raw mut table, &raw const ID), Ok(()));
+            assert_eq!(nvmlInternalGetExportTable(&raw mut table, &ID), Ok(()));
             assert!(!table.is_null());
             assert_eq!(nvmlInternalGetExportTable(&raw mut table, &[1; 16]), Err(Error::NOT_FOUND));
             assert!(table.is_null());

@@ -1,7 +1,7 @@
 //! What NVML says, beside what the driver API says of the same.
 
 use super::driver::{Driver, find, open};
-use std::ffi::{CStr, c_char, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, c_uint, c_ulonglong, c_void};
 use std::fmt::Write as _;
 
 /// `nvmlProcessInfo_t`.
