@@ -62,7 +62,7 @@ pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) ->
     let own = asker.hello.memory_max;
     let sensors = daemon.config().guest_sensors;
     let device = |(index, device): (usize, &control::Device)| {
-        let on_host = daemon.nvml.free(device.uuid).filter(|_| !snapshot.software);
+        let on_host = if snapshot.software { None } else { daemon.nvml.free(device.uuid) };
         let free_on_device = on_host.unwrap_or_else(|| device.total_memory.saturating_sub(held));
         let left_to = |limit: Option<u64>, used| limit.map(|limit: u64| limit.saturating_sub(used));
         let busy =
