@@ -98,7 +98,7 @@ test: build contract ## The whole test suite, on the software device; real guest
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
 test-quick: build ## Its quick part: table, wire, shim, server, runtime contract, pxctl.
-	$(CARGO) nextest run -p pxos-protocol -p pxos-shim -p pxos-cudart -p pxos-server -p pxctl -p pxos-client
+	$(CARGO) nextest run -p pxos-protocol -p pxos-guest -p pxos-shim -p pxos-nvml -p pxos-cudart -p pxos-server -p pxctl -p pxos-client
 
 gpu-test: build contract ## The same scenarios on this machine's GPU.
 	@mkdir -p out && rm -f $(SKIPS)
@@ -142,6 +142,7 @@ torch: release ## Compares PyTorch, CuPy, JAX and others, natively and remoted: 
 
 docs: ## Writes the generated pages of docs/ anew.
 	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-protocol --test api_support
+	PXOS_REGENERATE=1 $(CARGO) nextest run -p pxos-nvml --test exports
 
 lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check

@@ -68,7 +68,7 @@ pub struct Hello {
 pub enum Purpose {
     /// A process that calls CUDA: gets a worker.
     Session,
-    /// pxctl's doctor: asks who it is and what it may use, gets no worker.
+    /// pxctl's doctor, and NVML: asks who it is, what it may use and how that is used, gets no worker.
     Probe,
 }
 

@@ -7,7 +7,8 @@
 pub const MAGIC: u16 = 0x5870;
 
 /// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
-/// whether streams are bounded, and shared memory may be part of a device's.
+/// whether streams are bounded, and shared memory may be part of a device's; 3, probes may ask how their VM uses its devices,
+/// and the welcome says which start of the server it is from.
 pub const VERSION: u32 = 3;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
@@ -179,6 +180,8 @@ pub mod control {
     /// Guest: how a submission stands: u64 its number, u64 1 to wait for it; the reply is
     /// [`crate::primitive::Completion`]. Number 0 asks for the device: [`crate::primitive::DeviceStatus`].
     pub const QUERY_STATUS: u16 = 64;
+    /// Guest, on a connection of purpose *probe*: how its VM uses the devices; the reply is [`crate::monitor::VmUse`].
+    pub const QUERY_VM: u16 = 80;
 
     /// The name of an op that a guest may send in numbers, for counters.
     #[must_use]

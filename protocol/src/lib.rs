@@ -8,6 +8,7 @@ pub mod codec;
 pub mod control;
 pub mod endpoint;
 pub mod frame;
+pub mod monitor;
 pub mod param;
 pub mod primitive;
 pub mod transport;

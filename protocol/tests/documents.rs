@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn every_function_that_the_architecture_names_exists() {
         let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-        let crates = ["protocol", "cudart", "shim", "server", "softgpu"];
+        let crates = ["protocol", "cudart", "guest", "shim", "nvml", "server", "softgpu"];
         let mut sources = Vec::new();
         for name in crates {
             files(&root().join(name).join("src"), ".rs", &mut sources);
@@ -125,10 +125,10 @@ mod tests {
                 let whose = path.first().filter(|first| crates.contains(&first.as_str()));
                 whose.is_none_or(|whose| file.starts_with(root().join(whose)))
             };
-            let found = all
-                .iter()
-                .filter(|(file, _)| in_crate(file))
-                .any(|(_, source)| defines(source, last) || (last.starts_with("cu") && listed(source, last)));
+            let found = all.iter().filter(|(file, _)| in_crate(file)).any(|(_, source)| {
+                defines(source, last)
+                    || ((last.starts_with("cu") || last.starts_with("nvml")) && listed(source, last))
+            });
             // A crate's module is a file.
             let module =
                 all.iter().any(|(file, _)| file.file_stem().is_some_and(|stem| stem == last.as_str()));

@@ -236,6 +236,13 @@ impl Quota {
         self.page.slots[slot].read()
     }
 
+    /// What counts of a session's or a VM's use against its limit.
+    #[must_use]
+    pub fn charged(&self, usage: &Usage) -> u64 {
+        let charges = self.page.charges_context.load(Ordering::Relaxed) != 0;
+        usage.used.saturating_add(if charges { usage.context } else { 0 })
+    }
+
     /// What all sessions hold.
     #[must_use]
     pub fn total(&self) -> Usage {

@@ -9,7 +9,6 @@ mod api;
 mod arrays;
 mod call;
 mod callbacks;
-mod config;
 mod entry;
 mod handles;
 mod link;

@@ -4,7 +4,7 @@
 //! So a thread that has waited for long over vsock asks the server who it is, over a connection of its own. Only another
 //! server's answer ends the session: one that does not answer may be draining, and a call may take for ever.
 
-use crate::config::Config;
+use pxos_guest::config::Config;
 use pxos_protocol::control::{Hello, Purpose, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};

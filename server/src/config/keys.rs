@@ -89,6 +89,13 @@ pub const KEYS: &[Key] = &[
         "Whether the overhead of a VM's CUDA contexts counts against its memory_max",
     ),
     key(
+        "guest_sensors",
+        "BOOL",
+        "false",
+        true,
+        "Whether guests see the devices' temperature, power and clocks, which tell of all VMs' work",
+    ),
+    key(
         "advisor.url",
         "URL",
         "",

@@ -59,6 +59,8 @@ pub struct Config {
     pub tls: Tls,
     /// Whether the overhead of contexts counts against the memory quota.
     pub charge_context: bool,
+    /// Whether guests see what the devices measure of everybody's work.
+    pub guest_sensors: bool,
     /// Whom `pxctl advise` asks.
     pub advisor: Advisor,
     /// Where metrics are served, where they are.
@@ -247,6 +249,7 @@ impl Config {
                 client_ca: layers.take("tls.client_ca", value::optional_path),
             },
             charge_context: layers.take("charge_context", value::boolean),
+            guest_sensors: layers.take("guest_sensors", value::boolean),
             advisor: Advisor {
                 url: layers.take("advisor.url", value::url),
                 model: layers.take("advisor.model", value::word),
@@ -364,6 +367,7 @@ impl Config {
         plain("tls.client_ca", file(&self.tls.client_ca));
         plain("tcp.anonymous", self.tcp.anonymous.to_string());
         plain("charge_context", self.charge_context.to_string());
+        plain("guest_sensors", self.guest_sensors.to_string());
         plain("advisor.url", self.advisor.url.clone());
         plain("advisor.model", self.advisor.model.clone());
         plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));

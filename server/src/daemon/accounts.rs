@@ -290,7 +290,6 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         None => (seen.classified.name().to_owned(), seen.classified.reason().to_owned()),
     };
     let usage = super::usage::of_vm(daemon, vm);
-    let charges = daemon.config().charge_context;
     admin::Vm {
         name: vm.name.clone(),
         origin: vm.origin().name().to_owned(),
@@ -300,7 +299,7 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         limits: rights.limits.into(),
         sessions: daemon.sessions.of_vm(vm),
         memory: admin::Memory {
-            charged: held.used.saturating_add(if charges { held.context } else { 0 }),
+            charged: vm.quota.charged(&held),
             limit: rights.limits.memory_max,
             context: held.context,
             kinds: kinds(&held),

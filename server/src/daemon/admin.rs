@@ -214,7 +214,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
 
 /// What NVML says of a session's worker; what is beyond its allocations is the overhead of its contexts.
 fn audit(daemon: &Daemon, session: &Session) -> Option<u64> {
-    let held = daemon.audit.memory_of(session.worker.pid)?;
+    let held = daemon.nvml.memory_of(session.worker.pid)?;
     let allocated = session.vm.quota.of(session.slot).used;
     session.vm.quota.set_context(session.slot, held.saturating_sub(allocated));
     Some(held)

@@ -8,7 +8,7 @@ use super::bar;
 use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
-use super::{Daemon, refusal::Reason, system, tls};
+use super::{Daemon, monitor, refusal::Reason, system, tls};
 use crate::config::SharedFile;
 use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{self, HEADER, Header};
+use pxos_protocol::monitor::VmUse;
 use pxos_protocol::transport::{Peer, Socket, Transport};
 use pxos_tls::TlsError;
 use serde::Deserialize;
@@ -36,9 +37,9 @@ const HELLO_MAX: u32 = 16 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer that sent more than a hello may take to close after its refusal.
 const LINGER: Duration = Duration::from_millis(300);
-/// Pings that a probe may send, and how long it may last.
-const PROBE_PINGS: usize = 1000;
-/// See [`PROBE_PINGS`].
+/// Questions that a probe may send, and how long it may last.
+const PROBE_QUESTIONS: usize = 1000;
+/// See [`PROBE_QUESTIONS`].
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a worker has noticed that its guest is gone.
 const NOTICED: Duration = Duration::from_millis(100);
@@ -161,7 +162,7 @@ fn admit(
         return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
     }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &admitted.vm, &rights.limits),
+        Purpose::Probe => probe(daemon, socket, &hello, &admitted.vm, &rights.limits),
         Purpose::Session => {
             let place = reserve(daemon, &admitted, config.max_sessions)?;
             let shared = share(daemon, endpoint, &admitted.vm, &hello);
@@ -442,13 +443,19 @@ fn hand_over(
     }
 }
 
-/// Answers a probe: the welcome, then its pings.
-fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Limits) -> Result<(), Refused> {
+/// Answers a probe: the welcome, then its questions.
+fn probe(
+    daemon: &Arc<Daemon>,
+    socket: &Socket,
+    hello: &Hello,
+    vm: &str,
+    limits: &crate::vm::Limits,
+) -> Result<(), Refused> {
     let snapshot = daemon.pool.snapshot();
     let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
-    let mut snapshot = (*snapshot).clone();
+    let mut narrowed = (*snapshot).clone();
     if let Some(memory_max) = limits.memory_max {
-        for device in &mut snapshot.devices {
+        for device in &mut narrowed.devices {
             device.total_memory = device.total_memory.min(memory_max);
         }
     }
@@ -456,7 +463,7 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Li
         software: SOFTWARE.to_owned(),
         session: 0,
         vm: vm.to_owned(),
-        snapshot,
+        snapshot: narrowed,
         shared_memory: None,
         bounds_streams: limits.max_streams.is_some(),
         instance: daemon.instance,
@@ -465,22 +472,26 @@ fn probe(daemon: &Arc<Daemon>, socket: &Socket, vm: &str, limits: &crate::vm::Li
     daemon.totals.probe();
     // A probe that breaks off is no refusal: it has been answered.
     if send(socket, Header::new(frame::control::WELCOME), &payload).is_ok() {
-        let _ = answer_pings(socket, Instant::now() + PROBE_TIMEOUT);
+        let asker = monitor::Asker { vm, limit: limits.memory_max, hello };
+        let vm_use = || monitor::vm_use(daemon, &snapshot, &asker);
+        let _ = answer_questions(socket, Instant::now() + PROBE_TIMEOUT, &vm_use);
     }
     Ok(())
 }
 
-fn answer_pings(socket: &Socket, deadline: Instant) -> Result<(), Refused> {
-    for _ in 0..PROBE_PINGS {
+fn answer_questions(socket: &Socket, deadline: Instant, vm_use: &dyn Fn() -> VmUse) -> Result<(), Refused> {
+    for _ in 0..PROBE_QUESTIONS {
         let mut bytes = [0; HEADER];
         read_exact(socket, &mut bytes, deadline)?;
-        let ping = Header::from_bytes(&bytes).map_err(|error| malformed(&error))?;
-        if ping.op != frame::control::PING || ping.length != 0 {
-            return Err(malformed(&"a probe may only ping"));
-        }
+        let asked = Header::from_bytes(&bytes).map_err(|error| malformed(&error))?;
+        let answer = match (asked.op, asked.length) {
+            (frame::control::PING, 0) => Vec::new(),
+            (frame::control::QUERY_VM, 0) => control::encode(&vm_use()).map_err(|error| malformed(&error))?,
+            _ => return Err(malformed(&"a probe may only ping and ask for its VM's use")),
+        };
         let reply =
-            Header { thread: ping.thread, request: ping.request, ..Header::new(frame::control::REPLY) };
-        send(socket, reply, &[]).map_err(|error| malformed(&error))?;
+            Header { thread: asked.thread, request: asked.request, ..Header::new(frame::control::REPLY) };
+        send(socket, reply, &answer).map_err(|error| malformed(&error))?;
     }
     Ok(())
 }

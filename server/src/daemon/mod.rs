@@ -7,7 +7,6 @@
 mod accounts;
 mod admin;
 mod admit;
-mod audit;
 mod bar;
 mod driver;
 mod exchange;
@@ -15,6 +14,8 @@ mod identity;
 mod journal;
 mod listen;
 mod metrics;
+mod monitor;
+mod nvml;
 mod pool;
 mod process;
 mod refusal;
@@ -64,7 +65,7 @@ struct Daemon {
     sessions: session::Sessions,
     scheduling: scheduling::Scheduling,
     vms: Registry,
-    audit: audit::Audit,
+    nvml: nvml::Nvml,
     accounts: accounts::Accounts,
     journal: journal::Journal,
     endpoints: listen::Endpoints,
@@ -218,7 +219,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
             .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
         vms: Registry::default(),
-        audit: audit::Audit::default(),
+        nvml: nvml::Nvml::default(),
         accounts: accounts::Accounts::default(),
         journal: journal::Journal::default(),
         endpoints: listen::Endpoints::default(),

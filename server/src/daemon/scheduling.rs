@@ -132,14 +132,20 @@ impl Scheduling {
 
     /// Device time of a session so far in nanoseconds: what was measured, and what was estimated where it was alone.
     pub(super) fn device_time(&self, session: u64) -> Nanos {
+        self.device_times(session).iter().map(|(time, _)| *time).fold(0, Nanos::saturating_add)
+    }
+
+    /// The same by device, and whether something of the session is in flight there.
+    pub(super) fn device_times(&self, session: u64) -> [(Nanos, bool); DEVICES] {
         use std::sync::atomic::Ordering::Relaxed;
         let state = self.state.lock();
-        let Some(guest) = state.guests.get(&session) else { return 0 };
+        let Some(guest) = state.guests.get(&session) else { return [(0, false); DEVICES] };
         let of = |device| {
             let slot = guest.slots.slot(device);
-            slot.charged.load(Relaxed).saturating_add(slot.estimated.load(Relaxed))
+            let time = slot.charged.load(Relaxed).saturating_add(slot.estimated.load(Relaxed));
+            (time, slot.in_flight.load(Relaxed) > 0)
         };
-        (0..DEVICES).map(of).fold(0, Nanos::saturating_add)
+        std::array::from_fn(of)
     }
 
     /// Commands of a session in flight, and whether it waits at a gate.

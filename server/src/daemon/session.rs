@@ -182,7 +182,7 @@ impl Sessions {
     }
 
     /// Something of each, oldest first.
-    pub(super) fn map<T>(&self, of: impl Fn(u64, &Session) -> T) -> Vec<T> {
+    pub(super) fn map<T>(&self, mut of: impl FnMut(u64, &Session) -> T) -> Vec<T> {
         self.table.lock().sessions.iter().map(|(id, session)| of(*id, session)).collect()
     }
 }

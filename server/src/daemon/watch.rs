@@ -100,7 +100,7 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
         (Ok(Some((FromWorker::Ready { snapshot, .. }, _))), Phase::Starting) => {
             info!(worker = worker.pid, devices = snapshot.devices.len(), "worker is warm");
             if !snapshot.software {
-                let overhead = daemon.audit.memory_of(worker.pid).unwrap_or(0);
+                let overhead = daemon.nvml.memory_of(worker.pid).unwrap_or(0);
                 worker.overhead.store(overhead, Ordering::Relaxed);
             }
             let outcome = daemon.pool.ready(worker, snapshot);

@@ -51,7 +51,9 @@ unsafe fn open_file(answer: c_int, told: *mut libc::stat) -> c_int {
         && told.st_mode & libc::S_IFMT == libc::S_IFSOCK
         && is_open(told.st_ino)
     {
-        *told = libc::stat { st_ino: told.st_ino, st_dev: told.st_dev, ..describe() };
+        let mut device = describe();
+        (device.st_ino, device.st_dev) = (told.st_ino, told.st_dev);
+        *told = device;
     }
     answer
 }

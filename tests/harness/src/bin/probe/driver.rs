@@ -65,22 +65,25 @@ unsafe impl Send for Driver {}
 // SAFETY: as above; the driver API may be called from any thread.
 unsafe impl Sync for Driver {}
 
-fn find(library: *mut c_void, name: &str) -> Result<*mut c_void, String> {
+/// The address of a symbol whose name ends with a NUL.
+pub(crate) fn find(library: *mut c_void, name: &str) -> Result<*mut c_void, String> {
     // SAFETY: an open library and a C string, whose NUL the macro wrote.
     let address = unsafe { libc::dlsym(library, name.as_ptr().cast()) };
     if address.is_null() { Err(format!("{} is not there", name.trim_end_matches('\0'))) } else { Ok(address) }
 }
 
+/// Opens a library; a preloaded one answers to its soname.
+pub(crate) fn open(library: &str) -> Result<*mut c_void, String> {
+    let name = CString::new(library).map_err(|error| error.to_string())?;
+    // SAFETY: a C string; the libraries under test run no code that matters when they are loaded.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
+    if handle.is_null() { Err(format!("{library} cannot be opened")) } else { Ok(handle) }
+}
+
 impl Driver {
     /// Opens a libcuda; one that is preloaded answers to the name `libcuda.so.1`.
     pub(crate) fn open(library: &str) -> Result<Self, String> {
-        let name = CString::new(library).map_err(|error| error.to_string())?;
-        // SAFETY: a C string; the libraries under test run no code that matters when they are loaded.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
-        if handle.is_null() {
-            return Err(format!("{library} cannot be opened"));
-        }
-        Self::of(handle)
+        open(library).and_then(Self::of)
     }
 
     /// Calls any function.

@@ -19,6 +19,7 @@
 //! | `stuff BYTES` | copies to the device without ever waiting, that many bytes in all |
 //! | `behind` | calls that wait for the device, while a host function that takes a while is under way |
 //! | `churn COUNT` | that many threads, one after the other and eight at a time, each using the device |
+//! | `nvml WHAT` | asks NVML: `init`, `shutdown`, `memory`, `processes`, `share`, `sensors`, `device`, or every function of the list in a file |
 //! | `call NAME` | calls a function with zeros |
 //! | `say TEXT`, `read`, `sleep MILLISECONDS` | prints; waits for a line of standard input; waits |
 //! | `exec ARGUMENTS…` | becomes this program anew, with the rest of the arguments |
@@ -27,6 +28,7 @@
 
 mod driver;
 mod fill;
+mod nvml;
 mod share;
 
 use driver::{Driver, Status};
@@ -195,6 +197,7 @@ impl Probe {
             "stuff" => self.stuff(number(args)?),
             "behind" => self.behind(),
             "churn" => self.churn(number(args)?),
+            "nvml" => nvml::Nvml::open()?.run(&text(args)?, &self.driver)?,
             "call" => {
                 let name = text(args)?;
                 format!("{name} {}", self.name(self.driver.call(&name, [0; 8])?))

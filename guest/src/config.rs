@@ -22,26 +22,27 @@ struct File {
 
 /// Where to try, in order, and what to show there.
 #[derive(Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// Endpoints in the order in which they are tried.
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Endpoint>,
     /// The token.
-    pub(crate) token: Option<String>,
+    pub token: Option<String>,
     /// Whether memory may be shared with a server on this host; `PXOS_SHARED_MEMORY=0` says no.
-    pub(crate) shared_memory: bool,
+    pub shared_memory: bool,
     /// Bytes of device memory that this process limits itself to, `PXOS_MEMORY_MAX`: a number, or one with `K`, `M`, `G`.
-    pub(crate) memory_max: Option<u64>,
+    pub memory_max: Option<u64>,
     /// Most bytes of one send over vsock ([`VSOCK_SEND`] says why there is a limit); 0 for no limit.
-    pub(crate) vsock_send: usize,
+    pub vsock_send: usize,
     /// The file of the VM's shared memory, where `PXOS_BAR` names it: for containers within a VM that do not see `/sys`.
-    pub(crate) bar: Option<PathBuf>,
+    pub bar: Option<PathBuf>,
     /// What is wrong with the settings; connecting goes on with what is right.
-    pub(crate) problems: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 impl Config {
     /// Reads environment and file.
-    pub(crate) fn load() -> Self {
+    #[must_use]
+    pub fn load() -> Self {
         let shared_memory = std::env::var_os("PXOS_SHARED_MEMORY").is_none_or(|value| value != "0");
         let parts = (std::env::var("PXOS_SERVER").ok(), std::env::var("PXOS_TOKEN").ok());
         let mut config = Self { shared_memory, ..Self::from_parts(parts.0, parts.1, Path::new(FILE)) };
