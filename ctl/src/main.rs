@@ -142,10 +142,13 @@ impl std::fmt::Display for Failure {
 }
 
 fn main() -> ExitCode {
-    // As other programs of the command line: `pxctl status | head` ends quietly.
-    // SAFETY: nothing else runs yet; the default action is a valid handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = Args::parse();
+    // What carries other programs' connections outlives any of them.
+    if !matches!(args.command, Command::GuestMux { .. } | Command::GuestTls(_)) {
+        // As other programs of the command line: `pxctl status | head` ends quietly.
+        // SAFETY: nothing else runs yet; the default action is a valid handler.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
     let path = &args.control;
     let result = match args.command {
         Command::Primitive { command } => return told(primitive::execute(command)),

@@ -91,7 +91,7 @@ fn both_ways(
     let mut piece = vec![0; PIECE];
     // Decrypted, and not yet taken by the plain side.
     let mut waiting: Vec<u8> = Vec::new();
-    let (mut peer_goes_on, mut plain_takes) = (true, true);
+    let (mut peer_goes_on, mut peer_takes, mut plain_takes) = (true, true, true);
     loop {
         if waiting.is_empty() && plain_takes {
             match tls.reader().read(&mut piece) {
@@ -103,17 +103,17 @@ fn both_ways(
                 Err(error) => return Err(error.into()),
             }
         }
-        if waiting.is_empty() && !peer_goes_on {
+        if (waiting.is_empty() && !peer_goes_on) || !(peer_takes || plain_takes) {
             return Ok(());
         }
         let (mut of_stream, mut of_plain) = (0, 0);
         if waiting.is_empty() && plain_takes {
             of_stream |= libc::POLLIN;
         }
-        if tls.wants_write() {
-            of_stream |= libc::POLLOUT;
-        } else {
+        if !tls.wants_write() {
             of_plain |= libc::POLLIN;
+        } else if peer_takes {
+            of_stream |= libc::POLLOUT;
         }
         if !waiting.is_empty() {
             of_plain |= libc::POLLOUT;
@@ -143,15 +143,16 @@ fn both_ways(
                 Err(_) => return Ok(()),
             }
         }
-        if tls.wants_write() {
+        if at_stream != 0 && of_stream & libc::POLLIN != 0 {
+            peer_goes_on = receive(tls, stream)?;
+        }
+        if tls.wants_write() && peer_takes {
             match tls.write_tls(&mut &*stream) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+                // It has closed. What it said last, and why, is still to be read.
+                Err(_) => peer_takes = false,
             }
-        }
-        if at_stream != 0 && of_stream & libc::POLLIN != 0 {
-            peer_goes_on = receive(tls, stream)?;
         }
     }
 }

@@ -51,7 +51,9 @@ pub(super) fn identify(
                 Peer::Vsock { cid } => format!("vsock:{cid}"),
                 Peer::Unix { .. } => endpoint.vm().map_or_else(|| endpoint.to_string(), str::to_owned),
                 Peer::Tcp { .. } => "tcp".to_owned(),
-                Peer::Tls { names, .. } => names.first().map_or("tls".into(), |name| format!("tls:{name}")),
+                Peer::Tls { names, .. } => {
+                    names.first().map_or_else(|| "tls".into(), |name| format!("tls:{name}"))
+                }
             };
             // Of the others the kernel tells who they are, and a certificate does.
             let unknown = match peer {

@@ -217,7 +217,7 @@ pub(super) fn bind(endpoint: &Endpoint, mode: u32) -> io::Result<Listener> {
     if let Endpoint::Unix(path) = &*endpoint
         && let Ok(target) = std::fs::read_link(path)
     {
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         endpoint = Cow::Owned(Endpoint::Unix(folder.join(target)));
     }
     let socket = endpoint.socket();

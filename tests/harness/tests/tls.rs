@@ -25,6 +25,7 @@ impl Certificates {
         run(folder.path(), &commands);
         let more = commands.replace("ca.pem", "other-ca.pem").replace("ca.key", "other-ca.key");
         let more = more.replace("host.", "x.").replace("for vm in red blue", "for vm in stranger");
+        let more = more.replace("/CN=pxos", "/CN=another");
         run(folder.path(), &more);
         Ok(Self(folder))
     }
@@ -161,6 +162,14 @@ fn a_guest_is_who_its_certificate_says() {
     let told = nobody.is_refused("CUDA_ERROR_NOT_PERMITTED");
     assert!(told.contains("CertificateRequired"), "{told}");
     server.wait_log("refused: TLS: peer sent no certificates");
+    // Programs that go while they are told do not take the carrier with them.
+    for _ in 0..5 {
+        let running = stranger.program(&probe()).arg("init").start();
+        running.signal(libc::SIGKILL);
+        let _ = running.end();
+    }
+    let told = stranger.is_refused("CUDA_ERROR_NOT_PERMITTED");
+    assert!(told.contains("UnknownCA"), "{told}");
     // A server that is not the one that the guest means.
     let elsewhere = Carrier::start(&certificates, port, Some("red"), "another-host");
     let told = elsewhere.is_refused("CUDA_ERROR_NOT_PERMITTED");
@@ -193,7 +202,8 @@ fn nothing_that_is_not_encrypted_leaves_this_host() {
         ("tcp:0.0.0.0:9700", "nothing encrypts TCP: say tls:0.0.0.0:9700"),
         ("tls:0.0.0.0:9701", "needs tls.certificate and tls.key"),
     ] {
-        let ran = Program::new(tool("pxos-server"), std::env::temp_dir())
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let ran = Program::new(tool("pxos-server"), folder.path().to_owned())
             .args(["--config", "/dev/null", "--check-config", "--tcp-token", "0123456789abcdef", "--listen"])
             .arg(endpoint)
             .run();
