@@ -6,7 +6,7 @@ use pxos_protocol::control::{Refusal, encode};
 use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::CUresult;
 use pxos_tls::{Connector, Identity, carry};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How long connecting and shaking hands may take: a network's round trips, on a bad day.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a program that is refused may take to read why and close.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Carries the connections of this guest's programs to a server over TLS
 #[derive(Debug, clap::Args)]
@@ -118,4 +121,12 @@ fn tell(mut program: &UnixStream, why: &str) {
     // A program that has gone needs no answer.
     let _ = program.set_nonblocking(false);
     let _ = program.write_all(&[&header.to_bytes()[..], &payload].concat());
+    // Its hello may still come; one that finds the socket closed does not look for an answer.
+    let _ = program.set_read_timeout(Some(LINGER));
+    let mut rest = [0; 4096];
+    for _ in 0..16 {
+        if !matches!(program.read(&mut rest), Ok(1..)) {
+            break;
+        }
+    }
 }

@@ -95,8 +95,10 @@ impl Carrier {
         }
         let child = command.spawn().expect("pxctl can be started");
         let start = Instant::now();
-        while !socket.exists() {
-            assert!(start.elapsed() < Duration::from_secs(30), "pxctl guest-tls makes no socket");
+        let log = folder.path().join("log");
+        // The socket's name is there before anybody listens.
+        while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("connect at")) {
+            assert!(start.elapsed() < Duration::from_secs(30), "pxctl guest-tls does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
         Self { child, socket, folder }
