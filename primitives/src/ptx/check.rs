@@ -154,7 +154,7 @@ impl Emitter<'_> {
             {
                 let mut made_here = false;
                 index.visit(&mut |e| {
-                    made_here |= matches!(e.kind, ExprKind::Var(var) if changed.contains(&var))
+                    made_here |= matches!(e.kind, ExprKind::Var(var) if changed.contains(&var));
                 });
                 if made_here || accesses.len() == MOST_TOGETHER {
                     return (accesses, covered.max(1));

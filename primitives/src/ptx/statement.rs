@@ -164,7 +164,7 @@ impl Emitter<'_> {
         let ExprKind::Binary(op @ (BinaryOp::Add | BinaryOp::Sub), a, b) = &index.kind else { return None };
         let in_bounds = site != TRUSTED_SITE && !self.unit.unchecked;
         let bytes = i64::try_from(self.unit.element(array).bytes()).expect("small");
-        let offset = a.constant_int().or(b.constant_int());
+        let offset = a.constant_int().or_else(|| b.constant_int());
         if !in_bounds
             || !matches!(array, ArrayRef::Param(_))
             || index.ty != Scalar::Int
@@ -174,13 +174,13 @@ impl Emitter<'_> {
             return None;
         }
         if *op == BinaryOp::Sub {
-            return self.from_near(array, a, b, -bytes);
+            return self.near_address(array, a, b, -bytes);
         }
-        self.from_near(array, a, b, bytes).or_else(|| self.from_near(array, b, a, bytes))
+        self.near_address(array, a, b, bytes).or_else(|| self.near_address(array, b, a, bytes))
     }
 
     /// The address `step` bytes times `j` from that of `a[i]`, where that is at hand and `i` is not negative.
-    fn from_near(&mut self, array: ArrayRef, i: &Expr, j: &Expr, step: i64) -> Option<String> {
+    fn near_address(&mut self, array: ArrayRef, i: &Expr, j: &Expr, step: i64) -> Option<String> {
         let none = Guards { outer: None, condition: None };
         if Facts::new(self.unit).interval(i, &none).low < 0 {
             return None;

@@ -17,8 +17,10 @@ fn describe() -> libc::stat {
     let mut told: libc::stat = unsafe { std::mem::zeroed() };
     told.st_mode = MODE;
     told.st_nlink = 1;
-    // SAFETY: they cannot fail.
-    (told.st_uid, told.st_gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: no arguments, and it cannot fail.
+    told.st_uid = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    told.st_gid = unsafe { libc::getegid() };
     told.st_blksize = 4096;
     told
 }
@@ -45,9 +47,11 @@ unsafe fn is_ours(answer: c_int, path: *const c_char) -> bool {
 /// # Safety
 /// `told` has been filled in if the answer is 0.
 unsafe fn open_file(answer: c_int, told: *mut libc::stat) -> c_int {
+    if answer != 0 {
+        return answer;
+    }
     // SAFETY: by this function's contract.
-    if answer == 0
-        && let Some(told) = unsafe { told.as_mut() }
+    if let Some(told) = unsafe { told.as_mut() }
         && told.st_mode & libc::S_IFMT == libc::S_IFSOCK
         && is_open(told.st_ino)
     {
@@ -246,7 +250,8 @@ macro_rules! permission {
             pub(crate) unsafe extern "C" fn $name(path: *const c_char, mode: c_int) -> c_int {
                 let answer = native!($symbol, fn(*const c_char, c_int) -> c_int, path, mode);
                 // SAFETY: the path that was asked about.
-                if unsafe { is_ours(answer, path) } { permitted(mode) } else { answer }
+                let ours = unsafe { is_ours(answer, path) };
+                if ours { permitted(mode) } else { answer }
             }
         )*
     };

@@ -60,7 +60,8 @@ fn checks_stay_unless_the_operator_lets_a_vm_leave_them_out() {
     is_refused(&lines(&server, "strict"));
     runs(&lines(&server, "trusted"));
     // What holds for a VM can be changed; a process that begins later has it.
-    server.pxctl(&["vm", "set", "strict", "unchecked=allow"]);
+    let set = server.pxctl(&["vm", "set", "strict", "unchecked=allow"]);
+    assert_eq!(set.code, Some(0), "{set}");
     runs(&lines(&server, "strict"));
     assert!(server.pxctl(&["vm", "show", "strict"]).stdout.contains("unchecked         allow"));
     drop(server);
@@ -162,7 +163,7 @@ fn texts() -> Vec<String> {
 fn hostile_texts_end_in_errors_and_other_guests_feel_nothing() {
     let server = Fixture::new().arg("--pool-size=2").start();
     // Somebody else computes all the while, and checks what comes back.
-    let mut other = server
+    let other = server
         .guest("/bin/bash")
         .args([
             "-c",

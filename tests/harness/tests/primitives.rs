@@ -1,7 +1,7 @@
 //! Primitives beside CUDA calls: from C, from a shell through the stub's files, from Python, and from guests that mean harm.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
-use pxos_harness::{Fixture, Server, Way, probe, skipped, tool};
+use pxos_harness::{Fixture, Server, Way, skipped, tool};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::decode;
 use pxos_protocol::frame::control;
