@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Runs a folder of built CUDA programs directly and remoted, on the GPU of this machine or else on softgpu.
+# Runs a folder of built CUDA programs directly and remoted, on the GPU of this machine (directly twice, to see what
+# varies by itself) or else on softgpu.
+#
+# A folder called samples holds this repository's own; any other is taken to hold NVIDIA's.
 #
 #   tools/samples.sh FOLDER-WITH-THE-BINARIES FOLDER-OF-PROGRAMS [pxos-samples arguments]
 set -euo pipefail
@@ -8,11 +11,15 @@ programs=$2
 shift 2
 arguments=(--remote-preload "$bin/libpxshim.so" --start-server "$bin/pxos-server")
 if ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; then
-    arguments+=(--server-arg=--driver --server-arg=auto)
+    arguments+=(--server-arg=--driver --server-arg=auto --repeat-native)
 else
     echo "No GPU here: both ways run on softgpu." >&2
     arguments+=(--direct-preload "$bin/libpxsoft.so" --server-arg=--driver --server-arg=soft)
 fi
-list=$(cd "$(dirname "$0")/.." && pwd)/tests/cuda-samples/samples.toml
-[ "$(basename "$(cd "$programs" && pwd)")" = samples ] && arguments+=(--args-file "$list")
+lists=$(cd "$(dirname "$0")/.." && pwd)/tests/cuda-samples
+if [ "$(basename "$(cd "$programs" && pwd)")" = samples ]; then
+    arguments+=(--args-file "$lists/samples.toml")
+else
+    arguments+=(--args-file "$lists/nvidia.toml" --varying "$lists/varying.toml")
+fi
 exec "$bin/pxos-samples" "$programs" "${arguments[@]}" "$@"

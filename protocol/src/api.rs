@@ -137,7 +137,7 @@ macro_rules! for_each_driver_fn {
             custom 227 cuKernelGetFunction(pFunc: *mut CUfunction, kernel: CUkernel);
             custom 228 cuKernelGetLibrary(pLib: *mut CUlibrary, kernel: CUkernel);
             custom 229 cuLibraryGetGlobal(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const c_char);
-            unsupported 230 cuLibraryGetManaged "managed memory is not carried yet";
+            custom 230 cuLibraryGetManaged(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const c_char);
             unsupported 231 cuLibraryGetUnifiedFunction "the pointer would be to code of the host's process";
             custom 232 cuKernelGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, kernel: CUkernel, dev: CUdevice);
             custom 233 cuKernelSetAttribute(attrib: CUfunction_attribute, val: c_int, kernel: CUkernel, dev: CUdevice);
@@ -163,7 +163,7 @@ macro_rules! for_each_driver_fn {
             custom 255 cuLaunch(f: CUfunction);
             custom 256 cuLaunchGrid(f: CUfunction, grid_width: c_int, grid_height: c_int);
             custom 257 cuLaunchGridAsync(f: CUfunction, grid_width: c_int, grid_height: c_int, hStream: CUstream);
-            unsupported 258 cuParamSetTexRef "the launch interface of CUDA 3 is not carried yet";
+            local 258 cuParamSetTexRef(hfunc: CUfunction, texunit: c_int, hTexRef: CUtexref);
             custom 259 cuFuncSetSharedMemConfig(hfunc: CUfunction, config: CUsharedconfig);
             custom 260 cuLaunchKernel / cuLaunchKernel_ptsz(f: CUfunction, gridDimX: c_uint, gridDimY: c_uint, gridDimZ: c_uint, blockDimX: c_uint, blockDimY: c_uint, blockDimZ: c_uint, sharedMemBytes: c_uint, hStream: CUstream, kernelParams: *mut *mut c_void, extra: *mut *mut c_void);
             custom 261 cuLaunchKernelEx / cuLaunchKernelEx_ptsz(config: *const CUlaunchConfig, f: CUfunction, kernelParams: *mut *mut c_void, extra: *mut *mut c_void);
@@ -630,7 +630,7 @@ macro_rules! for_each_driver_fn {
             unsupported 780 cuVDPAUCtxCreate_v2 "VDPAU interoperability needs the application's own display";
             unsupported 781 cuVDPAUGetDevice "VDPAU interoperability needs the application's own display";
             // ---- Other ---------------------------------------------------------------------------------
-            unsupported 790 cuMemBatchDecompressAsync / cuMemBatchDecompressAsync_ptsz "the decompression engine is not carried yet";
+            unsupported 790 cuMemBatchDecompressAsync / cuMemBatchDecompressAsync_ptsz "needs the decompression engine of GPUs later than Hopper; a guest is told that there is none";
         }
     };
 }

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Opened,
     /// Managed memory from `cuMemAllocManaged`.
     Managed,
+    /// A managed variable of a module ([`crate::managed_variables`]): to copies it is the device's.
+    ManagedVariable,
 }
 
 /// One range.
@@ -56,6 +58,16 @@ impl Allocation {
     /// Whether host code may touch it.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.kind, Kind::Pinned | Kind::Registered | Kind::Managed)
+    }
+
+    /// Whether it is managed memory.
+    pub(crate) fn is_managed(&self) -> bool {
+        matches!(self.kind, Kind::Managed | Kind::ManagedVariable)
+    }
+
+    /// Whether it is a variable of a module.
+    pub(crate) fn is_variable(&self) -> bool {
+        matches!(self.kind, Kind::Global | Kind::ManagedVariable)
     }
 
     /// Where the worker sees `address`, if it does.

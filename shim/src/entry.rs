@@ -25,7 +25,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Runs one call: no panic leaves it, and it is counted where that is asked for.
 #[inline]
 fn guard(name: &'static str, number: u16, body: impl FnOnce() -> Result<(), CUresult>) -> CUresult {
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(CUresult::ERROR_UNKNOWN)).into();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        body()?;
+        api::waited(number);
+        Ok(())
+    }))
+    .unwrap_or(Err(CUresult::ERROR_UNKNOWN))
+    .into();
     if log::tracing() {
         log::finished(name, number, result);
     }

@@ -13,6 +13,7 @@ mod entry;
 mod handles;
 mod link;
 mod log;
+mod managed_variables;
 mod memory;
 mod objects;
 mod primitive;

@@ -7,6 +7,7 @@ use crate::callbacks::Callbacks;
 use crate::handles::HandleTable;
 use crate::link::Link;
 use crate::log::{self, Level};
+use crate::managed_variables::ManagedVariables;
 use crate::memory::{Arena, Shared, Staging};
 use crate::objects::{Context, Event, Function, Module, Progress, Stream};
 use crate::watch::watch;
@@ -85,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) captures: Captures,
     /// What was advised about managed memory.
     pub(crate) advice: Mutex<pxos_protocol::advice::Advice>,
+    /// Managed variables of modules.
+    pub(crate) managed_variables: ManagedVariables,
     /// Hashes of the images that the worker has.
     pub(crate) images: Mutex<HashSet<[u64; 2]>>,
     /// The error that a fault left: every call answers it from then on.
@@ -383,6 +386,7 @@ impl Session {
             graphs: Graphs::default(),
             captures: Captures::default(),
             advice: Mutex::default(),
+            managed_variables: ManagedVariables::default(),
             images: Mutex::default(),
             sticky: AtomicU32::new(0),
             has_free_streams: AtomicBool::new(false),

@@ -42,6 +42,8 @@ int main() {
     }
     CHECK_DRIVER(cuParamSeti(add, offset, count));
     CHECK_DRIVER(cuParamSetSize(add, offset + sizeof(int)));
+    // No texture reference is none.
+    REQUIRE(cuParamSetTexRef(add, CU_PARAM_TR_DEFAULT, nullptr) != CUDA_SUCCESS);
     CHECK_DRIVER(cuLaunchGrid(add, divide_up(count, 128), 1));
     CHECK_DRIVER(cuMemcpyDtoH(a.data(), z, count * sizeof(int)));
     for (int i = 0; i < count; ++i) REQUIRE(a[i] == 6 * i + 7);

@@ -169,6 +169,8 @@ driver! {
     fn cuLibraryEnumerateKernels(kernels: *mut u64, count: c_uint, library: u64);
     fn cuLibraryGetModule(module: *mut u64, library: u64);
     fn cuLibraryGetGlobal(address: *mut CUdeviceptr, bytes: *mut usize, library: u64, name: *const c_char);
+    fn cuLibraryGetManaged(address: *mut CUdeviceptr, bytes: *mut usize, library: u64, name: *const c_char);
+    fn cuPointerGetAttribute(value: *mut c_void, attribute: CUpointer_attribute, address: CUdeviceptr);
     fn cuKernelGetAttribute(value: *mut c_int, attribute: CUfunction_attribute, kernel: u64, device: CUdevice);
     fn cuKernelSetAttribute(attribute: CUfunction_attribute, value: c_int, kernel: u64, device: CUdevice);
     fn cuKernelGetName(name: *mut *const c_char, kernel: u64);

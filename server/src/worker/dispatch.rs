@@ -206,6 +206,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
         op::cuLibraryEnumerateKernels => api::library::enumerate(call),
         op::cuLibraryGetModule => api::library::module(call),
         op::cuLibraryGetGlobal => api::library::global(call),
+        op::cuLibraryGetManaged => api::library::managed(call),
         op::cuFuncSetAttribute => api::launch::set_attribute(call),
         op::cuLaunchHostFunc => host_function(call),
         op::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags => api::launch::occupancy(call),

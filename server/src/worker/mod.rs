@@ -48,12 +48,15 @@ use std::process::ExitCode;
 /// Bytes under way on a guest's socket: eight chunks of bulk data.
 const SOCKET_BUFFER: u32 = 4 << 20;
 
-/// Attributes that are not the device's but the guest's: what the memory that it shares with its worker can do (design D9).
+/// Attributes that are not the device's but the guest's: what the memory that it shares with its worker can do (design D9), and
+/// engines that are not carried.
 const TOLD_OTHERWISE: &[(CUdevice_attribute, i32)] = &[
     (attribute::CONCURRENT_MANAGED_ACCESS, 0),
     (attribute::CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 0),
     (attribute::PAGEABLE_MEMORY_ACCESS, 0),
     (attribute::PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0),
+    (attribute::MEM_DECOMPRESS_ALGORITHM_MASK, 0),
+    (attribute::MEM_DECOMPRESS_MAXIMUM_LENGTH, 0),
 ];
 
 /// What a worker starts with.

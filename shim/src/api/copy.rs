@@ -216,6 +216,35 @@ unsafe fn to_host(
     answer.map(|_| waited.answered())
 }
 
+/// Copies bytes to the device in the order of the default stream, for what is kept equal on both sides.
+///
+/// # Safety
+/// `bytes` at `source` may be read.
+pub(crate) unsafe fn send_bytes(
+    session: &'static Session,
+    destination: u64,
+    source: *const u8,
+    bytes: usize,
+) -> Result {
+    // SAFETY: by this function's contract.
+    unsafe { to_device(session, destination, source, bytes, 0, true) }
+}
+
+/// Copies bytes to the host in a stream, and waits for them.
+///
+/// # Safety
+/// `bytes` at `destination` may be written.
+pub(crate) unsafe fn receive_bytes(
+    session: &'static Session,
+    destination: *mut u8,
+    source: u64,
+    bytes: usize,
+    stream: u64,
+) -> Result {
+    // SAFETY: by this function's contract.
+    unsafe { to_host(session, destination, source, bytes, stream, true) }
+}
+
 /// A copy of which at least one end is page-locked memory that the worker maps, too: one message, no bytes.
 fn arena_copy(
     session: &'static Session,

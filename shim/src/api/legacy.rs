@@ -4,9 +4,12 @@
 use super::execution::{MAX_PARAM_BYTES, Shape, function, launch_packed};
 use super::{Result, enter};
 use crate::session::session;
-use pxos_protocol::types::{CUfunction, CUresult, CUstream};
+use pxos_protocol::types::{CUfunction, CUresult, CUstream, CUtexref};
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::PoisonError;
+
+/// `CU_PARAM_TR_DEFAULT`.
+const PARAM_TR_DEFAULT: c_int = -1;
 
 /// What a function keeps.
 #[derive(Debug, Default)]
@@ -86,6 +89,15 @@ pub(crate) unsafe fn cuParamSetv(
     // SAFETY: not null, and `numbytes` readable bytes by the entry point's contract.
     let bytes = unsafe { std::slice::from_raw_parts(ptr.cast_const().cast::<u8>(), numbytes as usize) };
     set(hfunc, offset, bytes)
+}
+
+/// Names a texture reference that a launch reads. Every reference of a function's module is there anyway, so that there is
+/// nothing to keep; only the default unit exists (CUDA driver API, cuParamSetTexRef).
+pub(crate) unsafe fn cuParamSetTexRef(hfunc: CUfunction, texunit: c_int, hTexRef: CUtexref) -> Result {
+    if texunit != PARAM_TR_DEFAULT || hTexRef.0 == 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    change(hfunc, |_| Ok(()))
 }
 
 /// Launches with what the function keeps.

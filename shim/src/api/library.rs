@@ -7,10 +7,11 @@ use super::{Result, enter, put};
 use crate::call::post;
 use crate::objects::{Function, Module};
 use crate::session::{Session, session};
+use crate::thread;
 use pxos_protocol::api::op;
 use pxos_protocol::types::{
-    CUdevice, CUdeviceptr, CUfunc_cache, CUfunction, CUfunction_attribute, CUjit_option, CUkernel, CUlibrary,
-    CUlibraryOption, CUmodule, CUresult,
+    CUcontext, CUdevice, CUdeviceptr, CUfunc_cache, CUfunction, CUfunction_attribute, CUjit_option, CUkernel,
+    CUlibrary, CUlibraryOption, CUmodule, CUresult,
 };
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::sync::{Arc, PoisonError};
@@ -104,7 +105,7 @@ pub(crate) unsafe fn cuLibraryUnload(library: CUlibrary) -> Result {
         session.modules.remove(*module);
     }
     for (address, _) in library.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
-        session.allocations.remove(*address, |range| range.kind == crate::allocations::Kind::Global);
+        super::module::forget_variable(session, *address);
     }
     post(op::cuLibraryUnload, |writer| writer.put(library.handle))
 }
@@ -191,6 +192,40 @@ pub(crate) unsafe fn cuLibraryGetGlobal(
     let found = global(session, &library, (context.handle, context.device), name, op::cuLibraryGetGlobal)?;
     // SAFETY: the entry point's contract.
     unsafe { put_global(dptr, bytes, found) };
+    Ok(())
+}
+
+/// A managed variable needs no context (measured): the runtime asks before it has one. Its value comes by the device's
+/// primary context then.
+pub(crate) unsafe fn cuLibraryGetManaged(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> Result {
+    let session = session()?;
+    session.check()?;
+    let library = self::library(session, library)?;
+    // SAFETY: the entry point's contract.
+    let name = unsafe { text(name)? };
+    let is_without = thread::current_context() == 0;
+    if is_without {
+        let mut primary = CUcontext::NULL;
+        // SAFETY: a pointer to a local.
+        unsafe {
+            super::cuDevicePrimaryCtxRetain(&raw mut primary, 0)?;
+            super::cuCtxPushCurrent_v2(primary)?;
+        }
+    }
+    let found = enter().and_then(|(_, context)| {
+        global(session, &library, (context.handle, context.device), name, op::cuLibraryGetManaged)
+    });
+    if is_without {
+        // SAFETY: no pointer.
+        unsafe { super::cuCtxPopCurrent_v2(std::ptr::null_mut())? };
+    }
+    // SAFETY: the entry point's contract.
+    unsafe { put_global(dptr, bytes, found?) };
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! told `CONCURRENT_MANAGED_ACCESS = 0`. Hints about where pages should live are kept, told again and change nothing.
 
 use super::{Result, enter, put, stream_argument};
-use crate::allocations::Kind;
+use crate::allocations::{Allocation, Kind};
 use crate::session::{Session, session};
 use pxos_protocol::advice::{self, Advice};
 use pxos_protocol::types::{
@@ -49,7 +49,7 @@ pub(crate) unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, 
 
 /// A range of managed memory (or of host memory, which these calls accept where the device can reach it).
 fn check_range(session: &Session, address: CUdeviceptr, bytes: usize) -> Result {
-    let range = session.allocations.find(address).filter(|range| range.kind == Kind::Managed);
+    let range = session.allocations.find(address).filter(Allocation::is_managed);
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     if bytes == 0 || bytes as u64 > range.bytes_from(address) {
         Err(CUresult::ERROR_INVALID_VALUE)
@@ -109,7 +109,7 @@ pub(crate) unsafe fn cuStreamAttachMemAsync(
 ) -> Result {
     let (session, _) = enter()?;
     stream_argument(session, hStream.0)?;
-    let range = session.allocations.find(dptr).filter(|range| range.kind == Kind::Managed);
+    let range = session.allocations.find(dptr).filter(Allocation::is_managed);
     let range = range.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     // "length must be zero or the size of the entire allocation" (CUDA driver API, cuStreamAttachMemAsync).
     let whole = range.base == dptr && (length == 0 || length as u64 == range.size);

@@ -84,6 +84,17 @@ pub(crate) fn unsupported(name: &'static str, number: u16, reason: &'static str)
     Err(CUresult::ERROR_NOT_SUPPORTED)
 }
 
+/// A call has succeeded: if it has waited for the device, what host and device both name is fetched.
+#[inline]
+pub(crate) fn waited(number: u16) {
+    if crate::managed_variables::waits(number)
+        && let Some(session) = crate::session::existing()
+        && session.managed_variables.exist()
+    {
+        session.managed_variables.receive(session, number);
+    }
+}
+
 /// A row of class `forward` (answered) or `async`.
 pub(crate) fn generic(
     answered: bool,
@@ -137,8 +148,9 @@ fn enter() -> Result<(&'static Session, Arc<Context>)> {
 }
 
 /// A stream that something is put into, as it goes over the wire; the work is counted.
-fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
+fn stream_argument(session: &'static Session, raw: u64) -> Result<u64> {
     let stream = stream_name(session, raw)?;
+    session.managed_variables.send(session)?;
     let current = thread::current_context();
     if let Some(created) = session.streams.get(stream) {
         created.work.submit();
@@ -159,7 +171,7 @@ fn stream_argument(session: &Session, raw: u64) -> Result<u64> {
 }
 
 /// The stream of a primitive, as it goes over the wire; the work is counted.
-pub(crate) fn stream_for_primitive(session: &Session, raw: u64) -> Result<u64> {
+pub(crate) fn stream_for_primitive(session: &'static Session, raw: u64) -> Result<u64> {
     let stream = stream_argument(session, raw)?;
     if session.captures.are_active() && thread::stream_captures() {
         return Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED);

@@ -1,7 +1,7 @@
 //! Modules: images go to the host once, functions and variables are resolved once.
 
 use super::{Result, enter, put};
-use crate::allocations::Kind;
+use crate::allocations::{Allocation, Kind};
 use crate::call::{Reply, garbled, post};
 use crate::objects::{FUNCTION_ATTRIBUTES, Function, Module};
 use crate::session::{Session, session};
@@ -289,7 +289,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
     session.functions.remove_all(|function| function.owner == module.handle && !function.is_kernel);
     session.arrays.forget_module(module.handle);
     for (address, _) in module.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
-        session.allocations.remove(*address, |range| range.kind == Kind::Global);
+        forget_variable(session, *address);
     }
     post(op::cuModuleUnload, |writer| writer.put(module.handle))
 }
@@ -484,9 +484,20 @@ pub(super) fn global(
     })?;
     let mut fields = reply.reader();
     let found: (u64, u64) = (fields.get().map_err(garbled)?, fields.get().map_err(garbled)?);
-    session.allocations.insert(Kind::Global, found.0, found.1, context.0, context.1, 0);
+    let is_managed = fields.get::<u32>().map_err(garbled)? != 0;
+    if is_managed {
+        session.managed_variables.add(session, found.0, found.1, context.0)?;
+    }
+    let kind = if is_managed { Kind::ManagedVariable } else { Kind::Global };
+    session.allocations.insert(kind, found.0, found.1, context.0, context.1, 0);
     globals.insert(key, found);
     Ok(found)
+}
+
+/// Forgets a variable whose module goes.
+pub(super) fn forget_variable(session: &Session, address: u64) {
+    session.managed_variables.remove(address);
+    session.allocations.remove(address, Allocation::is_variable);
 }
 
 /// Hands out address and size of a variable; either pointer may be null (CUDA driver API, cuModuleGetGlobal).
@@ -519,6 +530,7 @@ pub(crate) unsafe fn cuModuleGetGlobal_v2(
 
 /// Forgets what a context took with it from every library.
 pub(crate) fn context_ended(session: &Session, context: u64) {
+    session.managed_variables.context_ended(context);
     session.libraries.for_each(|library| {
         let keep = |map: &mut HashMap<(String, u64), (u64, u64)>| map.retain(|(_, of), _| *of != context);
         keep(&mut library.globals.lock().unwrap_or_else(PoisonError::into_inner));

@@ -53,9 +53,8 @@ pub(crate) unsafe fn cuMemGetAddressRange_v2(
 /// # Safety
 /// `data` has room for the attribute's type.
 unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range: &Allocation) -> Result {
-    let managed = range.kind == Kind::Managed;
+    let managed = range.is_managed();
     let host = range.is_host();
-    let offset_in_host = if host { address } else { 0 };
     // SAFETY: by this function's contract; `put` refuses null.
     unsafe {
         match attribute {
@@ -65,7 +64,7 @@ unsafe fn write_attribute(data: *mut c_void, attribute: u32, address: u64, range
             }
             // Over a socket host memory has no device address; its own stands for it.
             DEVICE_POINTER => put(data.cast(), range.shared_address(address).unwrap_or(address)),
-            HOST_POINTER if host => put(data.cast(), offset_in_host),
+            HOST_POINTER if host || managed => put(data.cast(), address),
             HOST_POINTER => Err(CUresult::ERROR_INVALID_VALUE),
             SYNC_MEMOPS => put(data.cast(), 0_u32),
             IS_MANAGED => put(data.cast(), u32::from(managed)),

@@ -135,7 +135,7 @@ pub(crate) unsafe fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice)
 }
 
 /// The context of a stream.
-pub(super) fn stream_context(session: &Session, raw: CUstream) -> Result<u64> {
+pub(super) fn stream_context(session: &'static Session, raw: CUstream) -> Result<u64> {
     let stream = stream_argument(session, raw.0)?;
     match session.streams.get(stream) {
         Some(stream) => Ok(stream.context),

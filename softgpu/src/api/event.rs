@@ -17,10 +17,9 @@ driver_fns! {
         if flags & !(BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS) != 0 {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        if flags & INTERPROCESS != 0 {
-            // Timing and sharing exclude each other (measured); sharing is not supported at all.
-            let error = if flags & DISABLE_TIMING == 0 { CUresult::ERROR_INVALID_VALUE } else { CUresult::ERROR_NOT_SUPPORTED };
-            return Err(error);
+        if flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0 {
+            // Timing and sharing exclude each other (measured).
+            return Err(CUresult::ERROR_INVALID_VALUE);
         }
         event.put(event::create(&active, flags)?)
     }

@@ -69,7 +69,7 @@ driver_fns! {
             // The memory goes with its graph.
             return Ok(());
         }
-        if !matches!(held.origin, Origin::Device | Origin::Pool(_) | Origin::Managed(_)) {
+        if !can_be_freed(&held) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         wait_for_owner(&held);
@@ -225,6 +225,14 @@ fn share_managed(owner: CUdevice, base: u64, bytes: u64) -> Answer {
     Ok(())
 }
 
+/// Whether `cuMemFree` and `cuMemFreeAsync` take a range.
+pub(crate) fn can_be_freed(held: &Allocation) -> bool {
+    matches!(
+        held.origin,
+        Origin::Device | Origin::Pool(_) | Origin::Managed(_) | Origin::Opened { pooled: true }
+    )
+}
+
 /// Waits for all work of the context that a range was made in: what a free implies (CUDA driver API, `cuMemFree`).
 fn wait_for_owner(held: &Allocation) {
     let owner = CONTEXTS.find(held.context).and_then(|context| context.active());
@@ -258,6 +266,7 @@ pub(crate) fn release(held: &Allocation) {
             }
         }
         Origin::Pool(pool) => pool::reclaim(pool, held),
+        Origin::Opened { .. } => crate::device::ipc::forget(held),
         // Goes with `cuMemUnmap` only.
         Origin::Mapped => {}
         Origin::HostAllocated(_) | Origin::HostRegistered(_) => {

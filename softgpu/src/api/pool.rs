@@ -5,10 +5,10 @@ use crate::device::allocation::{self, Origin};
 use crate::device::context::stream_anywhere;
 use crate::device::graph::Body;
 use crate::device::platform;
-use crate::device::pool::{POOLS, Pool};
+use crate::device::pool::{POOLS, Pool, Sharing};
 use pxos_protocol::types::{
-    CU_MEM_ALLOCATION_TYPE_PINNED, CUdevice, CUdeviceptr, CUmemAccessDesc, CUmemLocation, CUmemPoolProps,
-    CUmemoryPool, CUresult, CUstream,
+    CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, CUdevice, CUdeviceptr,
+    CUmemAccessDesc, CUmemLocation, CUmemPoolProps, CUmemoryPool, CUresult, CUstream,
 };
 use std::ffi::{c_uint, c_void};
 use std::sync::Arc;
@@ -145,11 +145,12 @@ driver_fns! {
         if wish.alloc_type != CU_MEM_ALLOCATION_TYPE_PINNED || wish.location.kind != LOCATION_DEVICE {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        if wish.handle_types != 0 {
+        if !matches!(wish.handle_types, 0 | CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
             return Err(CUresult::ERROR_NOT_SUPPORTED);
         }
         let device = platform()?.device(wish.location.id)?;
-        pool.put(Pool::create(device.ordinal, wish.max_size as u64)?)
+        let sharing = if wish.handle_types == 0 { Sharing::Private } else { Sharing::Shareable };
+        pool.put(Pool::create(device.ordinal, wish.max_size as u64, sharing)?)
     }
 
     /// Ends a pool's handle; its allocations live on. The pool that a device was made with stays (measured).
@@ -201,7 +202,7 @@ fn free(address: u64, stream: CUstream, default: DefaultStream) -> Answer {
         // The memory goes with its graph.
         return Ok(());
     }
-    if !matches!(held.origin, Origin::Device | Origin::Pool(_) | Origin::Managed(_)) {
+    if !memory::can_be_freed(&held) {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     if !allocation::remove(&held) {

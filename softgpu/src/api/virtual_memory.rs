@@ -8,7 +8,7 @@ use pxos_protocol::types::{
     CUmemAccessDesc, CUmemAllocationHandleType, CUmemAllocationProp, CUmemLocation, CUresult,
 };
 use std::ffi::{c_int, c_uint, c_void};
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 
 driver_fns! {
     /// Reserves addresses.
@@ -34,7 +34,7 @@ driver_fns! {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         let shareable = properties.requested_handle_types == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-        handle.put(physical::create(device, bytes as u64, shareable)?)
+        handle.put(physical::create(device, bytes as u64, shareable, properties.compression_type)?)
     }
 
     /// Gives a handle back; the memory lives as long as it is mapped.
@@ -101,7 +101,7 @@ driver_fns! {
             requested_handle_types: if physical.shareable { CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR } else { 0 },
             location: CUmemLocation { kind: DEVICE, id: physical.device },
             win32_handle_meta_data: std::ptr::null_mut(),
-            compression_type: 0,
+            compression_type: physical.compression,
             gpu_direct_rdma_capable: 0,
             usage: 0,
             reserved: [0; 4],
@@ -130,14 +130,19 @@ driver_fns! {
         if kind != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let number = c_int::try_from(shareable.address()).ok().filter(|number| *number >= 0);
-        let number = number.ok_or(CUresult::ERROR_INVALID_VALUE)?;
-        // SAFETY: only asked to be copied, which fails for a number that is no descriptor.
-        let file = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
-        let file = file.map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+        let file = descriptor(shareable.address())?;
         let ordinal = context::top().map_or(0, |context| context.device.ordinal);
         handle.put(physical::import(file, ordinal)?)
     }
+}
+
+/// A copy of the descriptor whose number the application passes as a pointer.
+pub(super) fn descriptor(number: u64) -> Answer<OwnedFd> {
+    let number = c_int::try_from(number).ok().filter(|number| *number >= 0);
+    let number = number.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    // SAFETY: only asked to be copied, which fails for a number that is no descriptor.
+    let file = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
+    file.map_err(|_| CUresult::ERROR_INVALID_VALUE)
 }
 
 /// `CU_MEM_ACCESS_FLAGS_PROT_NONE`.

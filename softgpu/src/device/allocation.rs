@@ -25,6 +25,11 @@ pub(crate) enum Origin {
     Mapped,
     /// An allocation node of a graph.
     Graph,
+    /// Memory of another process: by `cuIpcOpenMemHandle`, or an allocation of its pool.
+    Opened {
+        /// Whether it is of a pool.
+        pooled: bool,
+    },
 }
 
 /// One range.

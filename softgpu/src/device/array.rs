@@ -41,7 +41,7 @@ pub(crate) struct MipmappedArray {
 pub(crate) struct Image {
     /// The first element.
     pub(crate) address: u64,
-    /// Bytes from one row to the next.
+    /// Bytes from one row to the next, at least those of a row; of linear memory those that there are.
     pub(crate) pitch: u64,
     /// Bytes from one plane or layer to the next.
     pub(crate) plane: u64,

@@ -3,8 +3,11 @@
 use super::capture::Captured;
 use super::context::Active;
 use super::marker::Marker;
+use super::shared_point::SharedPoint;
 use super::table::Table;
 use pxos_protocol::types::{CUevent, CUresult};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Waits without spinning; a wish that needs no obeying here.
@@ -28,6 +31,8 @@ pub(crate) struct Event {
     marker: Mutex<Option<Arc<Marker>>>,
     /// The place in a capture, if it was last recorded in one.
     captured: Mutex<Option<Captured>>,
+    /// The point that other processes know too, if it was made for them, and this process's last recording there.
+    shared: Option<(Arc<SharedPoint>, AtomicU32)>,
 }
 
 /// Every event of the process.
@@ -38,6 +43,21 @@ pub(crate) static EVENTS: Table<CUevent, Event> = Table::new();
 /// # Errors
 /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
 pub(crate) fn create(active: &Arc<Active>, flags: u32) -> Result<CUevent, CUresult> {
+    let point = || SharedPoint::create().map_err(|_| CUresult::ERROR_OPERATING_SYSTEM);
+    let shared = (flags & INTERPROCESS != 0).then(point).transpose()?;
+    enter(active, flags, shared)
+}
+
+/// Makes an event of a point that another process has made.
+///
+/// # Errors
+/// `CUDA_ERROR_OPERATING_SYSTEM`, and as for [`create`].
+pub(crate) fn open(active: &Arc<Active>, file: OwnedFd) -> Result<CUevent, CUresult> {
+    let point = SharedPoint::open(file).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)?;
+    enter(active, DISABLE_TIMING | INTERPROCESS, Some(point))
+}
+
+fn enter(active: &Arc<Active>, flags: u32, shared: Option<Arc<SharedPoint>>) -> Result<CUevent, CUresult> {
     let (handle, _) = EVENTS.insert_with(|handle| Event {
         handle,
         life: active.life,
@@ -45,6 +65,7 @@ pub(crate) fn create(active: &Arc<Active>, flags: u32) -> Result<CUevent, CUresu
         flags,
         marker: Mutex::new(None),
         captured: Mutex::new(None),
+        shared: shared.map(|point| (point, AtomicU32::new(0))),
     })?;
     Ok(handle)
 }
@@ -61,6 +82,11 @@ pub(crate) fn forget_life(life: u64) {
 impl Event {
     /// The point of the last recording; `None` if it was never recorded.
     pub(crate) fn marker(&self) -> Option<Arc<Marker>> {
+        if let Some((point, mine)) = &self.shared
+            && point.recorded() != mine.load(Ordering::Acquire)
+        {
+            return point.marker();
+        }
         self.marker.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -75,10 +101,19 @@ impl Event {
         *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = Some(captured);
     }
 
+    /// The file by which other processes open it, if it was made for them.
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.shared.as_ref().map(|(point, _)| point.file())
+    }
+
     /// Notes a recording.
     pub(crate) fn record(&self, marker: Arc<Marker>) {
         *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        *self.marker.lock().unwrap_or_else(PoisonError::into_inner) = Some(marker);
+        let mut last = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((point, mine)) = &self.shared {
+            mine.store(point.record(Arc::clone(&marker)), Ordering::Release);
+        }
+        *last = Some(marker);
     }
 
     /// Milliseconds from this event to a later one.

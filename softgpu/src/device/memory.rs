@@ -9,11 +9,14 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "the engine runs on 64-bit machines only")]
 
+pub(crate) mod share;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where the range is placed when the kernel allows it: far from what programs map themselves.
 const ADDRESS_HINT: usize = 0x2000_0000_0000;
@@ -87,6 +90,8 @@ pub struct Memory {
     used: AtomicU64,
     generation: AtomicU64,
     state: Mutex<State>,
+    /// The file that the range is in, once something of it is shared.
+    file: OnceLock<OwnedFd>,
 }
 
 // SAFETY: `table` points to a mapping owned by this value and holds atomics only.
@@ -139,6 +144,7 @@ impl Memory {
             used: AtomicU64::new(0),
             generation: AtomicU64::new(1),
             state: Mutex::new(state),
+            file: OnceLock::new(),
         })
     }
 
@@ -210,6 +216,9 @@ impl Memory {
         let page = 4096;
         let start = base / page * page;
         let end = (base + bytes).next_multiple_of(page).min(self.base + self.reserved);
+        if let Some(file) = self.file.get() {
+            return self.place(file, start, end);
+        }
         // SAFETY: the pages lie inside the range this value has reserved.
         let status = unsafe {
             libc::mprotect(
@@ -281,12 +290,14 @@ impl Memory {
         let start = base.next_multiple_of(4096);
         let end = (base + bytes) / 4096 * 4096;
         if bytes >= DECOMMIT && end > start {
+            // Of a shared mapping only this takes the pages themselves.
+            let advice = if self.file.get().is_some() { libc::MADV_REMOVE } else { libc::MADV_DONTNEED };
             // SAFETY: the pages lie inside one allocation of the range, which is no longer live.
             unsafe {
                 libc::madvise(
                     std::ptr::with_exposed_provenance_mut(to_usize(start)),
                     to_usize(end - start),
-                    libc::MADV_DONTNEED,
+                    advice,
                 );
             }
         }

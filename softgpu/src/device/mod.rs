@@ -11,6 +11,7 @@ pub(crate) mod capture;
 pub(crate) mod context;
 pub(crate) mod event;
 pub(crate) mod graph;
+pub(crate) mod ipc;
 pub(crate) mod kernel;
 mod lab;
 pub(crate) mod marker;
@@ -20,6 +21,7 @@ pub(crate) mod operation;
 pub(crate) mod physical;
 pub(crate) mod pool;
 mod sampling;
+mod shared_point;
 pub(crate) mod stream;
 pub(crate) mod table;
 pub mod texture;
@@ -168,7 +170,7 @@ pub(crate) fn initialise() -> Result<&'static Platform, CUresult> {
         device.primary.get_or_init(|| Context::primary(device));
         let mut pools = device.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.original.is_null() {
-            let pool = pool::Pool::create(device.ordinal, 0)?;
+            let pool = pool::Pool::create(device.ordinal, 0, pool::Sharing::Private)?;
             *pools = Pools { original: pool, current: pool };
         }
     }

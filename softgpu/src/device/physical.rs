@@ -5,10 +5,11 @@
 //! allocations like any other range; neighbouring ones count as one for copies.
 
 use super::allocation::{self, Origin};
+use super::memory::share::anonymous_file;
 use super::{Device, platform};
 use pxos_protocol::types::{CUcontext, CUdevice, CUresult};
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +25,8 @@ pub(crate) struct Physical {
     pub(crate) device: CUdevice,
     /// Whether other processes may have it.
     pub(crate) shareable: bool,
+    /// The compression that was asked for (`CU_MEM_ALLOCATION_COMP_GENERIC`): a wish that changes no result.
+    pub(crate) compression: u8,
 }
 
 impl Drop for Physical {
@@ -105,20 +108,31 @@ pub(crate) fn free(base: u64, bytes: u64) -> Result<(), CUresult> {
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for sizes that are no multiple of the granularity, `CUDA_ERROR_OUT_OF_MEMORY`.
-pub(crate) fn create(ordinal: CUdevice, bytes: u64, shareable: bool) -> Result<u64, CUresult> {
+pub(crate) fn create(
+    ordinal: CUdevice,
+    bytes: u64,
+    shareable: bool,
+    compression: u8,
+) -> Result<u64, CUresult> {
     if bytes == 0 || !bytes.is_multiple_of(GRANULARITY) {
         return Err(INVALID);
     }
-    let file = anonymous_file(bytes).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
-    enter(file, ordinal, bytes, shareable)
+    let file = anonymous_file(bytes).map_err(|_| CUresult::ERROR_OUT_OF_MEMORY)?;
+    enter(file, ordinal, bytes, shareable, compression)
 }
 
 /// Counts physical memory and gives it a handle.
-fn enter(file: OwnedFd, ordinal: CUdevice, bytes: u64, shareable: bool) -> Result<u64, CUresult> {
+fn enter(
+    file: OwnedFd,
+    ordinal: CUdevice,
+    bytes: u64,
+    shareable: bool,
+    compression: u8,
+) -> Result<u64, CUresult> {
     if !device(ordinal)?.memory.charge_physical(bytes) {
         return Err(CUresult::ERROR_OUT_OF_MEMORY);
     }
-    let physical = Arc::new(Physical { file, bytes, device: ordinal, shareable });
+    let physical = Arc::new(Physical { file, bytes, device: ordinal, shareable, compression });
     let mut state = state();
     state.last_handle += 1;
     let handle = state.last_handle;
@@ -145,18 +159,7 @@ pub(crate) fn import(file: OwnedFd, ordinal: CUdevice) -> Result<u64, CUresult> 
     if bytes == 0 || !bytes.is_multiple_of(GRANULARITY) {
         return Err(INVALID);
     }
-    enter(file, ordinal, bytes, true)
-}
-
-fn anonymous_file(bytes: u64) -> Option<OwnedFd> {
-    // SAFETY: the name is a string with a NUL; the descriptor, if it is one, is new and ours.
-    let file = unsafe {
-        let number = libc::memfd_create(c"pxsoft".as_ptr(), libc::MFD_CLOEXEC);
-        (number >= 0).then(|| OwnedFd::from_raw_fd(number))?
-    };
-    let length = libc::off_t::try_from(bytes).ok()?;
-    // SAFETY: the descriptor is open.
-    (unsafe { libc::ftruncate(file.as_raw_fd(), length) } == 0).then_some(file)
+    enter(file, ordinal, bytes, true, 0)
 }
 
 /// Gives one use of a handle back.

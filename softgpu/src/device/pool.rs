@@ -10,6 +10,7 @@ use super::context::Active;
 use super::table::Table;
 use super::{Device, platform};
 use pxos_protocol::types::{CUdevice, CUmemoryPool, CUresult};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What reserved memory is counted in (measured).
@@ -25,6 +26,20 @@ pub(crate) struct Pool {
     /// The most it may hold; 0 for as much as there is.
     max: u64,
     account: Mutex<Account>,
+    /// Whether other processes may have it, or another one has it.
+    pub(crate) sharing: Sharing,
+}
+
+/// Whose a pool is.
+#[derive(Debug)]
+pub(crate) enum Sharing {
+    /// This process's alone.
+    Private,
+    /// This process's, which may show it to others.
+    Shareable,
+    /// Another process's, whose memory is in this file: nothing is allocated from it here (CUDA driver API,
+    /// `cuMemPoolImportFromShareableHandle`).
+    Imported(OwnedFd),
 }
 
 /// A pool's attributes, and what it holds.
@@ -52,11 +67,16 @@ impl Pool {
     ///
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
-    pub(crate) fn create(device: CUdevice, max: u64) -> Result<CUmemoryPool, CUresult> {
+    pub(crate) fn create(device: CUdevice, max: u64, sharing: Sharing) -> Result<CUmemoryPool, CUresult> {
         let account =
             Account { reuse: [1; 3], threshold: 0, used: 0, used_high: 0, reserved: 0, reserved_high: 0 };
-        let (handle, _) =
-            POOLS.insert_with(|handle| Self { handle, device, max, account: Mutex::new(account) })?;
+        let (handle, _) = POOLS.insert_with(|handle| Self {
+            handle,
+            device,
+            max,
+            account: Mutex::new(account),
+            sharing,
+        })?;
         Ok(handle)
     }
 
@@ -74,6 +94,9 @@ impl Pool {
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY`.
     pub(crate) fn allocate(&self, active: &Active, bytes: u64) -> Result<u64, CUresult> {
+        if matches!(self.sharing, Sharing::Imported(_)) {
+            return Err(CUresult::ERROR_INVALID_VALUE);
+        }
         if bytes == 0 {
             return Ok(0);
         }

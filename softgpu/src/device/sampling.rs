@@ -188,12 +188,14 @@ pub(super) fn texel(how: &CUDA_TEXTURE_DESC, image: &Image, place: [Index; 3]) -
     let [Some(x), Some(y), Some(z)] = place else {
         return if as_float { Texel::Float(how.border_color) } else { Texel::Bits([0; 4]) };
     };
-    let at = image.address
-        + u64::from(z) * image.plane
-        + u64::from(y) * image.pitch
-        + u64::from(x) * u64::from(image.element_bytes());
+    let in_row = u64::from(x) * u64::from(image.element_bytes());
+    let is_there = in_row + u64::from(image.element_bytes()) <= image.pitch;
+    let at = image.address + u64::from(z) * image.plane + u64::from(y) * image.pitch + in_row;
     let read = |channel: u32| {
         let mut bytes = [0u8; 4];
+        if !is_there {
+            return 0;
+        }
         let from = pointer(at + u64::from(channel * channel_size));
         // SAFETY: inside the image, whose memory the object keeps, or which the application keeps while kernels use it;
         // device memory stays mapped in any case.

@@ -375,6 +375,10 @@ mod tests {
     }
 
     fn read(texels: &[f32], mode: u32, filter: u32, normalised: bool, x: f32) -> f32 {
+        read_image(line(texels), mode, filter, normalised, x)
+    }
+
+    fn read_image(image: Image, mode: u32, filter: u32, normalised: bool, x: f32) -> f32 {
         let how = CUDA_TEXTURE_DESC {
             address_mode: [mode; 3],
             filter_mode: filter,
@@ -384,7 +388,7 @@ mod tests {
         };
         let object = Object {
             life: 1,
-            source: Source::Linear(line(texels)),
+            source: Source::Linear(image),
             texture: Some(how),
             resource: CUDA_RESOURCE_DESC { kind: 2, words: [0; 16], flags: 0 },
             view: None,
@@ -427,6 +431,15 @@ mod tests {
         assert_eq!(read(&texels, CLAMP, 1, false, 1.25), 75.0);
         assert_eq!(read(&texels, CLAMP, 1, false, 9.0), 100.0);
         assert_eq!(read(&texels, CLAMP, 1, false, 0.5 + 0.001), 0.0);
+    }
+
+    #[test]
+    fn behind_the_memory_of_a_linear_texture_there_is_nothing() {
+        let texels = [10.0, 20.0];
+        let image = Image { size: [4, 1, 1], pitch: 8, ..line(&texels) };
+        assert_eq!(read_image(image, CLAMP, 0, false, 1.5), 20.0);
+        assert_eq!(read_image(image, CLAMP, 0, false, 2.5), 0.0);
+        assert_eq!(read_image(image, CLAMP, 0, false, 9.0), 0.0);
     }
 
     #[test]

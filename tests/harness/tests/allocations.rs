@@ -46,6 +46,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("cuMemDiscardAndPrefetchBatchAsync_ptsz", "managed memory lies in the arena, on the host"),
     ("cuModuleGetGlobal_v2", "a question"),
     ("cuLibraryGetGlobal", "a question"),
+    ("cuLibraryGetManaged", "a question"),
     ("cuMemHostGetDevicePointer_v2", "a question"),
     ("cuGraphMemFreeNodeGetParams", "a question"),
     ("cuGraphMemAllocNodeGetParams", "a question"),

@@ -53,7 +53,7 @@ fn what_one_vm_knows_of_another_opens_nothing() {
     assert_eq!(status, 0);
     let address: u64 = Reader::new(&payload).get().expect("an address");
     let shared = red.call(op::cuIpcGetMemHandle, context, |writer| writer.put(address)).expect("an answer");
-    // A device without interprocess memory (softgpu) leaves blue to guess.
+    // A server that cannot share leaves blue to guess.
     let share: [u64; 8] = match shared {
         (0, ref share) => Reader::new(share).get().expect("a share"),
         (status, _) => {

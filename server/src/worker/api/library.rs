@@ -2,7 +2,7 @@
 
 use super::super::dispatch::{Answer, Call, done, may_wait};
 use super::super::state::Owned;
-use super::module::{Jit, file, name, unlinked, write_names};
+use super::module::{Jit, file, name, unlinked, write_names, write_variable};
 
 /// `cuLibraryLoadData`: handle, hash, JIT options, hashes of the images from before the link. Library options do not
 /// concern the host: the driver copies the image, since the worker does not say `CU_LIBRARY_BINARY_IS_PRESERVED`.
@@ -83,7 +83,7 @@ pub(in super::super) fn module(call: &mut Call<'_>) -> Answer {
     done()
 }
 
-/// `cuLibraryGetGlobal`: library, name.
+/// `cuLibraryGetGlobal`: library, name; address, bytes and whether it is managed come back.
 pub(in super::super) fn global(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let name = name(call)?;
@@ -91,8 +91,18 @@ pub(in super::super) fn global(call: &mut Call<'_>) -> Answer {
     let (mut address, mut bytes) = (0, 0);
     // SAFETY: a library of this session's; pointers to locals and a C string.
     unsafe { call.driver().cuLibraryGetGlobal(&raw mut address, &raw mut bytes, library, name.as_ptr())? };
-    let mut reply = call.reply();
-    reply.put(address);
-    reply.put(bytes as u64);
+    write_variable(call, address, bytes);
+    done()
+}
+
+/// `cuLibraryGetManaged`: library, name; answered as `cuLibraryGetGlobal` is.
+pub(in super::super) fn managed(call: &mut Call<'_>) -> Answer {
+    let handle = call.get()?;
+    let name = name(call)?;
+    let library = call.state.libraries.get(handle)?.native;
+    let (mut address, mut bytes) = (0, 0);
+    // SAFETY: a library of this session's; pointers to locals and a C string.
+    unsafe { call.driver().cuLibraryGetManaged(&raw mut address, &raw mut bytes, library, name.as_ptr())? };
+    write_variable(call, address, bytes);
     done()
 }

@@ -266,7 +266,22 @@ pub(in super::super) fn enumerate(call: &mut Call<'_>) -> Answer {
     })
 }
 
-/// `cuModuleGetGlobal`: module, name.
+/// `CU_POINTER_ATTRIBUTE_IS_MANAGED`.
+const IS_MANAGED: u32 = 8;
+
+/// Answers with a variable's address, its bytes and whether it is managed.
+pub(super) fn write_variable(call: &mut Call<'_>, address: u64, bytes: usize) {
+    let mut managed = 0u32;
+    // SAFETY: an address of the driver's; the attribute is a boolean, for which there is room.
+    let told = unsafe { call.driver().cuPointerGetAttribute((&raw mut managed).cast(), IS_MANAGED, address) };
+    let managed = told.is_ok() && managed & 0xff != 0;
+    let mut reply = call.reply();
+    reply.put(address);
+    reply.put(bytes as u64);
+    reply.put(u32::from(managed));
+}
+
+/// `cuModuleGetGlobal`: module, name; address, bytes and whether it is managed come back.
 pub(in super::super) fn global(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let name = name(call)?;
@@ -274,8 +289,6 @@ pub(in super::super) fn global(call: &mut Call<'_>) -> Answer {
     let (mut address, mut bytes) = (0, 0);
     // SAFETY: a module of this session's; pointers to locals and a C string.
     unsafe { call.driver().cuModuleGetGlobal_v2(&raw mut address, &raw mut bytes, module, name.as_ptr())? };
-    let mut reply = call.reply();
-    reply.put(address);
-    reply.put(bytes as u64);
+    write_variable(call, address, bytes);
     done()
 }

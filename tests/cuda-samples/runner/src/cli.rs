@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which ways each sample is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// Only directly: on the host's driver, or on the library of --direct-preload.
@@ -19,12 +19,13 @@ pub(crate) enum Mode {
 
 /// Runs built CUDA programs directly and remoted and compares exit code, standard output and written files.
 ///
-/// Exit code: 0 if nothing is worse than direct, 1 if something is, 2 if the runner could not work.
+/// Exit code: 0 if nothing is worse than direct, 1 if something is, 2 if the runner could not work, 3 if --budget was
+/// used up before all samples had run.
 #[derive(Debug, Parser)]
 #[command(name = "pxos-samples", version)]
 pub(crate) struct Cli {
     /// Folder with built programs; executables in its subfolders count too.
-    #[arg(required_unless_present = "list_masks")]
+    #[arg(required_unless_present_any = ["list_masks", "note_varying"])]
     pub(crate) folder: Option<PathBuf>,
 
     /// Which ways to run each sample.
@@ -86,13 +87,44 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) repeat_native: bool,
 
-    /// Samples run at the same time. Times are only comparable with 1.
+    /// The list of samples whose output varies from one direct run to the next (TOML). A difference between direct
+    /// and remoted is excused only for these, and for those that --repeat-native shows to vary.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) varying: Option<PathBuf>,
+
+    /// Run nothing: add to the list of --varying the samples whose two direct runs differed in this report.
+    #[arg(long, value_name = "REPORT", requires = "varying")]
+    pub(crate) note_varying: Option<PathBuf>,
+
+    /// Take the direct runs from this report (--json of another run) instead of running them: what runs now is held
+    /// against another machine's device. Samples that the report lacks are skipped.
+    #[arg(long, value_name = "REPORT", conflicts_with_all = ["direct_preload", "direct_env", "repeat_native"])]
+    pub(crate) against: Option<PathBuf>,
+
+    /// Write FROM as TO in every output before it is compared, FROM=TO; repeat for more. For names of devices.
+    #[arg(long, value_name = "FROM=TO")]
+    pub(crate) rename: Vec<String>,
+
+    /// Samples run at the same time; all runs of one sample happen one after the other, and those that the args file
+    /// calls `alone` have the device to themselves. Times are only comparable with 1.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) jobs: usize,
 
-    /// Write a report with everything that was seen.
+    /// Run only the I-th of N parts of the samples: I/N, from 1/N to N/N.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<String>,
+
+    /// Start no sample when this many seconds are over.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) budget: Option<f64>,
+
+    /// Write a report with everything that was seen; it is written after every sample.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Go on from the report of --json: its samples are not run again, and stay in it.
+    #[arg(long, requires = "json")]
+    pub(crate) resume: bool,
 
     /// Keep standard output and error of every run, and the server's log, in this folder.
     #[arg(long, value_name = "FOLDER")]
@@ -110,7 +142,7 @@ pub(crate) struct Cli {
 impl Cli {
     /// Whether direct runs are wanted.
     pub(crate) fn direct(&self) -> bool {
-        self.mode != Mode::Remote
+        self.mode != Mode::Remote && self.against.is_none()
     }
 
     /// Whether remoted runs are wanted.
@@ -142,5 +174,8 @@ mod tests {
         assert!(cli.remote() && !cli.direct());
         assert!(Cli::try_parse_from(["pxos-samples"]).is_err());
         assert!(Cli::try_parse_from(["pxos-samples", "--list-masks"]).is_ok());
+        assert!(Cli::try_parse_from(["pxos-samples", "--note-varying", "r", "--varying", "v"]).is_ok());
+        assert!(Cli::try_parse_from(["pxos-samples", "--note-varying", "r"]).is_err());
+        assert!(Cli::try_parse_from(["pxos-samples", "d", "--resume"]).is_err());
     }
 }

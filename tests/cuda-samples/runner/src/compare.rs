@@ -1,6 +1,6 @@
 //! The verdict on one sample from its runs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::discover::matches;
 use crate::mask::Mask;
@@ -9,14 +9,14 @@ use crate::scratch::Written;
 use crate::settings::Resolved;
 
 /// What the runs of one sample say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     /// Remoted as direct: exit code, masked standard output, written files.
     Same,
     /// Both say that the sample does not apply (exit code 2).
     Waived,
-    /// The output differs, but two direct runs differ too.
+    /// The output differs, but so do two direct runs, or the sample is listed as one of which that was seen.
     Varies,
     /// Direct fails, remoted does not.
     Better,
@@ -72,22 +72,32 @@ pub(crate) fn single(run: &Outcome, settings: &Resolved) -> Judgement {
     }
 }
 
-/// Judges a remoted run against a direct one, and against a second direct one if there is one.
+/// Judges a remoted run against a direct one. `varies` is the difference between two direct runs, if they differed.
 pub(crate) fn pair(
     direct: &Outcome,
-    again: Option<&Outcome>,
+    varies: Option<&str>,
     remote: &Outcome,
     settings: &Resolved,
 ) -> Judgement {
     if let Some(judgement) = ends(&direct.end, &remote.end, settings) {
         return judgement;
     }
-    let Some((verdict, detail)) = difference(direct, remote, settings) else {
+    let Some((verdict, detail)) = difference([direct, remote], ["direct", "remote"], settings) else {
         return (Verdict::Same, None);
     };
     // A sample that does not repeat itself cannot be held against the remoted run.
-    let varies = again.is_some_and(|again| difference(direct, again, settings).is_some());
-    if varies { (Verdict::Varies, Some(detail)) } else { (verdict, Some(detail)) }
+    let verdict = match varies.or(settings.varies.as_deref()) {
+        Some(_) => Verdict::Varies,
+        None => verdict,
+    };
+    (verdict, Some(detail))
+}
+
+/// The first difference between two successful direct runs of a sample.
+pub(crate) fn varies(first: &Outcome, second: &Outcome, settings: &Resolved) -> Option<String> {
+    (first.end.is_success() && second.end.is_success())
+        .then(|| difference([first, second], ["direct", "again"], settings).map(|(_, detail)| detail))
+        .flatten()
 }
 
 /// What the ends alone decide; nothing if both runs succeeded.
@@ -112,18 +122,28 @@ fn ends(direct: &End, remote: &End, settings: &Resolved) -> Option<Judgement> {
     })
 }
 
-/// The first difference between two successful runs.
-fn difference(a: &Outcome, b: &Outcome, settings: &Resolved) -> Option<(Verdict, String)> {
-    let [lines_a, lines_b] = [a, b].map(|run| mask(run, settings).lines(&run.stdout));
-    if let Some(text) = first_difference(&lines_a, &lines_b) {
+/// The first difference between two successful runs, with what each is called.
+fn difference(runs: [&Outcome; 2], sides: [&str; 2], settings: &Resolved) -> Option<(Verdict, String)> {
+    let [a, b] = runs;
+    let [mut lines_a, mut lines_b] = runs.map(|run| mask(run, settings).lines(&run.stdout));
+    if a.cut || b.cut {
+        // Of an output that was not kept whole, the last line may be a part of one.
+        let kept = |run: &Outcome, lines: &[String]| {
+            if run.cut { lines.len().saturating_sub(1) } else { usize::MAX }
+        };
+        let length = kept(a, &lines_a).min(kept(b, &lines_b));
+        lines_a.truncate(length);
+        lines_b.truncate(length);
+    }
+    if let Some(text) = first_difference([&lines_a, &lines_b], sides) {
         return Some((Verdict::WorseOutput, text));
     }
     let names = a.written.keys().chain(b.written.keys().filter(|name| !a.written.contains_key(*name)));
     for name in names.filter(|name| !matches(&settings.ignore_files, name)) {
         let text = match (a.written.get(name), b.written.get(name)) {
-            (Some(_), None) => format!("{name}: written only directly"),
-            (None, Some(_)) => format!("{name}: written only remotely"),
-            (Some(x), Some(y)) => match content(x, y, [a, b], settings) {
+            (Some(_), None) => format!("{name}: written only {}", sides[0]),
+            (None, Some(_)) => format!("{name}: written only {}", sides[1]),
+            (Some(x), Some(y)) => match content([x, y], runs, sides, settings) {
                 Some(text) => format!("{name}: {text}"),
                 None => continue,
             },
@@ -134,19 +154,26 @@ fn difference(a: &Outcome, b: &Outcome, settings: &Resolved) -> Option<(Verdict,
     None
 }
 
-fn content(x: &Written, y: &Written, runs: [&Outcome; 2], settings: &Resolved) -> Option<String> {
+fn content(
+    [x, y]: [&Written; 2],
+    runs: [&Outcome; 2],
+    sides: [&str; 2],
+    settings: &Resolved,
+) -> Option<String> {
     if x == y {
         return None;
     }
     match (&x.text, &y.text) {
         (Some(a), Some(b)) => {
-            first_difference(&mask(runs[0], settings).lines(a), &mask(runs[1], settings).lines(b))
+            let [a, b] = [(a, runs[0]), (b, runs[1])].map(|(text, run)| mask(run, settings).lines(text));
+            first_difference([&a, &b], sides)
         }
+        _ if x.same_bytes(y) => None,
         _ if x.size != y.size => {
             let size = |written: &Written| {
                 written.size.map_or_else(|| "removed".to_owned(), |size| format!("{size} bytes"))
             };
-            Some(format!("direct {}, remote {}", size(x), size(y)))
+            Some(format!("{} {}, {} {}", sides[0], size(x), sides[1], size(y)))
         }
         _ => Some("the bytes differ".into()),
     }
@@ -161,11 +188,11 @@ fn mask<'a>(run: &'a Outcome, settings: &'a Resolved) -> Mask<'a> {
     }
 }
 
-fn first_difference(a: &[String], b: &[String]) -> Option<String> {
+fn first_difference([a, b]: [&[String]; 2], sides: [&str; 2]) -> Option<String> {
     let at = (0..a.len().max(b.len())).find(|&i| a.get(i) != b.get(i))?;
     let side =
         |lines: &[String]| lines.get(at).map_or_else(|| "nothing".to_owned(), |line| format!("`{line}`"));
-    Some(format!("line {}: direct {}, remote {}", at + 1, side(a), side(b)))
+    Some(format!("line {}: {} {}, {} {}", at + 1, sides[0], side(a), sides[1], side(b)))
 }
 
 fn describe(end: &End) -> String {
@@ -188,6 +215,7 @@ mod tests {
             end,
             wall: 1.0,
             stdout: stdout.into(),
+            cut: false,
             stderr: Vec::new(),
             written: BTreeMap::new(),
             scratch: "/scratch/1".into(),
@@ -239,10 +267,27 @@ mod tests {
     #[test]
     fn a_sample_that_varies_by_itself_is_not_held_against_the_remoted_run() {
         let ok = |text: &str| outcome(End::Exit(0), text);
-        let judge = |a: &str, again: &str, b: &str| pair(&ok(a), Some(&ok(again)), &ok(b), &settings()).0;
+        let judge = |a: &str, again: &str, b: &str| {
+            pair(&ok(a), varies(&ok(a), &ok(again), &settings()).as_deref(), &ok(b), &settings()).0
+        };
         assert_eq!(judge("1", "2", "3"), Verdict::Varies);
         assert_eq!(judge("1", "1", "3"), Verdict::WorseOutput);
         assert_eq!(judge("1", "2", "1"), Verdict::Same);
+        assert_eq!(varies(&ok("1"), &ok("2"), &settings()).as_deref(), Some("line 1: direct `1`, again `2`"));
+        // A list excuses a difference, not an end.
+        let listed = Resolved { varies: Some("seen on a GPU".into()), ..settings() };
+        assert_eq!(pair(&ok("1"), None, &ok("2"), &listed).0, Verdict::Varies);
+        assert_eq!(pair(&ok("1"), None, &outcome(End::Exit(1), "2"), &listed).0, Verdict::WorseExit);
+    }
+
+    #[test]
+    fn of_an_output_that_was_cut_the_whole_lines_are_compared() {
+        let cut = |text: &str| Outcome { cut: true, ..outcome(End::Exit(0), text) };
+        let judge = |a: &Outcome, b: &Outcome| pair(a, None, b, &settings()).0;
+        let whole = outcome(End::Exit(0), "a\nb\nccc\nd\n");
+        assert_eq!(judge(&cut("a\nb\nc"), &whole), Verdict::Same);
+        assert_eq!(judge(&whole, &cut("a\nb\ncc")), Verdict::Same);
+        assert_eq!(judge(&cut("a\nx\nc"), &whole), Verdict::WorseOutput);
     }
 
     #[test]
@@ -262,7 +307,7 @@ mod tests {
             judge(&with("f", b"\0a"), &with("f", b"\0ab")).1.as_deref(),
             Some("f: direct 2 bytes, remote 3 bytes")
         );
-        assert_eq!(judge(&with("f", b"1"), &with("g", b"1")).1.as_deref(), Some("f: written only directly"));
+        assert_eq!(judge(&with("f", b"1"), &with("g", b"1")).1.as_deref(), Some("f: written only direct"));
         let ignoring = Resolved { ignore_files: vec!["*.log".into()], ..settings() };
         assert_eq!(pair(&with("a.log", b"1"), None, &with("a.log", b"2"), &ignoring).0, Verdict::Same);
     }

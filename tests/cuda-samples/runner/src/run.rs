@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::scratch::{Scratch, Written};
@@ -16,7 +16,7 @@ use crate::scratch::{Scratch, Written};
 const OUTPUT_LIMIT: u64 = 16 << 20;
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum End {
     /// By itself, with this code.
@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) wall: f64,
     /// Standard output.
     pub(crate) stdout: Vec<u8>,
+    /// Whether that is only the beginning.
+    pub(crate) cut: bool,
     /// Standard error.
     pub(crate) stderr: Vec<u8>,
     /// Files it wrote, by path below its folder.
@@ -109,10 +111,12 @@ pub(crate) fn run(task: &Task<'_>) -> Result<Outcome, Error> {
         }
         Err(error) => (End::NotStarted(error.to_string()), 0.0),
     };
+    let stdout = read_limited(&path("stdout"))?;
     Ok(Outcome {
         end,
         wall,
-        stdout: read_limited(&path("stdout"))?,
+        cut: stdout.len() as u64 == OUTPUT_LIMIT,
+        stdout,
         stderr: read_limited(&path("stderr"))?,
         written: scratch.written()?,
         scratch: scratch.path().display().to_string(),

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::Error;
@@ -32,7 +32,7 @@ pub(crate) struct Scratch {
 }
 
 /// What a run left in one file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     /// Bytes, or nothing if the run removed the file.
     pub(crate) size: Option<u64>,
@@ -41,6 +41,13 @@ pub(crate) struct Written {
     /// The content if it is text and not too long.
     #[serde(skip)]
     pub(crate) text: Option<Vec<u8>>,
+}
+
+impl Written {
+    /// Whether the bytes are the same, as far as size and hash can tell.
+    pub(crate) fn same_bytes(&self, other: &Self) -> bool {
+        (self.size, self.digest) == (other.size, other.digest)
+    }
 }
 
 impl Scratch {

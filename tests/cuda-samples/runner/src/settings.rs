@@ -45,6 +45,8 @@ pub(crate) struct SampleSettings {
     ignore_files: Option<Vec<String>>,
     /// Environment variables.
     env: Option<BTreeMap<String, String>>,
+    /// No other sample runs beside it: it fills the device, or prints what others change.
+    alone: Option<bool>,
     /// Why the sample is not run.
     skip: Option<String>,
 }
@@ -78,8 +80,12 @@ pub(crate) struct Resolved {
     pub(crate) ignore_files: Vec<String>,
     /// Environment variables.
     pub(crate) env: BTreeMap<String, String>,
+    /// No other sample runs beside it.
+    pub(crate) alone: bool,
     /// Why the sample is not run.
     pub(crate) skip: Option<String>,
+    /// What varies in it from one direct run to the next, according to the list of `--varying`.
+    pub(crate) varies: Option<String>,
 }
 
 /// Whether a timeout in seconds can be used; a year is more than anybody waits.
@@ -136,6 +142,8 @@ impl Settings {
             unordered: own.unordered.or(base.unordered).unwrap_or(false),
             ignore_files: joined(&base.ignore_files, &own.ignore_files),
             env,
+            alone: own.alone.or(base.alone).unwrap_or(false),
+            varies: None,
             skip: own.skip.clone().or_else(|| base.skip.clone()),
         }
     }

@@ -135,6 +135,125 @@ fn samples_that_vary_by_themselves() {
 }
 
 #[test]
+fn a_list_excuses_what_varies_and_nothing_else() {
+    let folder =
+        Folder::new(&[("varies", "echo $WAY"), ("does_not", "echo $WAY"), ("ends", "[ $WAY = direct ]")]);
+    let list = folder.path("varying.toml");
+    fs::write(&list, "# Seen on a GPU.\n\n[sample]\nvaries = 'why'\nends = 'why'\n").unwrap();
+    let (output, report) = folder.run(&["--varying", list.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(verdict(&report, "varies"), "varies");
+    assert_eq!((verdict(&report, "does_not"), verdict(&report, "ends")), ("worse_output", "worse_exit"));
+}
+
+#[test]
+fn the_list_is_made_from_reports() {
+    let folder = Folder::new(&[("varies", "echo $$"), ("does_not", "echo 1")]);
+    let (_, report) = folder.run(&["--repeat-native"]);
+    assert!(report["samples"][1]["varies"].as_str().unwrap().starts_with("line 1: direct `"));
+    assert!(report["samples"][0]["varies"].is_null());
+    let list = folder.path("varying.toml");
+    fs::write(&list, "# Seen on a GPU.\n\n[sample]\n").unwrap();
+    let note = || {
+        let mut runner = Command::new(env!("CARGO_BIN_EXE_pxos-samples"));
+        runner.arg("--note-varying").arg(folder.path("report.json")).arg("--varying").arg(&list);
+        text(&runner.output().unwrap().stdout)
+    };
+    assert_eq!((note().as_str(), note().as_str()), ("1 added\n", "0 added\n"));
+    assert!(
+        fs::read_to_string(&list)
+            .unwrap()
+            .starts_with("# Seen on a GPU.\n\n[sample]\n\"varies\" = \"line 1: ")
+    );
+    let (output, report) = folder.run(&["--varying", list.to_str().unwrap()]);
+    assert_eq!((output.status.code(), verdict(&report, "varies")), (Some(0), "varies"));
+}
+
+#[test]
+fn direct_runs_of_another_machine() {
+    let folder = Folder::new(&[
+        ("same", "echo on device $DEVICE; echo in $PWD"),
+        ("other", "echo $WAY"),
+        ("varies", "echo $$"),
+        ("new", "echo 1"),
+    ]);
+    let earlier = folder.path("earlier.json");
+    let (output, _) =
+        folder.run(&["--direct-env", "DEVICE=GPU", "--repeat-native", "--skip", "new", "--mode", "direct"]);
+    assert_eq!(output.status.code(), Some(0));
+    fs::rename(folder.path("report.json"), &earlier).unwrap();
+    let run = |rename: &str| {
+        Command::new(env!("CARGO_BIN_EXE_pxos-samples"))
+            .arg(folder.path("samples"))
+            .arg("--against")
+            .arg(&earlier)
+            .args(["--remote-env", "WAY=remote", "--remote-env", "DEVICE=soft", "--rename", rename, "--json"])
+            .arg(folder.path("report.json"))
+            .output()
+            .unwrap()
+    };
+    assert_eq!(run("soft=GPU").status.code(), Some(1));
+    let report: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path("report.json")).unwrap()).unwrap();
+    for (name, want) in
+        [("same", "same"), ("other", "worse_output"), ("varies", "varies"), ("new", "skipped")]
+    {
+        assert_eq!(verdict(&report, name), want, "{name}");
+    }
+    run("x=y");
+    let report: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path("report.json")).unwrap()).unwrap();
+    assert_eq!(verdict(&report, "same"), "worse_output");
+}
+
+#[test]
+fn a_run_is_cut_into_parts() {
+    let log = "echo x >> \"$LOG.$(basename $0)\"";
+    let folder = Folder::new(&[("a", log), ("b", log), ("c", log), ("d", log), ("e", log)]);
+    let env = format!("LOG={}", folder.path("log").display());
+    let run = |args: &[&str]| folder.run(&[&["--env", &env], args].concat());
+    let names = |report: &Value| -> String {
+        report["samples"].as_array().unwrap().iter().map(|sample| sample["name"].as_str().unwrap()).collect()
+    };
+    let (output, report) = run(&["--shard", "2/2"]);
+    assert_eq!((output.status.code(), names(&report).as_str()), (Some(0), "bd"));
+    let (output, report) = run(&["--resume", "--budget", "0"]);
+    assert_eq!((output.status.code(), names(&report).as_str()), (Some(3), "bd"));
+    assert!(text(&output.stdout).contains("3 samples were not started in time"), "{}", text(&output.stdout));
+    let (output, report) = run(&["--resume", "--jobs", "2"]);
+    assert_eq!((output.status.code(), names(&report).as_str()), (Some(0), "abcde"));
+    // Each ran once directly and once remoted, whatever the number of parts.
+    for name in ["a", "b", "c", "d", "e"] {
+        assert_eq!(fs::read_to_string(folder.path(&format!("log.{name}"))).unwrap(), "x\nx\n", "{name}");
+    }
+    let (output, _) = run(&["--shard", "3/2"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn samples_that_need_the_device_for_themselves_get_it() {
+    // Whoever finds the other's mark was not alone.
+    let alone = "[ -e \"$MARK\" ] && echo together; touch \"$MARK\"; sleep 0.2; rm -f \"$MARK\"";
+    let folder = Folder::new(&[("a", alone), ("b", alone), ("c", alone)]);
+    let file = folder.path("args.toml");
+    fs::write(&file, "[default]\nalone = true\n").unwrap();
+    let env = format!("MARK={}", folder.path("mark").display());
+    let (_, report) = folder.run(&[
+        "--jobs",
+        "3",
+        "--args-file",
+        file.to_str().unwrap(),
+        "--env",
+        &env,
+        "--mode",
+        "direct",
+    ]);
+    for sample in report["samples"].as_array().unwrap() {
+        assert_eq!(sample["direct"]["stdout"], "");
+    }
+}
+
+#[test]
 fn the_args_file_is_obeyed() {
     let folder = Folder::new(&[
         ("args", "echo \"$# $1\""),
