@@ -1,6 +1,7 @@
 """What the package promises, against a server that the environment names. With numpy where it is installed."""
 
 import array
+import re
 import struct
 
 import pxos_gpu as px
@@ -126,7 +127,7 @@ GPU_END
         ("uint", "uint", numpy.uint32),
         ("byte", "int", numpy.uint8),
     ]:
-        text = AXPY.replace("T[]", element + "[]").replace(" S", " " + scalar)
+        text = re.sub(r"\bS\b", scalar, AXPY.replace("T[]", element + "[]"))
         x = (numpy.arange(20 * 30) % 50).astype(dtype).reshape(20, 30)
         y = numpy.ones((20, 30), dtype=dtype)
         px.submit_primitive(text, x=x, y=y, by=dtype(3))
