@@ -126,7 +126,7 @@ GPU_END
         ("uint", "uint", numpy.uint32),
         ("byte", "int", numpy.uint8),
     ]:
-        text = AXPY.replace("T[]", element + "[]").replace(" S", " " + scalar)
+        text = AXPY.replace("T[]", element + "[]").replace("by S", "by " + scalar)
         x = (numpy.arange(20 * 30) % 50).astype(dtype).reshape(20, 30)
         y = numpy.ones((20, 30), dtype=dtype)
         px.submit_primitive(text, x=x, y=y, by=dtype(3))
