@@ -78,7 +78,7 @@ pub(crate) const DISABLED: nvmlEnableState_t = 0;
 /// `NVML_FEATURE_ENABLED`.
 pub(crate) const ENABLED: nvmlEnableState_t = 1;
 
-/// A device: the address of its place in [`crate::facts::HANDLES`]. Programs only hand it back.
+/// A device: an address that stands for its number. Programs only hand it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct nvmlDevice_t(pub(crate) *mut std::ffi::c_void);

@@ -1,7 +1,7 @@
 //! TLS 1.3 for guests that reach the server over a network.
 //!
 //! Sessions speak over plain sockets, whose descriptors the daemon hands to workers. So TLS ends beside them: each connection
-//! has a thread that carries bytes between it and one end of a socket pair ([`carry`]). On the host that thread is the
+//! has a thread that carries bytes between it and one end of a socket pair ([`carry()`]). On the host that thread is the
 //! daemon's ([`Acceptor`]); in the guest it is `pxctl guest-tls` ([`Connector`]), which alone needs the VM's key. No other
 //! transport passes here.
 
@@ -141,7 +141,7 @@ impl Connector {
     }
 
     /// The handshake with a server, until `deadline`. The server's verdict on the guest's certificate comes later, as the end
-    /// of [`carry`].
+    /// of [`carry()`].
     ///
     /// # Errors
     /// Why there is no connection.
