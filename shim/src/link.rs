@@ -4,6 +4,7 @@
 //! for are appended to a queue that a flusher thread writes, many per system call; a call that waits writes the queue itself. In: there is no reader thread. Of the threads that wait, one reads and hands
 //! the others theirs; when it has its own answer, the next takes over.
 
+use crate::lock;
 use crate::log::{self, Level};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::{Refusal, decode};
@@ -14,7 +15,7 @@ use pxos_protocol::types::CUresult;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Queued bytes above which the caller writes them itself: backpressure, so that a program that launches faster than
@@ -123,10 +124,6 @@ enum Slot {
 struct Landing {
     address: usize,
     length: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes what is kept for a request.

@@ -62,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) legacy_waited: AtomicU64,
     /// Next stream id within the context.
     pub(crate) next_stream_id: AtomicU64,
+    /// How often it was reset or destroyed: what was set up in it before counts no more.
+    pub(crate) lives: AtomicU64,
 }
 
 /// A stream.
@@ -147,6 +149,8 @@ pub(crate) struct Function {
     pub(crate) legacy: Mutex<crate::api::Legacy>,
     /// Occupancy answers by what was asked.
     pub(crate) occupancy: Mutex<HashMap<(i32, u64, u32), i32>>,
+    /// Attributes as they were last set, by context, its life, and attribute. Libraries set the same one before every launch.
+    pub(crate) set: Mutex<HashMap<(u64, u64, u32), i32>>,
 }
 
 impl Function {

@@ -4,6 +4,7 @@ use super::module::read_attributes;
 use super::{Result, enter, put, stream_argument};
 use crate::call::call;
 use crate::callbacks::Callback;
+use crate::lock;
 use crate::objects::Function;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
@@ -55,8 +56,15 @@ pub(crate) unsafe fn cuFuncSetAttribute(
     attrib: CUfunction_attribute,
     value: c_int,
 ) -> Result {
-    let (session, _) = enter()?;
+    let (session, context) = enter()?;
     let function = function(session, hfunc)?;
+    session.check()?;
+    let key = (context.handle, context.lives.load(Ordering::Relaxed), attrib);
+    let mut set = lock(&function.set);
+    if set.get(&key) == Some(&value) {
+        return Ok(());
+    }
+    set.remove(&key);
     let reply = call(op::cuFuncSetAttribute, |writer| {
         writer.put(function.handle);
         writer.put(attrib);
@@ -66,7 +74,8 @@ pub(crate) unsafe fn cuFuncSetAttribute(
     for (ours, theirs) in function.attributes.iter().zip(told) {
         ours.store(theirs.into_inner(), Ordering::Relaxed);
     }
-    function.occupancy.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    lock(&function.occupancy).clear();
+    set.insert(key, value);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use super::module::{
 };
 use super::{Result, enter, put};
 use crate::call::post;
+use crate::lock;
 use crate::objects::{Function, Module};
 use crate::session::{Session, session};
 use crate::thread;
@@ -14,7 +15,7 @@ use pxos_protocol::types::{
     CUlibrary, CUlibraryOption, CUmodule, CUresult,
 };
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// `CU_LIBRARY_HOST_UNIVERSAL_FUNCTION_AND_DATA_TABLE`: points into the guest.
 const UNIVERSAL_TABLE: u32 = 0;
@@ -100,11 +101,11 @@ pub(crate) unsafe fn cuLibraryUnload(library: CUlibrary) -> Result {
     let session = session()?;
     let library = session.libraries.remove(library.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     session.kernels.remove_all(|kernel| kernel.owner == library.handle);
-    for module in library.modules.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for module in lock(&library.modules).values() {
         session.functions.remove_all(|function| function.owner == *module);
         session.modules.remove(*module);
     }
-    for (address, _) in library.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for (address, _) in lock(&library.globals).values() {
         super::module::forget_variable(session, *address);
     }
     post(op::cuLibraryUnload, |writer| writer.put(library.handle))
@@ -155,7 +156,7 @@ pub(crate) unsafe fn cuLibraryEnumerateKernels(
 /// The module of a library in the current context.
 fn module_of(session: &'static Session, library: &Module) -> Result<u64> {
     let context = super::current(session)?.handle;
-    let mut modules = library.modules.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut modules = lock(&library.modules);
     if let Some(module) = modules.get(&context) {
         return Ok(*module);
     }

@@ -3,6 +3,7 @@
 use super::{Result, enter, put};
 use crate::allocations::{Allocation, Kind};
 use crate::call::{Reply, garbled, post};
+use crate::lock;
 use crate::objects::{FUNCTION_ATTRIBUTES, Function, Module};
 use crate::session::{Session, session};
 use pxos_cudart::image::{Image, Span, inspect};
@@ -13,7 +14,7 @@ use pxos_protocol::types::{CUdeviceptr, CUfunction, CUjit_option, CUmodule, CUre
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_uint, c_void};
 use std::sync::atomic::AtomicI32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Most parameters of a kernel: 32764 bytes of at least one byte each.
 const MAX_PARAMS: u64 = 32_764;
@@ -56,7 +57,7 @@ fn hash(bytes: &[u8]) -> [u64; 2] {
 /// Makes sure that the host has an image; its hash.
 pub(super) fn upload(session: &'static Session, bytes: &[u8]) -> Result<[u64; 2]> {
     let hash = hash(bytes);
-    let mut known = session.images.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&session.images);
     if known.contains(&hash) {
         return Ok(hash);
     }
@@ -288,7 +289,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
     let module = session.modules.remove(hmod.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     session.functions.remove_all(|function| function.owner == module.handle && !function.is_kernel);
     session.arrays.forget_module(module.handle);
-    for (address, _) in module.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for (address, _) in lock(&module.globals).values() {
         forget_variable(session, *address);
     }
     post(op::cuModuleUnload, |writer| writer.put(module.handle))
@@ -338,6 +339,7 @@ impl Resolved {
             attributes: self.attributes,
             legacy: Mutex::default(),
             occupancy: Mutex::default(),
+            set: Mutex::default(),
         }
     }
 }
@@ -359,7 +361,7 @@ pub(super) fn resolve(
     is_kernel: bool,
 ) -> Result<u64> {
     let key = name.to_string_lossy().into_owned();
-    let mut functions = module.functions.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut functions = lock(&module.functions);
     if let Some(handle) = functions.get(&key) {
         return Ok(*handle);
     }
@@ -414,7 +416,7 @@ pub(crate) unsafe fn cuModuleGetFunction(
 
 /// Names of all functions or kernels, asked once.
 pub(super) fn names(session: &Session, module: &Module, opcode: u16) -> Result<Vec<String>> {
-    let mut names = module.names.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = lock(&module.names);
     if let Some(names) = &*names {
         return Ok(names.clone());
     }
@@ -474,7 +476,7 @@ pub(super) fn global(
     opcode: u16,
 ) -> Result<(u64, u64)> {
     let key = (name.to_string_lossy().into_owned(), context.0);
-    let mut globals = module.globals.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut globals = lock(&module.globals);
     if let Some(known) = globals.get(&key) {
         return Ok(*known);
     }
@@ -533,8 +535,8 @@ pub(crate) fn context_ended(session: &Session, context: u64) {
     session.managed_variables.context_ended(context);
     session.libraries.for_each(|library| {
         let keep = |map: &mut HashMap<(String, u64), (u64, u64)>| map.retain(|(_, of), _| *of != context);
-        keep(&mut library.globals.lock().unwrap_or_else(PoisonError::into_inner));
-        library.modules.lock().unwrap_or_else(PoisonError::into_inner).remove(&context);
+        keep(&mut lock(&library.globals));
+        lock(&library.modules).remove(&context);
     });
 }
 

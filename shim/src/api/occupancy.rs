@@ -3,13 +3,13 @@
 use super::execution::function;
 use super::{Result, enter, put};
 use crate::call::{call, garbled};
+use crate::lock;
 use crate::objects::Function;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::types::attribute as attr;
 use pxos_protocol::types::{CUfunction, CUlaunchConfig, CUoccupancyB2DSize, CUresult};
 use std::ffi::{c_int, c_uint};
-use std::sync::PoisonError;
 
 /// Blocks that are resident on one multiprocessor.
 pub(super) fn blocks(
@@ -24,7 +24,7 @@ pub(super) fn blocks(
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     let key = (threads, shared, flags);
-    let mut known = function.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&function.occupancy);
     if let Some(blocks) = known.get(&key) {
         return Ok(*blocks);
     }

@@ -1,11 +1,12 @@
 //! Parameters of nodes: from the application's structures to the wire and back.
 
 use super::mirror::write_copy;
-use super::{Allocated, Graph, Graphs, Held, lock};
+use super::{Allocated, Graph, Graphs, Held};
 use crate::api::execution::{self, Shape};
 use crate::api::{Result, current};
 use crate::call::{call, garbled};
 use crate::callbacks::Callback;
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::{Reader, Writer};
