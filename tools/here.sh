@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: what this machine has.
 
 # An NVIDIA driver and a device. A pipe into `grep -q` would end ldconfig before it has printed all, which pipefail takes for a failure.

@@ -170,7 +170,7 @@ fn part(
     op: u16,
     number: u32,
 ) -> Result<CUarray> {
-    let mut parts = lock(&parts);
+    let mut parts = lock(parts);
     if let Some(handle) = parts.get(&number) {
         return Ok(CUarray(*handle));
     }
