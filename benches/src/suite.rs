@@ -21,7 +21,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Run, Error> {
     // As many warm workers as processes come at once: else the others would wait for theirs.
     let pool = match () {
         () if cli.wants(Group::Several) => cli.at_once.max(1),
-        () if cli.wants(Group::Idle) => several::BATCH as u32,
+        () if cli.wants(Group::Idle) => several::BATCH,
         () => 1,
     };
     let mut server = Server::start(cli, pool)?;
