@@ -55,7 +55,8 @@ impl Figure {
         let target = targets::of(&self.name, way)?;
         let speaks = target.everywhere || !self.software;
         // A value that stands for itself is compared with nothing.
-        let native = self.median(Name::Native).or_else(|| matches!(target.limit, Limit::Value(_)).then_some(0.0));
+        let native =
+            self.median(Name::Native).or_else(|| matches!(target.limit, Limit::Value(_)).then_some(0.0));
         let met = native.zip(self.median(way)).filter(|_| speaks);
         Some((target, met.map(|(native, median)| target.limit.is_met(native, median))))
     }
