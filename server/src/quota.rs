@@ -262,6 +262,8 @@ pub struct Account {
     book: &'static Book,
     slot: &'static Slot,
     number: u32,
+    /// Tells apart the threads of this process: the page's lock knows slots only.
+    threads: &'static parking_lot::Mutex<()>,
 }
 
 /// There is not that much left.
@@ -269,11 +271,13 @@ pub struct Account {
 pub struct OverQuota;
 
 impl Account {
-    /// The slot of that number; `None` where the page has none.
+    /// The slot of that number, which no other account of this process may be of; `None` where the page has none.
     #[must_use]
     pub fn of(book: &'static Book, slot: usize) -> Option<Self> {
         let number = u32::try_from(slot).ok()? + 1;
-        Some(Self { book, slot: book.slots.get(slot)?, number })
+        let slot = book.slots.get(slot)?;
+        // As the page, it stays for the life of the process.
+        Some(Self { book, slot, number, threads: Box::leak(Box::default()) })
     }
 
     /// An account of nobody's, without a limit: for a worker that is not told of one.
@@ -393,9 +397,7 @@ impl Account {
 
     /// Runs `work` while no other worker of the VM does; `None` where the lock does not come free.
     fn locked<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
-        // Threads of this process are told apart by a lock of their own: the page knows processes only.
-        static THREADS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
-        let _threads = THREADS.lock();
+        let _threads = self.threads.lock();
         let lock = &self.book.lock;
         let start = Instant::now();
         let mut tries = 0_u32;
@@ -511,6 +513,28 @@ mod tests {
             assert!(!waiting.is_finished());
             quota.clear(dead);
             assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+    }
+
+    #[test]
+    fn an_account_that_waits_holds_up_no_other() {
+        let (stuck, free) = (Quota::create().unwrap(), Quota::create().unwrap());
+        let (_, waits) = account(&stuck, 1);
+        let (dead, _) = account(&stuck, 2);
+        let (_, other) = account(&free, 3);
+        stuck.page.lock.store(u32::try_from(dead + 1).unwrap(), Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| waits.reserve(Kind::Linear, 1));
+            while stuck.page.waiting.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            // A process that was forked now would find everything locked that this thread holds.
+            let start = Instant::now();
+            assert_eq!(other.reserve(Kind::Linear, 1), Ok(()));
+            let took = start.elapsed();
+            stuck.clear(dead);
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+            assert!(took < PATIENCE / 2, "{took:?}");
         });
     }
 
