@@ -188,8 +188,14 @@ pub struct Device {
     pub ordinal: usize,
     /// Name.
     pub name: String,
-    /// `GPU-` and the UUID.
+    /// `GPU-` (of a part of a device, `MIG-`) and the UUID.
     pub uuid: String,
+    /// Domain, bus, device and function, such as `0000:1B:00.0`.
+    #[serde(default)]
+    pub pci: String,
+    /// Bytes of its memory that VMs are promised (`memory_min`).
+    #[serde(default)]
+    pub promised: u64,
     /// Bytes of device memory.
     pub total_memory: u64,
     /// Major and minor compute capability.
@@ -255,6 +261,9 @@ pub struct Session {
     /// Its time on the devices.
     #[serde(default)]
     pub usage: Usage,
+    /// Its devices by their ordinals in [`Status::devices`], in the order in which it sees them.
+    #[serde(default)]
+    pub gpus: Vec<usize>,
     /// Bytes of device memory that NVML says the worker holds, contexts included; `null` where there is no NVML.
     #[serde(default)]
     pub audited: Option<u64>,
@@ -345,6 +354,8 @@ pub struct Vm {
     pub policy: String,
     /// Whether it begins no more sessions.
     pub draining: bool,
+    /// Which devices it sees, as it was configured: `all`, or numbers, UUIDs and PCI addresses with commas between.
+    pub gpus: String,
     /// What it may use.
     pub limits: Limits,
     /// Sessions that stand.
@@ -371,6 +382,8 @@ pub struct Memory {
     pub charged: u64,
     /// What may be held, `null` for no limit.
     pub limit: Option<u64>,
+    /// What is kept from other VMs for this one: its minimum, less what it holds.
+    pub owed: u64,
     /// Overhead of contexts and modules.
     pub context: u64,
     /// Allocations by kind.
@@ -463,6 +476,8 @@ pub struct Limits {
     pub class: String,
     /// Bytes of device memory, `null` for no limit.
     pub memory_max: Option<u64>,
+    /// Bytes of device memory that no other VM can take from it.
+    pub memory_min: u64,
     /// Guest processes at once, `null` for no limit.
     pub max_processes: Option<u32>,
     /// Streams at once, `null` for no limit.

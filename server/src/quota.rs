@@ -10,7 +10,12 @@
 //! and believes nothing that stands here: a worker whose guest has taken it over can spoil its own VM's page, which the
 //! audit by NVML shows, and nobody else's.
 
+mod grant;
+
 use crate::page::{Page, Shared};
+use grant::Grant;
+pub use grant::Question;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -75,6 +80,8 @@ pub struct Book {
     waiting: AtomicU32,
     /// Slots below this number have been used. Written by the daemon.
     high: AtomicU64,
+    /// What it may take of the device.
+    grant: Grant,
     slots: [Slot; SLOTS],
 }
 
@@ -167,7 +174,7 @@ impl Slot {
 #[derive(Debug)]
 pub struct Quota {
     page: Page<Book>,
-    fd: std::os::fd::OwnedFd,
+    fd: OwnedFd,
     taken: parking_lot::Mutex<Vec<bool>>,
 }
 
@@ -180,6 +187,7 @@ impl Quota {
         let (page, fd) = Page::<Book>::create()?;
         page.limit.store(NONE, Ordering::Relaxed);
         page.stream_limit.store(NONE, Ordering::Relaxed);
+        page.grant.unlimited();
         Ok(Self { page, fd, taken: parking_lot::Mutex::default() })
     }
 
@@ -224,6 +232,7 @@ impl Quota {
         self.page.slots[slot].reset(0, NONE);
         let holder = u32::try_from(slot + 1).expect("there are few slots");
         if self.page.lock.compare_exchange(holder, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.page.grant.forget();
             wake(&self.page.lock);
         }
         taken[slot] = false;
@@ -264,6 +273,8 @@ pub struct Account {
     number: u32,
     /// Tells apart the threads of this process: the page's lock knows slots only.
     threads: &'static parking_lot::Mutex<()>,
+    /// Has the daemon look at questions.
+    bell: Option<&'static OwnedFd>,
 }
 
 /// There is not that much left.
@@ -277,7 +288,7 @@ impl Account {
         let number = u32::try_from(slot).ok()? + 1;
         let slot = book.slots.get(slot)?;
         // As the page, it stays for the life of the process.
-        Some(Self { book, slot, number, threads: Box::leak(Box::default()) })
+        Some(Self { book, slot, number, threads: Box::leak(Box::default()), bell: None })
     }
 
     /// An account of nobody's, without a limit: for a worker that is not told of one.
@@ -286,6 +297,7 @@ impl Account {
         let (page, _) = Page::<Book>::create().ok()?;
         page.limit.store(NONE, Ordering::Relaxed);
         page.stream_limit.store(NONE, Ordering::Relaxed);
+        page.grant.unlimited();
         page.high.store(1, Ordering::Relaxed);
         page.slots[0].own_limit.store(NONE, Ordering::Relaxed);
         Self::of(page.leak(), 0)
@@ -307,8 +319,7 @@ impl Account {
             if !fits(sum, limit) || !fits(own, self.slot.own_limit.load(Ordering::Relaxed)) {
                 return Err(OverQuota);
             }
-            self.add(kind, bytes);
-            Ok(())
+            self.take(kind, bytes)
         });
         taken.unwrap_or(Err(OverQuota))
     }
@@ -320,9 +331,14 @@ impl Account {
 
     /// Notes `bytes` that the driver has taken already, whatever the limit.
     pub fn add(&self, kind: Kind, bytes: u64) {
-        let after = self.slot.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.slot.used.fetch_add(bytes, Ordering::Relaxed);
+        self.note(kind, bytes);
+    }
+
+    /// What goes with `bytes` that are in the sum already.
+    fn note(&self, kind: Kind, bytes: u64) {
         self.slot.kinds[kind as usize].fetch_add(bytes, Ordering::Relaxed);
-        self.slot.peak.fetch_max(after, Ordering::Relaxed);
+        self.slot.peak.fetch_max(self.slot.used.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Gives `bytes` back.
@@ -365,7 +381,7 @@ impl Account {
     /// Whether the session holds more than it may: a limit was lowered, or the driver took more than was asked for.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.left() == Some(0) && self.reserve(Kind::Linear, 0).is_err()
+        (self.left() == Some(0) || self.is_beyond_grant()) && self.reserve(Kind::Linear, 0).is_err()
     }
 
     /// Bytes that the session may hold, `None` for no limit.
@@ -375,7 +391,13 @@ impl Account {
         (limit != NONE).then_some(limit)
     }
 
-    /// Bytes that the session may still take, `None` for no limit.
+    /// Bytes that the session may still take within its limits and of what no other VM is promised, `None` for no limit.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        self.left().into_iter().chain(self.room()).min()
+    }
+
+    /// Bytes that the session may still take within its limits, `None` for no limit.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         let sum = self.sum_of(|slot, charges| {

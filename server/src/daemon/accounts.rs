@@ -296,11 +296,13 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         identity: vm.identity().map(|identity| identity.to_string()),
         policy: rights.policy.name().to_owned(),
         draining: vm.is_draining(),
+        gpus: rights.gpus.to_string(),
         limits: rights.limits.into(),
         sessions: daemon.sessions.of_vm(vm),
         memory: admin::Memory {
             charged: vm.quota.charged(&held),
             limit: rights.limits.memory_max,
+            owed: rights.limits.memory_min.saturating_sub(held.used),
             context: held.context,
             kinds: kinds(&held),
         },

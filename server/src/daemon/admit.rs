@@ -5,6 +5,7 @@
 //! and then it is its worker's. Exactly the hello is read here, so that nothing behind it can be lost.
 
 use super::bar;
+use super::devices::Devices;
 use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
@@ -13,8 +14,8 @@ use crate::config::SharedFile;
 use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
 use crate::quota;
-use crate::vm::Policy;
 use crate::vm::registry::Vm;
+use crate::vm::{Policy, Rights, gpus};
 use parking_lot::Mutex;
 use pxos_protocol::control::{self, Hello, Purpose, Welcome};
 use pxos_protocol::endpoint::Endpoint;
@@ -162,7 +163,7 @@ fn admit(
         return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
     }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &hello, &admitted.vm, &rights.limits),
+        Purpose::Probe => probe(daemon, socket, &hello, &admitted.vm, &rights),
         Purpose::Session => {
             let place = reserve(daemon, &admitted, config.max_sessions)?;
             let shared = share(daemon, endpoint, &admitted.vm, &hello);
@@ -306,18 +307,23 @@ fn begin(
 ) -> Result<(), Refused> {
     hello.token = None;
     let vm = &place.vm;
-    let limits = vm.limits();
+    // What holds at this moment holds for the whole session.
+    let rights = vm.rights();
+    let devices = daemon.devices_of(&rights).map_err(|message| Refused(Reason::NoWorker, message))?;
+    let limits = rights.limits;
     let own = hello.memory_max;
     let slot = vm.quota.enter(place.id, own).map(|number| Slot { vm: Arc::clone(vm), number, kept: false });
     let mut slot = slot.ok_or_else(|| {
         Refused(Reason::Full, format!("VM '{}' has {} sessions, more than any may", vm.name, quota::SLOTS))
     })?;
+    // Before its worker can take memory: others may be promised some of what it sees.
+    daemon.pledging.changed(daemon);
     socket.set_send_timeout(None).map_err(|error| malformed(&error))?;
     let deadline = Instant::now() + timeout;
     for _ in 0..TRIES {
         let gone = || system::unread(socket) == system::Unread::End;
         let left = deadline.saturating_duration_since(Instant::now());
-        let worker = daemon.pool.take(left, gone).map_err(|error| {
+        let worker = daemon.pool.take(&devices.visible, left, gone).map_err(|error| {
             use super::pool::NoWorker;
             let reason = match error {
                 NoWorker::Closed => Reason::Draining,
@@ -342,8 +348,10 @@ fn begin(
             memory,
             exchange: daemon.exchange.of(&vm.name),
         };
-        if hand_over(daemon, &worker, vm, assign, (socket, &mut part)) {
+        if hand_over(daemon, &worker, vm, (assign, &devices.numbers), (socket, &mut part)) {
             slot.kept = true;
+            // Its context is there, and its devices are known by it, whatever its VM may see by now.
+            daemon.pledging.changed(daemon);
             info!(
                 session = place.id,
                 vm = vm.name,
@@ -353,6 +361,7 @@ fn begin(
                 software = hello.software,
                 worker = worker.pid,
                 memory = %memory,
+                gpus = %devices.visible,
                 memory_max = crate::config::limits::text(&limits, "memory_max"),
                 weight = limits.weight,
                 "session begins"
@@ -390,7 +399,7 @@ fn hand_over(
     daemon: &Arc<Daemon>,
     worker: &Arc<Worker>,
     vm: &Arc<Vm>,
-    assign: Assign,
+    (assign, devices): (Assign, &[usize]),
     (socket, part): (&Socket, &mut Option<bar::Slot>),
 ) -> bool {
     let mut phase = worker.phase.lock();
@@ -411,6 +420,7 @@ fn hand_over(
         software: assign.hello.software.clone(),
         peer: assign.peer.clone(),
         slot: assign.slot,
+        devices: devices.to_vec(),
         own_limit: assign.hello.memory_max,
         worker: Arc::clone(worker),
         started: (SystemTime::now(), Instant::now()),
@@ -421,10 +431,11 @@ fn hand_over(
     daemon.totals.session();
     daemon.accounts.begin(&vm.name);
     vm.quota.set_context(assign.slot, worker.overhead.load(Ordering::Relaxed));
-    let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
+    let gate = daemon.scheduling.begin(id, vm, devices).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];
-        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd(), file.as_ref().map(AsFd::as_fd))
+        let quota = [daemon.pledging.bell(), vm.quota.descriptor()];
+        worker.assign(assign, gate, quota, socket.as_fd(), file.as_ref().map(AsFd::as_fd))
     });
     match assigned {
         Ok(()) => {
@@ -449,11 +460,14 @@ fn probe(
     socket: &Socket,
     hello: &Hello,
     vm: &str,
-    limits: &crate::vm::Limits,
+    rights: &Rights,
 ) -> Result<(), Refused> {
     let snapshot = daemon.pool.snapshot();
     let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
-    let mut narrowed = (*snapshot).clone();
+    let limits = &rights.limits;
+    let devices = Devices::of(rights, &snapshot).map_err(|message| Refused(Reason::NoWorker, message))?;
+    let snapshot = gpus::narrow(&snapshot, &devices.numbers);
+    let mut narrowed = snapshot.clone();
     if let Some(memory_max) = limits.memory_max {
         for device in &mut narrowed.devices {
             device.total_memory = device.total_memory.min(memory_max);
@@ -472,7 +486,7 @@ fn probe(
     daemon.totals.probe();
     // A probe that breaks off is no refusal: it has been answered.
     if send(socket, Header::new(frame::control::WELCOME), &payload).is_ok() {
-        let asker = monitor::Asker { vm, limit: limits.memory_max, hello };
+        let asker = monitor::Asker { vm, limit: limits.memory_max, devices: &devices.numbers, hello };
         let vm_use = || monitor::vm_use(daemon, &snapshot, &asker);
         let _ = answer_questions(socket, Instant::now() + PROBE_TIMEOUT, &vm_use);
     }

@@ -40,7 +40,10 @@ struct State {
 #[derive(Debug)]
 struct Guest {
     vm: Arc<Vm>,
+    /// The worker's page; its slots are in the order of the worker's devices.
     slots: Page<Slots>,
+    /// The worker's devices, by their numbers among the server's.
+    devices: Vec<usize>,
     bell: Arc<OwnedFd>,
     /// What was charged and copied when it was last looked at, by device.
     seen: Vec<(Nanos, [u64; 2])>,
@@ -85,7 +88,12 @@ impl Scheduling {
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn begin(&self, session: u64, vm: &Arc<Vm>) -> io::Result<(OwnedFd, Arc<OwnedFd>)> {
+    pub(super) fn begin(
+        &self,
+        session: u64,
+        vm: &Arc<Vm>,
+        devices: &[usize],
+    ) -> io::Result<(OwnedFd, Arc<OwnedFd>)> {
         let (slots, fd) = Page::<Slots>::create()?;
         let bell = Arc::new(page::bell()?);
         let mut state = self.state.lock();
@@ -95,10 +103,14 @@ impl Scheduling {
             device.compute.set(now, vm.number, share);
             // Another process of the VM may have opened the gate already, and the VM's gate is one.
             let gate = device.compute.report(vm.number).map_or(Gate::Closed, |report| report.gate);
-            slots.slot(index).put(gate);
+            if let Some(slot) = place(devices, index) {
+                slots.slot(slot).put(gate);
+            }
         }
         let seen = vec![(0, [0; 2]); DEVICES];
-        state.guests.insert(session, Guest { vm: Arc::clone(vm), slots, bell: Arc::clone(&bell), seen });
+        let devices = devices.to_vec();
+        let guest = Guest { vm: Arc::clone(vm), slots, devices, bell: Arc::clone(&bell), seen };
+        state.guests.insert(session, guest);
         state.show_limits();
         if state.tuning.policy == Policy::Fifo {
             state.decide(now);
@@ -135,13 +147,13 @@ impl Scheduling {
         self.device_times(session).iter().map(|(time, _)| *time).fold(0, Nanos::saturating_add)
     }
 
-    /// The same by device, and whether something of the session is in flight there.
+    /// The same by the number of the device among the server's, and whether something of the session is in flight there.
     pub(super) fn device_times(&self, session: u64) -> [(Nanos, bool); DEVICES] {
         use std::sync::atomic::Ordering::Relaxed;
         let state = self.state.lock();
         let Some(guest) = state.guests.get(&session) else { return [(0, false); DEVICES] };
         let of = |device| {
-            let slot = guest.slots.slot(device);
+            let Some(slot) = guest.slot(device) else { return (0, false) };
             let time = slot.charged.load(Relaxed).saturating_add(slot.estimated.load(Relaxed));
             (time, slot.in_flight.load(Relaxed) > 0)
         };
@@ -238,8 +250,10 @@ impl State {
         let verdict = device.compute.decide(now);
         for (vm, gate, reason) in verdict.gates {
             trace!(device = index, vm, ?gate, reason = reason.word(), "gate");
-            for guest in guests.values().filter(|guest| guest.vm.number == vm) {
-                guest.slots.slot(index).put(gate);
+            for slot in
+                guests.values().filter(|guest| guest.vm.number == vm).filter_map(|guest| guest.slot(index))
+            {
+                slot.put(gate);
             }
         }
         let mut wake = verdict.wake_at;
@@ -247,8 +261,12 @@ impl State {
             let (changes, next) = copies.decide(now);
             wake = wake.into_iter().chain(next).min();
             for (vm, open) in changes {
-                for guest in guests.values().filter(|guest| guest.vm.number == vm) {
-                    guest.slots.slot(index).put_copies(direction, open);
+                for slot in guests
+                    .values()
+                    .filter(|guest| guest.vm.number == vm)
+                    .filter_map(|guest| guest.slot(index))
+                {
+                    slot.put_copies(direction, open);
                 }
             }
         }
@@ -256,11 +274,21 @@ impl State {
     }
 }
 
+/// Which slot of a worker's page is that of a device of the server's: as many devices have slots as a page has.
+fn place(devices: &[usize], number: usize) -> Option<usize> {
+    devices.iter().position(|device| (*device).min(DEVICES - 1) == number).map(|slot| slot.min(DEVICES - 1))
+}
+
 impl Guest {
+    /// The slot of a device of the server's, where the worker sees it.
+    fn slot(&self, number: usize) -> Option<&page::Slot> {
+        place(&self.devices, number).map(|slot| self.slots.slot(slot))
+    }
+
     /// Whether it waits at a device's gates, or has passed them.
     fn uses(&self, device: usize) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
-        let slot = self.slots.slot(device);
+        let Some(slot) = self.slot(device) else { return false };
         slot.waiting.load(Relaxed) > 0
             || slot.commands.load(Relaxed) > 0
             || slot.copied.iter().any(|bytes| bytes.load(Relaxed) > 0)
@@ -269,7 +297,8 @@ impl Guest {
     /// Adds what it does on a device to what its VM does.
     fn observe(&mut self, now: Nanos, device: usize, all: &mut Observation, copied: &mut [(u64, bool); 2]) {
         use std::sync::atomic::Ordering::Relaxed;
-        let slot = self.slots.slot(device);
+        let Some(at) = place(&self.devices, device) else { return };
+        let slot = self.slots.slot(at);
         let one = slot.read(now);
         let (charged, bytes) = &mut self.seen[device];
         all.waiting |= one.waiting;
