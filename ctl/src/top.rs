@@ -211,7 +211,9 @@ fn live(
     let mut sample = Sample::take(control, None)?;
     loop {
         terminal
-            .draw(|frame| frame.render_widget(text(&sample, usize::from(frame.area().width)), frame.area()))
+            .draw(|frame| {
+                frame.render_widget(text(&sample, frame.area().width, frame.area().height), frame.area());
+            })
             .map_err(other)?;
         let next = Instant::now() + pause;
         loop {
@@ -235,8 +237,10 @@ fn live(
     }
 }
 
-fn text(sample: &Sample, width: usize) -> Text<'static> {
-    let width = if width == 0 { WIDTH } else { width };
+/// What fits a screen: the first lines, and how many more there would be.
+fn text(sample: &Sample, width: u16, height: u16) -> Text<'static> {
+    let width = if width == 0 { WIDTH } else { usize::from(width) };
+    let room = usize::from(height).saturating_sub(2).max(2);
     let mut lines: Vec<Line<'static>> = sample
         .lines(width)
         .into_iter()
@@ -245,8 +249,12 @@ fn text(sample: &Sample, width: usize) -> Text<'static> {
             Line::styled(if title { format!("{line:<width$}") } else { line }, style)
         })
         .collect();
+    let hidden = lines.len().saturating_sub(room);
+    lines.truncate(room);
     lines.push(Line::raw(""));
-    lines.push(Line::styled("q ends", Style::new().add_modifier(Modifier::DIM)));
+    let more =
+        if hidden > 0 { format!("q ends; {hidden} more lines do not fit (--once)") } else { "q ends".into() };
+    lines.push(Line::styled(more, Style::new().add_modifier(Modifier::DIM)));
     Text::from(lines)
 }
 
@@ -303,7 +311,7 @@ mod tests {
     fn it_looks_right_in_80_columns() {
         let mut terminal = Terminal::new(TestBackend::new(80, 8)).unwrap();
         let sample = sample();
-        terminal.draw(|frame| frame.render_widget(text(&sample, 80), frame.area())).unwrap();
+        terminal.draw(|frame| frame.render_widget(text(&sample, 80, 8), frame.area())).unwrap();
         let shown = terminal.backend().to_string();
         for wanted in [
             "VM / PROCESS     SHARE  GPU-S MEMORY   OF  QU   WAIT COPY/S FLT REASON",
@@ -314,6 +322,8 @@ mod tests {
             assert!(shown.contains(wanted), "'{wanted}' is not in\n{shown}");
         }
         assert!(sample.lines(80).iter().all(|(_, line)| line.chars().count() <= 80));
+        let cut: Vec<String> = text(&sample, 80, 5).lines.iter().map(ToString::to_string).collect();
+        assert_eq!((cut.len(), cut[4].as_str()), (5, "q ends; 1 more lines do not fit (--once)"), "{cut:?}");
         let mut promised = sample;
         promised.vms[0].limits.memory_min = 2 << 30;
         promised.vms[0].memory.owed = 1 << 29;

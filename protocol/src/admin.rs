@@ -92,6 +92,13 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// What the scheduler decided last: [`Answer::Decisions`].
+    #[serde(rename = "decisions")]
+    Decisions {
+        /// Only decisions after this number.
+        #[serde(default)]
+        since: u64,
+    },
     /// What each VM has used: [`Answer::Accounting`].
     #[serde(rename = "accounting")]
     Accounting {},
@@ -117,6 +124,8 @@ pub enum Answer {
     Vms(Vec<Vm>),
     /// Of [`Request::Events`].
     Event(Event),
+    /// Of [`Request::Decisions`], oldest first.
+    Decisions(Vec<Decision>),
     /// Of [`Request::Accounting`].
     Accounting(Vec<Account>),
     /// Of a request that only does something: what was done, one line.
@@ -432,6 +441,26 @@ pub struct Event {
     pub session: Option<u64>,
     /// For people; one line.
     pub text: String,
+}
+
+/// A gate that the scheduler opened or closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Decision {
+    /// Number; the next decision has a greater one.
+    pub number: u64,
+    /// Microseconds since 1970.
+    pub time: u64,
+    /// The device's ordinal in [`Status::devices`].
+    pub device: usize,
+    /// The VM.
+    pub vm: String,
+    /// `off` (nothing is scheduled), `free` (wide open), `open` (for a lease) or `closed`.
+    pub gate: String,
+    /// Microseconds of the lease, where there is one.
+    pub lease: Option<u64>,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a VM has used since the daemon knows it.

@@ -128,6 +128,7 @@ fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
         Request::VmDrain { name, undo } => vms::drain(daemon, name, *undo),
         Request::VmKill { name } => vms::kill(daemon, name),
         Request::VmDestroy { name } => vms::destroy(daemon, name),
+        Request::Decisions { since } => Ok(Answer::Decisions(daemon.scheduling.decisions(*since))),
         Request::Accounting {} => Ok(Answer::Accounting(accounts::report(daemon))),
         // Answered by more than one line, before this is reached.
         Request::Events { .. } => Err("events are followed, not answered".into()),

@@ -8,6 +8,7 @@ mod accounts;
 mod admin;
 mod admit;
 mod bar;
+mod decisions;
 mod devices;
 mod driver;
 mod exchange;
