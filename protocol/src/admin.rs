@@ -225,7 +225,7 @@ pub struct Listener {
 /// Workers that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// How many should wait.
+    /// How many should wait, for all lists of devices together.
     pub size: usize,
     /// How many do.
     pub warm: usize,

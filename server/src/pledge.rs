@@ -73,23 +73,25 @@ impl Pledges {
                     self.raise(party, question.wanted.saturating_add(CHUNK).min(room));
                 }
             }
-            party.quota.answer(question, self.ceiling(party, parties, capacity).unwrap_or(u64::MAX));
+            let ceiling = self.beside(party.vm, party.devices, parties, capacity);
+            let ceiling = ceiling.map_or(u64::MAX, |ceiling| ceiling.max(party.minimum));
+            party.quota.answer(question, ceiling);
         }
         for party in &bound {
             party.quota.set_owing(self.is_over(party, &bound, capacity, &promised));
         }
     }
 
-    /// Bytes that a VM could hold now if it asked for them; `None` where nobody is promised any of its devices.
+    /// Bytes that a VM could hold on these devices now if it asked for them, beyond its own promise or not; `None` where
+    /// nobody is promised any of them. The VM need not be one of the parties: it has not come yet.
     #[must_use]
-    pub fn ceiling(&self, party: &Party<'_>, parties: &[Party<'_>], capacity: &[u64]) -> Option<u64> {
+    pub fn beside(&self, vm: u64, devices: &[usize], parties: &[Party<'_>], capacity: &[u64]) -> Option<u64> {
         let promised = promised(parties);
         let of = |other: &Party<'_>| {
             let claimed = other.quota.claimed().min(self.of(other));
             claimed.max(other.minimum)
         };
-        let room = left(party, &parties.iter(), capacity, &promised, of)?;
-        Some(room.max(party.minimum))
+        left(vm, devices, &parties.iter(), capacity, &promised, of)
     }
 
     /// What a VM is granted.
@@ -106,7 +108,7 @@ impl Pledges {
         promised: &BTreeSet<usize>,
     ) -> u64 {
         let others = bound.iter().copied();
-        left(party, &others, capacity, promised, |other| self.of(other)).unwrap_or(u64::MAX)
+        left(party.vm, party.devices, &others, capacity, promised, |other| self.of(other)).unwrap_or(u64::MAX)
     }
 
     /// Whether more is granted than there is of a promised device that a VM sees.
@@ -130,7 +132,7 @@ impl Pledges {
     }
 
     /// Takes back what a VM is granted and neither claims nor is promised.
-    fn reclaim(&mut self, party: &Party<'_>, capacity: &[u64], claim: fn(&Quota) -> u64) {
+    fn reclaim(&mut self, party: &Party<'_>, capacity: &[u64], claim: impl Fn(&Quota) -> u64) {
         let before = self.granted.get(&party.vm).copied();
         // A page that lies claims a whole device at most, which its workers could have filled as well.
         let most =
@@ -158,18 +160,19 @@ fn promised(parties: &[Party<'_>]) -> BTreeSet<usize> {
 
 /// What the others' claims leave of the promised devices that a VM sees; `None` where it sees none.
 fn left<'a>(
-    party: &Party<'_>,
+    vm: u64,
+    devices: &[usize],
     others: &(impl Iterator<Item = &'a Party<'a>> + Clone),
     capacity: &[u64],
     promised: &BTreeSet<usize>,
     claim: impl Fn(&Party<'_>) -> u64,
 ) -> Option<u64> {
     let of_device = |device: &usize| {
-        let others = others.clone().filter(|other| other.vm != party.vm && other.devices.contains(device));
+        let others = others.clone().filter(|other| other.vm != vm && other.devices.contains(device));
         let taken = others.map(&claim).fold(0, u64::saturating_add);
         capacity.get(*device).copied().unwrap_or(0).saturating_sub(taken)
     };
-    party.devices.iter().filter(|device| promised.contains(device)).map(of_device).min()
+    devices.iter().filter(|device| promised.contains(device)).map(of_device).min()
 }
 
 #[cfg(test)]

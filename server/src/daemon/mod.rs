@@ -13,6 +13,7 @@ mod devices;
 mod driver;
 mod exchange;
 mod identity;
+mod inquiry;
 mod journal;
 mod listen;
 mod metrics;

@@ -61,7 +61,7 @@ pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) ->
         .flatten()
         .collect();
     let own = asker.hello.memory_max;
-    let room = vm.as_ref().and_then(|vm| daemon.pledging.room(daemon, vm));
+    let room = daemon.pledging.room(daemon, vm.as_deref(), asker.devices);
     let sensors = daemon.config().guest_sensors;
     let device = |(index, device): (usize, &control::Device)| {
         let on_host = if snapshot.software { None } else { daemon.nvml.free(device.uuid) };

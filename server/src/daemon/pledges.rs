@@ -53,15 +53,15 @@ impl Pledging {
         with_parties(daemon, |parties, capacity| pledges.settle(parties, capacity, changed));
     }
 
-    /// Bytes that a VM may still take beside what others are promised; `None` where nobody is promised any of its devices.
-    pub(super) fn room(&self, daemon: &Daemon, vm: &Vm) -> Option<u64> {
+    /// Bytes that a VM may still take of these devices beside what others are promised, `vm` being `None` before it has its
+    /// first session; `None` where nobody is promised any of them.
+    pub(super) fn room(&self, daemon: &Daemon, vm: Option<&Vm>, devices: &[usize]) -> Option<u64> {
         let pledges = self.pledges.lock();
-        with_parties(daemon, |parties, capacity| {
-            let party = parties.iter().find(|party| party.vm == vm.number)?;
-            let ceiling = pledges.ceiling(party, parties, capacity)?;
-            Some(ceiling.saturating_sub(vm.quota.total().used))
-        })
-        .flatten()
+        let (number, minimum) = vm.map_or((0, 0), |vm| (vm.number, vm.limits().memory_min));
+        let ceiling =
+            with_parties(daemon, |parties, capacity| pledges.beside(number, devices, parties, capacity));
+        let held = vm.map_or(0, |vm| vm.quota.total().used);
+        ceiling.flatten().map(|ceiling| ceiling.max(minimum).saturating_sub(held))
     }
 }
 

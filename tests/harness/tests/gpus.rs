@@ -175,6 +175,9 @@ fn devices_change_for_sessions_that_begin_later() {
     let wrong = refused(&server, &["vm", "create", "green", &socket, "gpus=0,0000:01:00.0"]);
     assert!(wrong.contains("which is in the list already"), "{wrong}");
     assert!(!server.at("green.sock").exists());
+    pxctl(&server, &["vm", "create", "green", &socket, "gpus=0000:03:00.0,0"]);
+    assert_eq!(seen(&server, "green"), format!("{} {}", SEEN[2], SEEN[0]));
+    pxctl(&server, &["vm", "destroy", "green"]);
     let rules = std::fs::read_to_string(server.at("server.toml")).expect("the fixture wrote it");
     std::fs::write(server.at("server.toml"), rules.replace("gpus = [1]", "gpus = [\"GPU-7777\"]")).unwrap();
     server.signal(libc::SIGHUP);
