@@ -1,5 +1,5 @@
 //! The documents against the sources: links lead somewhere, functions that ARCHITECTURE.md names exist, and so do the tests
-//! that SPECIFICATION.md names.
+//! that SPECIFICATION.md names, and the targets of the Makefile and the scripts that any page tells to run.
 
 #[cfg(test)]
 mod tests {
@@ -40,23 +40,84 @@ mod tests {
         links
     }
 
-    #[test]
-    fn every_link_to_a_file_of_ours_leads_to_one() {
+    /// Every document with its text.
+    fn documents() -> Vec<(PathBuf, String)> {
         let mut documents = Vec::new();
         files(&root(), ".md", &mut documents);
         assert!(documents.len() > 20);
+        let read = |path: PathBuf| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path, text)
+        };
+        documents.into_iter().map(read).collect()
+    }
+
+    /// Whether a document has a heading of this anchor: its words in lower case, dashes between them.
+    fn has_heading(text: &str, anchor: &str) -> bool {
+        let of = |heading: &str| -> String {
+            let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+            words.chars().filter(|&c| c.is_alphanumeric() || c == '-' || c == '_').collect()
+        };
+        text.lines().any(|line| line.starts_with('#') && of(line) == anchor)
+    }
+
+    #[test]
+    fn every_link_to_a_file_of_ours_leads_to_one() {
         let mut wrong = Vec::new();
-        for document in &documents {
-            let text = fs::read_to_string(document).unwrap();
-            for (_, target) in links(&text) {
-                let file = target.split('#').next().unwrap();
-                let elsewhere = target.contains("://") || file.is_empty() || file.contains(' ');
-                if !elsewhere && !document.parent().unwrap().join(file).exists() {
+        for (document, text) in &documents() {
+            for (_, target) in links(text) {
+                let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+                if target.contains("://") || file.contains(' ') {
+                    continue;
+                }
+                let path = match file {
+                    "" => document.clone(),
+                    file => document.parent().unwrap().join(file),
+                };
+                let leads = path.exists()
+                    && (anchor.is_empty() || has_heading(&fs::read_to_string(&path).unwrap(), anchor));
+                if !leads {
                     wrong.push(format!("{}: {target}", document.display()));
                 }
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn every_target_and_script_that_a_document_names_exists() {
+        let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+        let is_target = |name: &str| makefile.lines().any(|line| line.starts_with(&format!("{name}:")));
+        let (mut wrong, mut named) = (Vec::new(), 0);
+        for (document, text) in &documents() {
+            // In blocks of code and between backticks: a word that is told to run.
+            let code = text
+                .lines()
+                .filter(|line| line.starts_with("    "))
+                .chain(text.split('`').skip(1).step_by(2));
+            for line in code {
+                let words: Vec<&str> = line.split([' ', '=', '(']).collect();
+                let targets = words.windows(2).filter(|pair| pair[0] == "make" && !pair[1].starts_with('-'));
+                let targets = targets.map(|pair| pair[1].trim_end_matches(|c: char| !c.is_alphanumeric()));
+                for target in targets.filter(|name| !name.is_empty()) {
+                    named += 1;
+                    if !is_target(target) {
+                        wrong.push(format!("{}: make {target}", document.display()));
+                    }
+                }
+                let scripts = words.iter().filter(|word| {
+                    word.ends_with(".sh") && (word.starts_with("tools/") || word.starts_with("tests/"))
+                });
+                for script in scripts {
+                    named += 1;
+                    if !root().join(script).exists() {
+                        wrong.push(format!("{}: {script}", document.display()));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(named > 30, "{named}");
     }
 
     #[test]
@@ -87,6 +148,26 @@ mod tests {
         field || ["fn ", "struct ", "enum ", "type ", "macro_rules! ", "mod "].iter().any(|start| word(start))
     }
 
+    /// Whether a type (or trait) of the name `owner` has something of the name `name` in `source`.
+    fn has_member(source: &str, owner: &str, name: &str) -> bool {
+        let is_word =
+            |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == owner);
+        if !source.contains(owner) {
+            return false;
+        }
+        let mut lines = source.lines();
+        while let Some(line) = lines.next() {
+            let begins = ["impl", "struct ", "enum ", "trait "].iter().any(|start| line.contains(start));
+            if begins && !line.starts_with(' ') && line.ends_with('{') && is_word(line) {
+                let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "}").collect();
+                if defines(&block.join("\n"), name) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Names with `::` in ARCHITECTURE.md: `shim::api::memory::cuMemAlloc_v2`, `Session::send`.
     fn paths(text: &str) -> Vec<Vec<String>> {
         let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -101,7 +182,7 @@ mod tests {
     #[test]
     fn every_function_that_the_architecture_names_exists() {
         let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-        let crates = ["protocol", "cudart", "guest", "shim", "nvml", "server", "softgpu"];
+        let crates = ["protocol", "cudart", "guest", "shim", "nvml", "server", "softgpu", "primitives"];
         let mut sources = Vec::new();
         for name in crates {
             files(&root().join(name).join("src"), ".rs", &mut sources);
@@ -125,13 +206,16 @@ mod tests {
                 let whose = path.first().filter(|first| crates.contains(&first.as_str()));
                 whose.is_none_or(|whose| file.starts_with(root().join(whose)))
             };
-            let found = all.iter().filter(|(file, _)| in_crate(file)).any(|(_, source)| {
-                defines(source, last)
-                    || ((last.starts_with("cu") || last.starts_with("nvml")) && listed(source, last))
+            let owner = path.len().checked_sub(2).map(|at| path[at].as_str());
+            let owner = owner.filter(|name| name.starts_with(char::is_uppercase));
+            let is_of_an_api = last.starts_with("cu") || last.starts_with("nvml");
+            let found = all.iter().filter(|(file, _)| in_crate(file)).any(|(_, source)| match owner {
+                Some(owner) if !is_of_an_api => has_member(source, owner, last),
+                _ => defines(source, last) || (is_of_an_api && listed(source, last)),
             });
             // A crate's module is a file.
-            let module =
-                all.iter().any(|(file, _)| file.file_stem().is_some_and(|stem| stem == last.as_str()));
+            let module = owner.is_none()
+                && all.iter().any(|(file, _)| file.file_stem().is_some_and(|stem| stem == last.as_str()));
             if !found && !module {
                 missing.push(path.join("::"));
             }
