@@ -1,8 +1,9 @@
-//! The command lines and settings of the documents: `pxos-server` and `pxctl` take them as they stand there. What a command
+//! Command lines, settings and requests of the documents: `pxos-server` and `pxctl` take them as they stand there. What a command
 //! then does is the affair of other tests; here it is only that no page has an option, a word or a key that there is not.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
 use pxos_harness::tool;
+use pxos_protocol::admin::Request;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -134,4 +135,15 @@ fn the_server_takes_the_settings_of_the_documents() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(tried >= 1, "no settings were found");
+}
+
+#[test]
+fn the_control_socket_takes_every_request_of_its_page() {
+    let (_, page) = pages().into_iter().find(|(name, _)| name == "docs/control.md").expect("it is a page");
+    let requests: Vec<String> = spans(&page).into_iter().filter(|span| span.starts_with("{\"op\"")).collect();
+    assert!(requests.len() >= 10, "only {requests:?}");
+    for request in requests {
+        let read = serde_json::from_str::<Request>(&request);
+        assert!(read.is_ok(), "docs/control.md: {request}: {}", read.unwrap_err());
+    }
 }
