@@ -58,7 +58,6 @@ pub(crate) unsafe fn cuFuncSetAttribute(
 ) -> Result {
     let (session, context) = enter()?;
     let function = function(session, hfunc)?;
-    session.check()?;
     let key = (context.handle, context.lives.load(Ordering::Relaxed), attrib);
     let mut set = lock(&function.set);
     if set.get(&key) == Some(&value) {
