@@ -124,7 +124,8 @@ fn the_server_takes_the_settings_of_the_documents() {
         for block in page.split("\n\n") {
             // A block with certificates has them made first, in `tls.rs`.
             let first = block.lines().next().unwrap_or_default();
-            if !first.starts_with("    listen = ") || block.contains("[tls]") {
+            let is_settings = first.starts_with("    listen = ") || first.starts_with("    [[vm]]");
+            if !is_settings || block.contains("[tls]") {
                 continue;
             }
             std::fs::write(&file, block).expect("the folder takes files");
