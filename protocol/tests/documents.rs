@@ -96,7 +96,8 @@ mod tests {
                 .filter(|line| line.starts_with("    "))
                 .chain(text.split('`').skip(1).step_by(2));
             for line in code {
-                let words: Vec<&str> = line.split([' ', '=', '(']).collect();
+                let told = line.split(" #").next().unwrap_or_default();
+                let words: Vec<&str> = told.split([' ', '=', '(']).collect();
                 let targets = words.windows(2).filter(|pair| pair[0] == "make" && !pair[1].starts_with('-'));
                 let targets = targets.map(|pair| pair[1].trim_end_matches(|c: char| !c.is_alphanumeric()));
                 for target in targets.filter(|name| !name.is_empty()) {
