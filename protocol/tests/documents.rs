@@ -1,5 +1,6 @@
 //! The documents against the sources: links lead somewhere, functions that ARCHITECTURE.md names exist, and so do the tests
-//! that SPECIFICATION.md names, and the targets of the Makefile and the scripts that any page tells to run.
+//! that SPECIFICATION.md names, and the targets of the Makefile and the scripts that any page tells to run; and the other way
+//! round, what an operator or a peer may meet is on the page where it is looked for.
 
 #[cfg(test)]
 mod tests {
@@ -119,6 +120,74 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(named > 30, "{named}");
+    }
+
+    fn read(path: &str) -> String {
+        fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// What stands behind each `start` in a source, up to where the word ends.
+    fn words_behind<'a>(source: &'a str, start: &str) -> Vec<&'a str> {
+        let at = source.match_indices(start).map(|(at, found)| &source[at + found.len()..]);
+        at.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_control_op_and_the_version_are_in_the_wire_format() {
+        let (source, page) = (read("protocol/src/frame.rs"), read("docs/wire-format.md"));
+        let ops = source.split_once("pub mod control {").unwrap().1;
+        let names = words_behind(ops, "pub const ");
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            let number = words_behind(ops, &format!("pub const {name}: u16 = "))[0];
+            let has = |line: &str, wanted: &str| line.split([' ', '|', ',']).any(|word| word == wanted);
+            let row = page.lines().find(|line| line.starts_with('|') && has(line, name));
+            assert!(row.is_some_and(|row| has(row, number)), "{name} is {number}: {row:?}");
+        }
+        let version = words_behind(&source, "pub const VERSION: u32 = ")[0];
+        assert!(page.contains(&format!(": version {version}.")), "the page is of version {version}");
+        assert!(page.contains(&format!("\n| {version} | ")), "its history ends with version {version}");
+    }
+
+    #[test]
+    fn every_field_of_the_control_socket_is_on_its_page() {
+        let (source, page) = (read("protocol/src/admin.rs"), read("docs/control.md"));
+        let fields = source.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(':'));
+        let fields: Vec<&str> = fields.map(|(name, _)| name).collect();
+        assert!(fields.len() > 80, "{fields:?}");
+        let forms = |name: &str| [format!("`{name}`"), format!("`{name}[]`"), format!(".{name}`")];
+        let on_page = |name: &&str| forms(name).iter().any(|form| page.contains(form));
+        let missing: Vec<&str> = fields.into_iter().filter(|name| !on_page(name)).collect();
+        assert!(missing.is_empty(), "not in docs/control.md: {missing:?}");
+    }
+
+    #[test]
+    fn every_metric_and_every_variable_of_a_guest_is_on_its_page() {
+        let (metrics, page) = (read("server/src/daemon/metrics.rs"), read("docs/operations.md"));
+        let names = [words_behind(&metrics, "\"vm_"), words_behind(&metrics, "\"process_")].concat();
+        assert!(names.len() > 15, "{names:?}");
+        for name in names {
+            assert!(page.contains(&format!("_{name}")), "_{name} is not in docs/operations.md");
+        }
+        let guide = read("docs/guests.md");
+        let (mut sources, mut variables) = (Vec::new(), 0);
+        for name in ["shim", "guest", "nvml", "ctl"] {
+            files(&root().join(name).join("src"), ".rs", &mut sources);
+        }
+        for path in sources {
+            let source = fs::read_to_string(&path).unwrap();
+            for name in words_behind(&source, "\"PXOS_") {
+                variables += 1;
+                // The operator's own are with the commands that they belong to.
+                let known = ["CONTROL", "ADVISOR_KEY"].contains(&name);
+                assert!(
+                    known || guide.contains(&format!("`PXOS_{name}`")),
+                    "PXOS_{name} of {}",
+                    path.display()
+                );
+            }
+        }
+        assert!(variables > 15, "{variables}");
     }
 
     #[test]
