@@ -113,7 +113,7 @@ run() {
     tree=${TREE:-/tmp/pxos}
     [ -d "$tree" ] || { mkdir -p "$(dirname "$tree")" && tar -C "$(dirname "$tree")" -xJf "$file" && [ -d "$tree" ]; }
     built=$(cat "$tree/out/tests/root")
-    if [ "$built" != "$tree" ]; then
+    if [ ! -e "$built" ] || [ -L "$built" ]; then
         mkdir -p "$(dirname "$built")"
         ln -sfn "$tree" "$built"
     fi

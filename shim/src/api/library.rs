@@ -250,9 +250,11 @@ pub(crate) unsafe fn cuKernelGetAttribute(
     kernel: CUkernel,
     dev: CUdevice,
 ) -> Result {
-    super::device::device(session()?, dev)?;
-    // SAFETY: the contract is the same.
-    unsafe { super::cuFuncGetAttribute(pi, attrib, CUfunction(kernel.0)) }
+    let session = session()?;
+    super::device::device(session, dev)?;
+    let value = super::execution::attribute(session, CUfunction(kernel.0), dev, attrib)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(pi, value) }
 }
 
 pub(crate) unsafe fn cuKernelSetAttribute(
@@ -262,8 +264,7 @@ pub(crate) unsafe fn cuKernelSetAttribute(
     dev: CUdevice,
 ) -> Result {
     super::device::device(session()?, dev)?;
-    // SAFETY: the contract is the same.
-    unsafe { super::cuFuncSetAttribute(CUfunction(kernel.0), attrib, val) }
+    super::execution::set_attribute(CUfunction(kernel.0), dev, attrib, val)
 }
 
 pub(crate) unsafe fn cuKernelSetCacheConfig(kernel: CUkernel, config: CUfunc_cache, dev: CUdevice) -> Result {

@@ -308,7 +308,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
 /// What the host says of a function.
 pub(super) struct Resolved {
     params: Vec<(u32, u32)>,
-    attributes: [AtomicI32; FUNCTION_ATTRIBUTES],
+    attributes: [i32; FUNCTION_ATTRIBUTES],
 }
 
 impl Resolved {
@@ -327,9 +327,10 @@ impl Resolved {
         Ok(Self { params, attributes })
     }
 
-    /// Makes the object.
-    pub(super) fn into_function(
+    /// Makes the object, which is taken to be alike on all devices until it is changed on one.
+    fn into_function(
         self,
+        devices: usize,
         handle: u64,
         name: CString,
         owner: u64,
@@ -346,7 +347,7 @@ impl Resolved {
             context,
             params: self.params,
             param_bytes: end,
-            attributes: self.attributes,
+            attributes: (0..devices).map(|_| self.attributes.map(AtomicI32::new)).collect(),
             legacy: Mutex::default(),
             occupancy: Mutex::default(),
             set: Mutex::default(),
@@ -355,10 +356,10 @@ impl Resolved {
 }
 
 /// Reads all attributes of a function.
-pub(super) fn read_attributes(fields: &mut Reader<'_>) -> Result<[AtomicI32; FUNCTION_ATTRIBUTES]> {
-    let attributes = [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES];
-    for attribute in &attributes {
-        attribute.store(fields.get().map_err(garbled)?, std::sync::atomic::Ordering::Relaxed);
+pub(super) fn read_attributes(fields: &mut Reader<'_>) -> Result<[i32; FUNCTION_ATTRIBUTES]> {
+    let mut attributes = [i32::MIN; FUNCTION_ATTRIBUTES];
+    for attribute in &mut attributes {
+        *attribute = fields.get().map_err(garbled)?;
     }
     Ok(attributes)
 }
@@ -380,13 +381,18 @@ pub(super) fn resolve(
     } else {
         (&session.functions, op::cuModuleGetFunction)
     };
+    let devices = session.snapshot.devices.len();
     // The host files the function under the handle before its layout is known here, so the slot is taken first.
     let slot = table.mint(|handle| {
-        let unresolved = Resolved {
-            params: Vec::new(),
-            attributes: [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES],
-        };
-        unresolved.into_function(handle, CString::default(), module.handle, is_kernel, module.context)
+        let unresolved = Resolved { params: Vec::new(), attributes: [i32::MIN; FUNCTION_ATTRIBUTES] };
+        unresolved.into_function(
+            devices,
+            handle,
+            CString::default(),
+            module.handle,
+            is_kernel,
+            module.context,
+        )
     })?;
     let answered = session
         .call(opcode, |writer| {
@@ -400,7 +406,7 @@ pub(super) fn resolve(
     })?;
     table.replace(
         slot.handle,
-        resolved.into_function(slot.handle, name.into(), module.handle, is_kernel, module.context),
+        resolved.into_function(devices, slot.handle, name.into(), module.handle, is_kernel, module.context),
     );
     functions.insert(key, slot.handle);
     Ok(slot.handle)

@@ -100,7 +100,9 @@ pub(crate) unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
     let function = function(session, func)?;
     let device = super::device::device(session, context.device)?;
     let warp = device.attribute(attr::WARP_SIZE).max(1);
-    let most = function.attribute(0).unwrap_or_else(|| device.attribute(attr::MAX_THREADS_PER_BLOCK));
+    let most = function
+        .attribute(context.device, 0)
+        .unwrap_or_else(|| device.attribute(attr::MAX_THREADS_PER_BLOCK));
     let most = if blockSizeLimit > 0 { most.min(blockSizeLimit) } else { most };
     let threads_per_multiprocessor = device.attribute(attr::MAX_THREADS_PER_MULTIPROCESSOR);
     // The function that says how much shared memory a block size needs is the guest's, so the search runs here: the

@@ -71,6 +71,16 @@ fn an_attribute_that_a_function_has_is_not_set_again() {
 }
 
 #[test]
+fn an_attribute_of_a_kernel_is_of_one_device() {
+    if pxos_harness::is_on_a_gpu() {
+        return pxos_harness::skipped("two devices are softgpu's");
+    }
+    let server = Fixture::new().env("PXSOFT_DEVICES", "2").start();
+    let remoted = server.guest(probe()).args(["init", "kernels"]).run();
+    assert!(remoted.stdout.contains("kernels 49152 2048\n"), "{remoted}");
+}
+
+#[test]
 fn start_up_awaits_few_answers() {
     let server = Fixture::new().start();
     let counters = counters_after(&server, Way::SharedMemory, &["init"]);

@@ -26,6 +26,7 @@
 //! | `devices LIBRARY` | ends with 0 if that libcuda initialises and has a device, else with 1 |
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
+mod attributes;
 mod driver;
 mod fill;
 mod nvml;
@@ -188,7 +189,8 @@ impl Probe {
             "endless" => self.name(self.endless()),
             "share" => share::run(self, number(args)?, false)?,
             "graphs" => share::run(self, number(args)?, true)?,
-            "attributes" => self.attributes(number(args)?),
+            "attributes" => attributes::of_function(self, number(args)?),
+            "kernels" => attributes::of_kernel(self)?,
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
@@ -308,28 +310,6 @@ impl Probe {
             }
         }
         unreachable!("the numbers do not end")
-    }
-
-    /// Sets an attribute of a function to one value `count` times, then to another, and reads it back.
-    fn attributes(&self, count: usize) -> String {
-        /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
-        const MAX_DYNAMIC_SHARED: u32 = 8;
-        let mut told = Vec::new();
-        for (value, times) in [(1024, count), (2048, 1), (1024, 1)] {
-            for _ in 0..times {
-                // SAFETY: plain values.
-                let status =
-                    unsafe { (self.driver.cuFuncSetAttribute)(self.empty, MAX_DYNAMIC_SHARED, value) };
-                if status != 0 {
-                    return self.name(status);
-                }
-            }
-            let mut now = 0;
-            // SAFETY: a pointer to a local.
-            unsafe { (self.driver.cuFuncGetAttribute)(&raw mut now, MAX_DYNAMIC_SHARED, self.empty) };
-            told.push(now.to_string());
-        }
-        told.join(" ")
     }
 
     fn storm(&self, count: usize) -> String {
