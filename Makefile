@@ -19,7 +19,7 @@ place      = install -d $(dir $(3)) && sed 's|@PREFIX@|$(PREFIX)|g' packaging/$(
 # A file that an operator may have changed stays.
 settings   = test -e $(2) || install -D -m $(3) packaging/$(1) $(2)
 
-.PHONY: help build release install install-server install-guest deb toolchain programs contract vm test test-quick test-vm test-packages loom demo demo-sharing stress samples gpu-test bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
+.PHONY: help build release install install-server install-guest deb toolchain programs contract vm test test-quick test-vm test-packages loom demo demo-sharing stress samples gpu-test gpu-pack bench bench-primitives bench-fairness bench-torch torch docs lint fmt clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ gpu-test: build contract ## The same scenarios on this machine's GPU.
 	PXOS_TEST_DRIVER=auto PXOS_SKIPS=$(SKIPS) $(CARGO) nextest run -p pxos-harness -p pxos-cudart -p pxos-primitives
 	@if [ -s $(SKIPS) ]; then echo "Skipped here:"; sort -u $(SKIPS); fi
 
+gpu-pack: ## Packs binaries, tests and programs for another machine that has a GPU (tools/gpu-machine.sh), into out.
+	@tools/gpu-machine.sh pack
+
 loom: ## Tries the ring's control words in every order that two processors can bring them into.
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p pxos-protocol --lib transport::words
 
@@ -148,7 +151,7 @@ lint: ## Formatting, clippy of everything, documentation; warnings refused.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-Dwarnings -Arustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
-	@if command -v shellcheck > /dev/null; then shellcheck tools/*.sh tests/vm/*.sh tests/packaging/*.sh packaging/*.sh packaging/pxos-server.init packaging/debian/*inst packaging/debian/*rm .ci/run; fi
+	@if command -v shellcheck > /dev/null; then shellcheck -x tools/*.sh tests/vm/*.sh tests/packaging/*.sh packaging/*.sh packaging/pxos-server.init packaging/debian/*inst packaging/debian/*rm .ci/run; fi
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny check licenses bans sources; fi
 
 fmt: ## Formats the sources.

@@ -7,6 +7,7 @@
 //   pxbench start                          the first kernel, and out
 //   pxbench storm [LAUNCHES]               empty launches, and one synchronisation behind them
 //   pxbench work [ROUNDS]                  a bit of everything: what several processes do at once
+//   pxbench graphs [REPETITIONS]           launches of a graph, for a profile
 //   pxbench idle                           a kernel, then nothing until standard input ends
 
 #include <cuda.h>
@@ -100,8 +101,9 @@ static void launches(float *data) {
         }), "us");
 }
 
-static void graphs(float *data) {
+static void graphs(float *data, int repetitions) {
     cudaStream_t stream;
+    cudaEvent_t begin, end;
     CHECK(cudaStreamCreate(&stream));
     cudaGraph_t graph;
     if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
@@ -112,17 +114,28 @@ static void graphs(float *data) {
     CHECK(cudaStreamEndCapture(stream, &graph));
     cudaGraphExec_t exec;
     CHECK(cudaGraphInstantiate(&exec, graph, 0));
+    CHECK(cudaEventCreate(&begin));
+    CHECK(cudaEventCreate(&end));
     for (int i = 0; i < 10; i++) CHECK(cudaGraphLaunch(exec, stream));
     CHECK(cudaStreamSynchronize(stream));
-    std::vector<double> times;
+    std::vector<double> times, device;
     const int launches = std::max(1, 500 / divisor);
-    for (int repetition = 0; repetition < 7; repetition++) {
+    for (int repetition = 0; repetition < repetitions; repetition++) {
         double start = now();
+        CHECK(cudaEventRecord(begin, stream));
         for (int i = 0; i < launches; i++) CHECK(cudaGraphLaunch(exec, stream));
+        CHECK(cudaEventRecord(end, stream));
         CHECK(cudaStreamSynchronize(stream));
         times.push_back((now() - start) / launches * 1e6);
+        float milliseconds;
+        CHECK(cudaEventElapsedTime(&milliseconds, begin, end));
+        device.push_back(milliseconds / launches * 1e3);
     }
     row("graph_launch_throughput", median(times), "us");
+    // The same between two events of the stream: what the device saw of it.
+    row("graph_launch_device", median(device), "us");
+    CHECK(cudaEventDestroy(begin));
+    CHECK(cudaEventDestroy(end));
     CHECK(cudaGraphExecDestroy(exec));
     CHECK(cudaGraphDestroy(graph));
     CHECK(cudaStreamDestroy(stream));
@@ -257,12 +270,16 @@ int main(int count, char **arguments) {
         work(data, count > 2 ? std::atoi(arguments[2]) : 200);
         return 0;
     }
+    if (only == "graphs") {
+        graphs(data, count > 2 ? std::atoi(arguments[2]) : 50);
+        return 0;
+    }
     if (only == "idle") {
         while (std::getchar() != EOF) {}
         return 0;
     }
     if (only != "all") {
-        std::fprintf(stderr, "pxbench: '%s' is none of all, start, storm, work, idle\n", only.c_str());
+        std::fprintf(stderr, "pxbench: '%s' is none of all, start, storm, work, graphs, idle\n", only.c_str());
         return 1;
     }
     size_t largest = count > 2 ? std::strtoull(arguments[2], nullptr, 10) << 20 : size_t(256) << 20;
@@ -278,7 +295,7 @@ int main(int count, char **arguments) {
     char *device;
     CHECK(cudaMalloc(&device, largest));
     launches(data);
-    graphs(data);
+    graphs(data, 7);
     copies(device, largest);
     others(device);
     return 0;

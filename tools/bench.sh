@@ -6,8 +6,10 @@ set -euo pipefail
 bin=$(cd "$1" && pwd)
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/here.sh
+. "$root/tools/here.sh"
 arguments=(--remote-preload "$bin/libpxshim.so" --start-server "$bin/pxos-server" --json "$root/out/bench.json")
-if ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; then
+if gpu_here; then
     arguments+=(--socket-only)
 else
     echo "No GPU here: both ways run on softgpu, with small sizes." >&2

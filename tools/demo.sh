@@ -18,7 +18,7 @@ done
 export PXOS_SERVER="unix:$dir/gpu.sock"
 guest() { LD_PRELOAD="$bin/libpxshim.so" "$@"; }
 
-if "$bin/pxctl" --control "$dir/control.sock" status --json | grep -q '"software": *true'; then
+if [[ $("$bin/pxctl" --control "$dir/control.sock" status --json) =~ '"software": true' ]]; then
     printf '*** No GPU here: everything below runs on softgpu, a device made of this CPU. ***\n\n'
 fi
 for program in deviceQuery vectorAdd matrixMul reduction printf callbacks nbody multiThread; do

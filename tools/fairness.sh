@@ -9,10 +9,12 @@ set -euo pipefail
 bin=$(cd "$1" && pwd)
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/here.sh
+. "$root/tools/here.sh"
 json=${FAIRNESS_JSON:-$root/out/fairness.json}
 mkdir -p "$(dirname "$json")"
 arguments=(--bin "$bin" --json "$json")
-if ! { ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; }; then
+if ! gpu_here; then
     echo "No GPU here: guests share softgpu, where a kernel takes as long as a model says." >&2
     arguments+=(--soft)
 fi

@@ -9,14 +9,17 @@ set -euo pipefail
 bin=$(cd "$1" && pwd)
 programs=$2
 shift 2
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/here.sh
+. "$root/tools/here.sh"
 arguments=(--remote-preload "$bin/libpxshim.so" --start-server "$bin/pxos-server")
-if ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; then
+if gpu_here; then
     arguments+=(--server-arg=--driver --server-arg=auto --repeat-native)
 else
     echo "No GPU here: both ways run on softgpu." >&2
     arguments+=(--direct-preload "$bin/libpxsoft.so" --server-arg=--driver --server-arg=soft)
 fi
-lists=$(cd "$(dirname "$0")/.." && pwd)/tests/cuda-samples
+lists=$root/tests/cuda-samples
 if [ "$(basename "$(cd "$programs" && pwd)")" = samples ]; then
     arguments+=(--args-file "$lists/samples.toml")
 else

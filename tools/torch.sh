@@ -8,12 +8,7 @@ bin=$(cd "$1" && pwd)
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
-if ! "$python" -c 'import torch' 2> /dev/null; then
-    echo "*** SKIPPED: $python has no PyTorch. PYTHON=… names another interpreter. ***" >&2
-    exit 0
-fi
-if ! { ldconfig -p | grep -q 'libcuda\.so\.1' && [ -e /dev/nvidiactl ]; }; then
-    echo "*** SKIPPED: no GPU here, and PyTorch's kernels do not run on softgpu. ***" >&2
-    exit 0
-fi
+# shellcheck source=tools/here.sh
+. "$root/tools/here.sh"
+need_torch "$python"
 exec "$python" "$root/tests/torch/run.py" --bin "$bin" --out "$root/out/torch" "$@"

@@ -11,7 +11,8 @@ use std::path::PathBuf;
     name = "pxos-bench",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    subcommand_negates_reqs = true,
+    args_override_self = true
 )]
 pub(crate) struct Cli {
     /// Another measurement.

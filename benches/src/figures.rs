@@ -1,6 +1,6 @@
 //! Figures: what was measured, each way, and what follows from it.
 
-use crate::targets::{self, Target};
+use crate::targets::{self, Limit, Target};
 use crate::ways::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,7 +54,10 @@ impl Figure {
     pub(crate) fn target(&self, way: Name) -> Option<(&'static Target, Option<bool>)> {
         let target = targets::of(&self.name, way)?;
         let speaks = target.everywhere || !self.software;
-        let met = self.median(Name::Native).zip(self.median(way)).filter(|_| speaks);
+        // A value that stands for itself is compared with nothing.
+        let native =
+            self.median(Name::Native).or_else(|| matches!(target.limit, Limit::Value(_)).then_some(0.0));
+        let met = native.zip(self.median(way)).filter(|_| speaks);
         Some((target, met.map(|(native, median)| target.limit.is_met(native, median))))
     }
 

@@ -186,7 +186,6 @@ mod tests {
         for (way, value) in [(Name::Native, 29e3), (Name::Remoted, 9e3), (Name::Socket, 54e3)] {
             measured.add("h2d_pageable_256MiB", Unit::Microseconds, way, value);
         }
-        measured.add("idle_100", Unit::Percent, Name::Native, 0.0);
         measured.add("idle_100", Unit::Percent, Name::Remoted, 0.4);
         let mut text = Vec::new();
         table(&mut text, &measured).unwrap();

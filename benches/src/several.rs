@@ -17,7 +17,7 @@ const IDLE_TIME: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(1);
 
 /// Idle processes that are started together: as many workers start at once.
-const BATCH: usize = 4;
+pub(crate) const BATCH: u32 = 4;
 
 /// Runs of a trivial program for one value.
 const LOADS: usize = 40;
@@ -85,7 +85,7 @@ pub(crate) fn idle(
     let mut all = Vec::new();
     while all.len() < count as usize {
         let batch: Vec<Running> = (all.len()..count as usize)
-            .take(BATCH)
+            .take(BATCH as usize)
             .map(|_| {
                 let mut command = way.command(program);
                 command.arg("idle");

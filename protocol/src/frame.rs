@@ -8,8 +8,8 @@ pub const MAGIC: u16 = 0x5870;
 
 /// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
 /// whether streams are bounded, and shared memory may be part of a device's; 3, probes may ask how their VM uses its devices,
-/// and the welcome says which start of the server it is from.
-pub const VERSION: u32 = 3;
+/// and the welcome says which start of the server it is from; 4, attributes of kernels are set for a device.
+pub const VERSION: u32 = 4;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
 /// more than this for a peer that does not read.

@@ -1,6 +1,7 @@
 //! What the guest knows about memory: every range it was given, so that copies find their direction, pointer attributes
 //! are answered here and a pointer that is none is refused by the very call.
 
+use crate::lock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -211,7 +212,7 @@ struct Parked {
 impl ParkedBlocks {
     /// Keeps a block, unless it is too large or too much is kept.
     pub(crate) fn park(&self, range: &Allocation) -> bool {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = lock(&self.blocks);
         let kept: u64 = blocks.iter().map(|block| block.size).sum();
         let fits = range.size <= PARKED_BLOCK && kept + range.size <= PARKED_BYTES;
         if fits {
@@ -222,14 +223,14 @@ impl ParkedBlocks {
 
     /// A kept block of just this size in this context.
     pub(crate) fn take(&self, size: u64, context: u64) -> Option<u64> {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = lock(&self.blocks);
         let found = blocks.iter().rposition(|block| block.size == size && block.context == context)?;
         Some(blocks.swap_remove(found).address)
     }
 
     /// All blocks of a context, to be freed.
     pub(crate) fn take_all(&self, context: u64) -> Vec<u64> {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = lock(&self.blocks);
         blocks.extract_if(.., |block| block.context == context).map(|block| block.address).collect()
     }
 

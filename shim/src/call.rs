@@ -1,6 +1,7 @@
 //! One call: encode, send, and either go on or wait for the answer.
 
 use crate::api::Captures;
+use crate::link::Patience;
 use crate::session::{Session, session};
 use crate::thread;
 use pxos_protocol::codec::{Reader, Writer};
@@ -96,9 +97,20 @@ impl Session {
         self.answer(header.request)
     }
 
+    /// How this thread waits: as the flags of its context say (CUDA driver API, `cuCtxCreate`). By default and with
+    /// `CU_CTX_SCHED_SPIN` or `_YIELD` the driver polls; with `CU_CTX_SCHED_BLOCKING_SYNC` it sleeps.
+    fn patience(&self) -> Patience {
+        /// `CU_CTX_SCHED_BLOCKING_SYNC`.
+        const BLOCKING_SYNC: u32 = 4;
+        match self.contexts.get(thread::current_context()) {
+            Some(context) if context.flags.load(Ordering::Relaxed) & BLOCKING_SYNC == 0 => Patience::Long,
+            _ => Patience::Short,
+        }
+    }
+
     /// Waits for the answer to `request`.
     pub(crate) fn answer(&self, request: u64) -> Result<Reply, CUresult> {
-        let (result, payload) = self.link.wait(request)?;
+        let (result, payload) = self.link.wait(request, || self.patience())?;
         if is_sticky(result) {
             self.sticky.store(result.0, Ordering::Relaxed);
         }

@@ -1,12 +1,13 @@
 //! Host callbacks (`cuLaunchHostFunc`, `cuStreamAddCallback`): the worker says when one is due, a thread of ours calls it, and
 //! the stream goes on when it has returned (CUDA driver API, "Stream management").
 
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::{CUhostFn, CUresult, CUstream, CUstreamCallback};
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What to call.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,7 @@ impl HostFunction {
 
     /// A launch is on its way that will call it.
     pub(crate) fn is_due(&self) {
-        let mut state = self.session.callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.session.callbacks.state);
         if let Some(kept) = state.kept.get_mut(&self.number) {
             kept.due += 1;
         }
@@ -67,7 +68,7 @@ impl HostFunction {
 
 impl Drop for HostFunction {
     fn drop(&mut self) {
-        let mut state = self.session.callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.session.callbacks.state);
         if let Some(kept) = state.kept.get_mut(&self.number) {
             kept.gone = true;
             if kept.due == 0 {
@@ -83,7 +84,7 @@ impl Callbacks {
     /// # Errors
     /// `CUDA_ERROR_OPERATING_SYSTEM` where the thread that calls cannot be started.
     pub(crate) fn register(&self, session: &'static Session, callback: Callback) -> Result<u64, CUresult> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let number = state.number(session)?;
         state.pending.insert(number, callback);
         Ok(number)
@@ -98,7 +99,7 @@ impl Callbacks {
         session: &'static Session,
         callback: Callback,
     ) -> Result<Arc<HostFunction>, CUresult> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let number = state.number(session)?;
         state.kept.insert(number, Kept { callback, due: 0, gone: false, once: false });
         Ok(Arc::new(HostFunction { session, number }))
@@ -109,7 +110,7 @@ impl Callbacks {
     /// # Errors
     /// As [`Self::register`].
     pub(crate) fn keep_once(&self, session: &'static Session, callback: Callback) -> Result<u64, CUresult> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let number = state.number(session)?;
         state.kept.insert(number, Kept { callback, due: 0, gone: false, once: true });
         Ok(number)
@@ -117,23 +118,23 @@ impl Callbacks {
 
     /// Forgets what [`Self::keep_once`] kept.
     pub(crate) fn forget_once(&self, number: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.remove(&number);
+        lock(&self.state).kept.remove(&number);
     }
 
     /// The function behind a number of [`Self::keep`].
     pub(crate) fn kept(&self, number: u64) -> Option<Callback> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.get(&number).map(|kept| kept.callback)
+        lock(&self.state).kept.get(&number).map(|kept| kept.callback)
     }
 
     /// Whether host functions are on their way, which may still write to memory that a later copy reads.
     pub(crate) fn are_pending(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         !state.pending.is_empty() || state.kept.values().any(|kept| kept.due > 0)
     }
 
     /// Forgets a callback that has returned.
     fn forget(&self, number: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if state.pending.remove(&number).is_some() {
             return;
         }
@@ -146,7 +147,7 @@ impl Callbacks {
     }
 
     fn find(&self, number: u64) -> Option<Callback> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         state.pending.get(&number).copied().or_else(|| state.kept.get(&number).map(|kept| kept.callback))
     }
 }

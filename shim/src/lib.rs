@@ -20,3 +20,8 @@ mod primitive;
 mod session;
 mod thread;
 mod watch;
+
+/// Takes a lock. A panic while it was held is no reason to fail ever after: what locks guard here is valid after every statement.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,9 +1,13 @@
 //! The connection: frames out in program order, frames in to whoever waits for them.
 //!
 //! Out: over shared memory every frame goes straight into a ring that the worker reads. Over a socket calls that nobody waits
-//! for are appended to a queue that a flusher thread writes, many per system call; a call that waits writes the queue itself. In: there is no reader thread. Of the threads that wait, one reads and hands
-//! the others theirs; when it has its own answer, the next takes over.
+//! for are appended to a queue that a flusher thread writes, many per system call; a call that waits writes the queue itself.
+//! In: there is no reader thread. Of the threads that wait, one reads and hands the others theirs; when it has its own answer,
+//! the next takes over.
 
+mod source;
+
+use crate::lock;
 use crate::log::{self, Level};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::{Refusal, decode};
@@ -11,11 +15,13 @@ use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, Producer, Push};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
 use pxos_protocol::types::CUresult;
+pub(crate) use source::Patience;
+use source::Source;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Queued bytes above which the caller writes them itself: backpressure, so that a program that launches faster than
 /// the server takes does not grow.
@@ -25,12 +31,6 @@ const HIGH_WATER: usize = 256 << 10;
 /// busy program.
 const FLUSHER_SPINS: u32 = 400;
 
-/// How long a waiting thread looks at an empty ring before it sleeps: longer than most kernels and copies take.
-const SPIN: Duration = Duration::from_micros(100);
-
-/// The same where processors are too few to let one spin.
-const SPIN_FEW: Duration = Duration::from_micros(5);
-
 /// How often a full ring is looked at before its writer sleeps in between.
 const FULL_SPINS: u32 = 64;
 
@@ -39,9 +39,6 @@ const FULL_RING: Duration = Duration::from_micros(50);
 
 /// How often the writer of a full ring looks, some seconds in all, before it asks whether there still is a server.
 const FULL_LONG: u32 = 50_000;
-
-/// How long what the peer said before it went may take to arrive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What calls answer when the connection is gone: the worker died, the server was stopped, or a frame was wrong.
 pub(crate) const LOST: CUresult = CUresult::ERROR_DEVICE_UNAVAILABLE;
@@ -82,13 +79,6 @@ struct RingOut {
     doorbell: Socket,
 }
 
-/// The way in.
-#[derive(Debug)]
-enum Source {
-    Socket(FrameReader),
-    Ring { consumer: Consumer, payload: Vec<u8>, read: usize, doorbell: FrameReader, spin: Duration },
-}
-
 #[derive(Debug, Default)]
 struct FlusherState {
     started: bool,
@@ -125,10 +115,6 @@ struct Landing {
     length: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Takes what is kept for a request.
 fn take<T>(kept: &mut Vec<(u64, T)>, request: u64) {
     if let Some(place) = kept.iter().position(|(of, _)| *of == request) {
@@ -154,12 +140,10 @@ impl Link {
 
     /// Speaks over two rings; `reader` and `socket` are their doorbell.
     pub(crate) fn over_rings(rings: (Producer, Consumer), reader: FrameReader, socket: Socket) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let spin = if processors > 2 { SPIN } else { SPIN_FEW };
         let (producer, consumer) = rings;
         Self::new(
             Out::Ring(RingOut { producer: Mutex::new(producer), doorbell: socket }),
-            Source::Ring { consumer, payload: Vec::new(), read: 0, doorbell: reader, spin },
+            Source::over_ring(consumer, reader),
         )
     }
 
@@ -353,9 +337,13 @@ impl Link {
         take(&mut lock(&self.incoming).landings, request);
     }
 
-    /// Waits for the answer to `request`.
-    pub(crate) fn wait(&self, request: u64) -> Result<(CUresult, Vec<u8>), CUresult> {
-        let answer = self.drive(|incoming| {
+    /// Waits for the answer to `request`, which the device may have to work for: `patience` says whether to look for it for long.
+    pub(crate) fn wait(
+        &self,
+        request: u64,
+        patience: impl Fn() -> Patience,
+    ) -> Result<(CUresult, Vec<u8>), CUresult> {
+        let answer = self.drive(&patience, |incoming| {
             let place = incoming.replies.iter().position(|(of, _)| *of == request)?;
             match incoming.replies[place].1 {
                 Slot::Awaited => None,
@@ -379,11 +367,15 @@ impl Link {
 
     /// Waits for the next host callback: its number and status.
     pub(crate) fn wait_callback(&self) -> Result<(u64, u32), CUresult> {
-        self.drive(|incoming| incoming.callbacks.pop_front())
+        self.drive(&|| Patience::Short, |incoming| incoming.callbacks.pop_front())
     }
 
     /// Reads frames until `done` finds what it looks for, or lets another thread read.
-    fn drive<T>(&self, mut done: impl FnMut(&mut Incoming) -> Option<T>) -> Result<T, CUresult> {
+    fn drive<T>(
+        &self,
+        patience: &dyn Fn() -> Patience,
+        mut done: impl FnMut(&mut Incoming) -> Option<T>,
+    ) -> Result<T, CUresult> {
         let mut incoming = lock(&self.incoming);
         loop {
             if let Some(found) = done(&mut incoming) {
@@ -398,7 +390,7 @@ impl Link {
             }
             incoming.reading = true;
             drop(incoming);
-            self.read_one();
+            self.read_one(patience);
             incoming = lock(&self.incoming);
             incoming.reading = false;
             if incoming.waiting > 0 {
@@ -416,15 +408,15 @@ impl Link {
         incoming.reading = true;
         drop(incoming);
         while self.check().is_ok() && lock(&self.source).has_more() {
-            self.read_one();
+            self.read_one(&|| Patience::Short);
         }
         lock(&self.incoming).reading = false;
         self.arrived.notify_all();
     }
 
-    fn read_one(&self) {
+    fn read_one(&self, patience: &dyn Fn() -> Patience) {
         let mut source = lock(&self.source);
-        match self.read_frame(&mut source) {
+        match self.read_frame(&mut source, patience) {
             Ok(()) => {}
             Err(ReadError::Closed) => {
                 self.lost(format_args!("the server closed the connection"));
@@ -435,8 +427,8 @@ impl Link {
         }
     }
 
-    fn read_frame(&self, reader: &mut Source) -> Result<(), ReadError> {
-        let header = reader.header()?;
+    fn read_frame(&self, reader: &mut Source, patience: &dyn Fn() -> Patience) -> Result<(), ReadError> {
+        let header = reader.header(patience)?;
         match header.op {
             control::REPLY => {
                 let payload = reader.payload(&header)?.to_vec();
@@ -543,76 +535,6 @@ impl SocketOut {
         let queued = queue.len();
         self.queued.store(queued, Ordering::SeqCst);
         queued
-    }
-}
-
-impl Source {
-    /// Whether the peer said more before it went. One that has closed is seen at once; one that has not, because our end of
-    /// the connection broke and some VMM keeps that to itself, is not waited for.
-    fn has_more(&self) -> bool {
-        match self {
-            Self::Socket(reader) => {
-                reader.has_buffered() || reader.socket().wait_readable(LAST_WORDS).unwrap_or(true)
-            }
-            Self::Ring { .. } => true,
-        }
-    }
-
-    /// Waits for the next frame.
-    fn header(&mut self) -> Result<Header, ReadError> {
-        let Self::Ring { consumer, payload, read, doorbell, spin } = self else {
-            let Self::Socket(reader) = self else { unreachable!("there are two kinds") };
-            return reader.header();
-        };
-        *read = 0;
-        let mut start = None;
-        loop {
-            match consumer.next(payload) {
-                Ok(Some(header)) => return Ok(header),
-                Ok(None) => {}
-                Err(error) => return Err(ReadError::Io(std::io::Error::other(error))),
-            }
-            let start = start.get_or_insert_with(Instant::now);
-            for _ in 0..64 {
-                if consumer.has_frame() {
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-            if start.elapsed() < *spin || !consumer.park() {
-                continue;
-            }
-            // The doorbell; or REFUSAL from a server that has no ring any more; or the end.
-            let header = doorbell.header()?;
-            let bytes = doorbell.payload(&header)?;
-            consumer.unpark();
-            if header.op != control::DOORBELL {
-                payload.clear();
-                payload.extend_from_slice(bytes);
-                return Ok(header);
-            }
-        }
-    }
-
-    /// The payload of the header that was read last.
-    fn payload(&mut self, header: &Header) -> Result<&[u8], ReadError> {
-        match self {
-            Self::Socket(reader) => reader.payload(header),
-            Self::Ring { payload, .. } => Ok(payload),
-        }
-    }
-
-    /// Takes the next bytes of the payload to where they belong.
-    fn payload_into(&mut self, destination: &mut [u8]) -> Result<(), ReadError> {
-        match self {
-            Self::Socket(reader) => reader.payload_into(destination),
-            Self::Ring { payload, read, .. } => {
-                let bytes = payload.get(*read..*read + destination.len()).ok_or(ReadError::Torn)?;
-                destination.copy_from_slice(bytes);
-                *read += destination.len();
-                Ok(())
-            }
-        }
     }
 }
 

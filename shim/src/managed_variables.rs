@@ -7,13 +7,14 @@
 //! since stay the host's.
 
 use crate::api;
+use crate::lock;
 use crate::session::Session;
 use crate::thread;
 use pxos_protocol::api::op;
 use pxos_protocol::types::{CUresult, CUstream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 const PAGE: u64 = 4096;
 /// `CU_STREAM_NON_BLOCKING`.
@@ -47,7 +48,7 @@ struct Variable {
 
 impl ManagedVariables {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Whether there are any.

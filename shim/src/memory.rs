@@ -1,6 +1,7 @@
 //! Memory that is shared with the worker: the rings, the staging area for copies of pageable memory, and the arena that
 //! page-locked allocations come from (designs D8 and D9).
 
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::control::{STAGING_SLOT, SharedLayout};
 use pxos_protocol::frame::control;
@@ -9,7 +10,7 @@ use pxos_protocol::types::CUresult;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Everything that came with the server's greeting.
 #[derive(Debug)]
@@ -52,10 +53,6 @@ impl Shared {
             Consumer::new(&self.rings, Direction::Replies, CONTROL + commands, replies)?,
         ))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The staging area: slots through which copies of pageable memory pass.

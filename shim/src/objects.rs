@@ -62,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) legacy_waited: AtomicU64,
     /// Next stream id within the context.
     pub(crate) next_stream_id: AtomicU64,
+    /// How often it was reset or destroyed: what was set up in it before counts no more.
+    pub(crate) lives: AtomicU64,
 }
 
 /// A stream.
@@ -124,6 +126,9 @@ pub(crate) struct Module {
 /// How many function attributes CUDA 13.0 has.
 pub(crate) const FUNCTION_ATTRIBUTES: usize = 16;
 
+/// Attributes of a function, indexed by attribute; `i32::MIN` where the driver refuses.
+pub(crate) type FunctionAttributes = [AtomicI32; FUNCTION_ATTRIBUTES];
+
 /// A function of a module, or a kernel of a library: one handle space for both.
 #[derive(Debug)]
 pub(crate) struct Function {
@@ -141,18 +146,22 @@ pub(crate) struct Function {
     pub(crate) params: Vec<(u32, u32)>,
     /// Bytes that hold all parameters.
     pub(crate) param_bytes: usize,
-    /// `cuFuncGetAttribute`, indexed by attribute; `i32::MIN` where the driver refuses.
-    pub(crate) attributes: [AtomicI32; FUNCTION_ATTRIBUTES],
+    /// `cuKernelGetAttribute` of each device. A function of a module is of one device, and told alike for all.
+    pub(crate) attributes: Box<[FunctionAttributes]>,
     /// What the launch interface of CUDA 3 keeps of it.
     pub(crate) legacy: Mutex<crate::api::Legacy>,
     /// Occupancy answers by what was asked.
     pub(crate) occupancy: Mutex<HashMap<(i32, u64, u32), i32>>,
+    /// Attributes as they were last set, by context, its life, device and attribute. Libraries set the same one before every
+    /// launch.
+    pub(crate) set: Mutex<HashMap<(u64, u64, i32, u32), i32>>,
 }
 
 impl Function {
-    /// An attribute as last told by the driver.
-    pub(crate) fn attribute(&self, attribute: u32) -> Option<i32> {
-        let value = self.attributes.get(attribute as usize)?.load(Ordering::Relaxed);
+    /// An attribute on a device as last told by the driver.
+    pub(crate) fn attribute(&self, device: i32, attribute: u32) -> Option<i32> {
+        let attributes = usize::try_from(device).ok().and_then(|device| self.attributes.get(device))?;
+        let value = attributes.get(attribute as usize)?.load(Ordering::Relaxed);
         (value != i32::MIN).then_some(value)
     }
 }

@@ -6,6 +6,7 @@ use crate::arrays::Arrays;
 use crate::callbacks::Callbacks;
 use crate::handles::HandleTable;
 use crate::link::Link;
+use crate::lock;
 use crate::log::{self, Level};
 use crate::managed_variables::ManagedVariables;
 use crate::memory::{Arena, Shared, Staging};
@@ -22,7 +23,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
 /// How long the server may take to greet: it may have to start a worker, whose driver takes about 0.4 s to initialise,
@@ -133,7 +134,7 @@ pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
     if let Some(session) = SESSION.get() {
         return Ok(session);
     }
-    let _one_at_a_time = CONNECTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = lock(&CONNECTING);
     if let Some(session) = SESSION.get() {
         return Ok(session);
     }
@@ -357,6 +358,7 @@ impl Session {
                     work: Progress::default(),
                     legacy: Progress::default(),
                     legacy_waited: AtomicU64::new(0),
+                    lives: AtomicU64::new(0),
                     next_stream_id: AtomicU64::new(3),
                 })
             })

@@ -4,13 +4,14 @@
 //! So a thread that has waited for long over vsock asks the server who it is, over a connection of its own. Only another
 //! server's answer ends the session: one that does not answer may be draining, and a call may take for ever.
 
+use crate::lock;
 use pxos_guest::config::Config;
 use pxos_protocol::control::{Hello, Purpose, Welcome, decode, encode};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{Header, VERSION, control};
 use pxos_protocol::transport::{FrameReader, Socket, Transport};
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a thread waits before it asks: longer than almost every call takes.
@@ -67,7 +68,7 @@ pub(crate) fn watch(
     let pace = Mutex::new(Pace { last: Instant::now(), pause: Duration::ZERO });
     let endpoint = endpoint.clone();
     let look = Arc::new(move || {
-        if !pace.lock().unwrap_or_else(PoisonError::into_inner).is_time(Instant::now()) {
+        if !lock(&pace).is_time(Instant::now()) {
             return Ok(());
         }
         match ask(&endpoint, &hello) {

@@ -204,8 +204,12 @@ def main():
     wanted = "result 2" if without_torch else f"total capacity of {QUOTA / (1 << 30):.2f} GiB"
     holds(f"out of memory says '{wanted}': {error}", wanted in error)
     if not without_torch:
-        # What PyTorch has from NVML: it looks for its own process id.
-        holds(f"out of memory says what this process holds: {error}", "this process has 1.00 GiB memory in use" in error)
+        # What PyTorch has from NVML: it looks for its own process id. It writes up to 1 GiB as MiB.
+        told = re.search(r"this process has ([\d.]+) ([MG])iB memory in use", error)
+        holds(f"out of memory says what this process holds: {error}", told is not None)
+        if told:
+            unit = MIB if told.group(2) == "M" else 1 << 30
+            same("held by PyTorch's text and by NVML", float(told.group(1)) * unit, held, within=0.01 * unit)
     same("use before and after out of memory", nvml.memory()[2], held)
 
     program.give_back()

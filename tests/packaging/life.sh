@@ -18,6 +18,12 @@ paths() {
     -o -path /var/log -o -path /var/lib/systemd \) -prune -o -print | grep -Ev '^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-$' | sort
 }
 pid() { cat /run/pxos/pxos-server.pid; }
+# Whether a command prints a line like that, and succeeds. (`command | grep -q` ends a command that has more to say by SIGPIPE.)
+says() {
+  local pattern=$1
+  shift
+  "$@" > /tmp/said && grep -q "$pattern" /tmp/said
+}
 adds() { /t/vectorAdd > /tmp/out 2>&1 && grep -q '^PASS' /tmp/out; }
 
 # A machine that runs has an init system; in a root without one Debian starts services only where this says so.
@@ -44,14 +50,14 @@ adds || fail "vectorAdd: $(cat /tmp/out)"
 grep -q 'program="vectorAdd"' /var/log/pxos/server.log || fail "the server does not know of it"
 ok "a CUDA program runs through the installed libcuda.so.1"
 useradd --no-create-home outsider
-useradd --no-create-home --groups pxos insider
-su insider -s /bin/sh -c /t/vectorAdd | grep -q '^PASS' || fail "a member of the group pxos has no GPU"
+useradd --no-create-home insider && usermod --append --groups pxos insider
+says '^PASS' su insider -s /bin/sh -c /t/vectorAdd || fail "a member of the group pxos has no GPU"
 if su outsider -s /bin/sh -c /t/vectorAdd > /tmp/out 2>&1; then fail "everybody has the GPU"; fi
 userdel outsider && userdel insider
 ok "members of the group pxos may use it, and nobody else"
 
 pxctl doctor > /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
-pxctl doctor --json | grep -q '"ok": true' || fail "doctor in JSON"
+says '"ok": true' pxctl doctor --json || fail "doctor in JSON"
 grep -q "find the shim as libcuda.so.1" /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
 grep -q 'a vector add runs' /tmp/doctor || fail "doctor runs nothing: $(cat /tmp/doctor)"
 grep -q 'MB/s to the device' /tmp/doctor || fail "doctor times nothing: $(cat /tmp/doctor)"
@@ -72,10 +78,10 @@ grep -q 'configuration is read again' /var/log/pxos/server.log || fail "reload i
 ok "the log is rotated, the configuration read again"
 
 apt install /t/libcuda1.deb > /tmp/apt 2>&1 || fail "apt install of a driver: $(cat /tmp/apt)"
-if ldconfig -p | grep -q /usr/lib/pxos/; then fail "our libcuda.so.1 stands beside a driver's"; fi
+if says /usr/lib/pxos/ ldconfig -p; then fail "our libcuda.so.1 stands beside a driver's"; fi
 LD_PRELOAD=/usr/lib/pxos/libpxshim.so adds || fail "vectorAdd beside a driver: $(cat /tmp/out)"
 apt purge libcuda1 > /tmp/apt 2>&1 || fail "purge of a driver"
-ldconfig -p | grep -q 'libcuda.so.1 .*=> /usr/lib/pxos/cuda/' || fail "libcuda.so.1 is not ours again"
+says 'libcuda.so.1 .*=> /usr/lib/pxos/cuda/' ldconfig -p || fail "libcuda.so.1 is not ours again"
 ok "beside an NVIDIA driver it is found by LD_PRELOAD alone, and again without it"
 
 before=$(pid)
@@ -91,7 +97,7 @@ before=$(pid)
 apt remove pxos-server pxos-guest > /tmp/apt 2>&1 || { cat /tmp/apt; fail "remove"; }
 if [ -d "/proc/$before" ]; then fail "the server outlives its package"; fi
 for file in server client; do [ -f "/etc/pxos/$file.toml" ] || fail "$file.toml does not outlive a removal"; done
-if ldconfig -p | grep -q pxos; then fail "libcuda.so.1 outlives its package"; fi
+if says pxos ldconfig -p; then fail "libcuda.so.1 outlives its package"; fi
 apt purge pxos-server pxos-guest > /tmp/apt 2>&1 || { cat /tmp/apt; fail "purge"; }
 paths > /tmp/after
 diff /tmp/before /tmp/after || fail "something is left behind"
@@ -101,3 +107,24 @@ done
 if getent passwd pxos || getent group pxos; then fail "the user is left behind"; fi
 if pgrep pxos-server; then fail "a process is left behind"; fi
 ok "remove and purge leave nothing"
+
+# Without the packages: what `make install` makes, and the commands of docs/operations.md that go with it.
+cp -a /t/installed/. /
+hash -r # pxctl lies elsewhere now
+# The block's commands that need no init system, as they stand there; there is no sudo.
+sed -n '/^    # on the host: the user that the unit names/,/^$/p' /t/operations.md | tr '&' '\n' | sed 's/sudo //g; s/^ *//' |
+  grep -Ev '^(systemctl .*|#.*|)$' > /tmp/by-hand
+for command in useradd chgrp systemd-tmpfiles ldconfig; do
+  grep -q "$command" /tmp/by-hand || fail "docs/operations.md has no $command"
+done
+sh -e /tmp/by-hand > /tmp/out 2>&1 || fail "by hand: $(cat /tmp/by-hand /tmp/out)"
+sed -i 's/^#driver = .*/driver = "soft"/' /etc/pxos/server.toml
+su pxos -s /bin/sh -c '/usr/local/bin/pxos-server --check-config' > /dev/null || fail "the server's user cannot read its settings"
+/etc/init.d/pxos-server start > /dev/null || fail "the installed init script"
+[ "$(ps -o user= -p "$(pid)")" = pxos ] || fail "the server that was installed by hand does not run as pxos"
+says '=> /usr/local/lib/pxos/cuda/' ldconfig -p || fail "libcuda.so.1 is not the one of /usr/local"
+adds || fail "vectorAdd: $(cat /tmp/out)"
+systemd-analyze verify /usr/local/lib/systemd/system/pxos-*.service > /tmp/units 2>&1 || fail "units: $(cat /tmp/units)"
+pxctl doctor > /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+/etc/init.d/pxos-server stop > /dev/null || fail "stop"
+ok "make install, and what goes with it by hand"

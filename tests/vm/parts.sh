@@ -43,7 +43,7 @@ vsock_device() {
 unpack() {
   local name=$1 real
   real=$(apt-cache depends "$name" | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
-  (cd "$work" && apt-get download -qq "${real:-$name}" > /dev/null) || die "cannot download $name: is there a Debian mirror?"
+  (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "${real:-$name}" > /dev/null) || die "cannot download $name: is there a Debian mirror?"
   dpkg -x "$work/${real:-$name}"_*.deb "$work/$name"
 }
 
@@ -89,7 +89,8 @@ say "unpacking kernel and busybox"
 busybox=$(command -v busybox || true)
 if [ -z "$busybox" ] || ldd "$busybox" > /dev/null 2>&1; then
   unpack busybox-static
-  busybox=$(find "$work/busybox-static" -name busybox -type f -print -quit)
+  busybox=$(find "$work/busybox-static" -path '*/bin/busybox' -type f -print -quit)
+  [ -x "$busybox" ] || die "no busybox in its package"
 fi
 if [ -n "${KERNEL:-}" ]; then
   folder_of_modules=${MODULES:-}

@@ -34,7 +34,7 @@ pub const KEYS: &[Key] = &[
         "ENDPOINT",
         "unix:/run/pxos-gpu.sock,vsock:any:9700",
         true,
-        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
+        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, tls:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
     ),
     key(
         "shared",

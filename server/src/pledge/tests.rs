@@ -267,6 +267,9 @@ fn vms_that_race_never_hold_too_much_and_are_never_refused_their_promise() {
             // SAFETY: the child touches shared pages and its own memory, allocates nothing, and ends by `_exit`.
             match unsafe { libc::fork() } {
                 0 => {
+                    // Where the test fails, nobody answers any more.
+                    // SAFETY: plain numbers.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                     let wrong = child(account, device, *promised, *greedy);
                     // SAFETY: ends the child.
                     unsafe { libc::_exit(wrong) }

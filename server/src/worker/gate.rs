@@ -400,6 +400,11 @@ impl Gate {
         waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Whether no other VM wants a device, as far as the daemon knows, or nothing is scheduled.
+    pub(crate) fn is_wide_open(&self, device: usize) -> bool {
+        matches!(self.page.slot(device).gate.load(Ordering::Relaxed), gate::OFF | gate::FREE)
+    }
+
     /// Runs a copy of a direction: now, or when the gate lets it. Called by the leader and by lanes.
     pub(crate) fn copy(
         &self,

@@ -1,6 +1,7 @@
 //! Images that the guest has sent, by their hash: sent once, loaded as often as it likes.
 
 use super::session::Fatal;
+use memmap2::{Advice, MmapMut, MmapOptions};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
@@ -9,11 +10,57 @@ use std::ffi::c_void;
 /// Most bytes of images that a session may keep here; cuBLAS and cuDNN together stay below half of it.
 const MAX_TOTAL: u64 = 4 << 30;
 
-/// One image.
+/// Images from here on lie in pages of their own.
+const LARGE: usize = 1 << 20;
+
+/// One image, as far as it has come.
 #[derive(Debug)]
 struct Image {
-    bytes: Vec<u8>,
-    total: usize,
+    memory: Memory,
+    filled: usize,
+}
+
+/// Room for a whole image. A claimed length costs nothing: pages are there when bytes come.
+#[derive(Debug)]
+enum Memory {
+    Small(Box<[u8]>),
+    /// In huge pages where the kernel has them: 200 MB in small ones are 50,000 faults.
+    Large(MmapMut),
+}
+
+impl Image {
+    fn new(total: usize) -> std::io::Result<Self> {
+        if total < LARGE {
+            return Ok(Self { memory: Memory::Small(vec![0; total].into()), filled: 0 });
+        }
+        let memory = MmapOptions::new().len(total).no_reserve_swap().map_anon()?;
+        // Only a wish.
+        let _ = memory.advise(Advice::HugePage);
+        Ok(Self { memory: Memory::Large(memory), filled: 0 })
+    }
+
+    /// Takes the next bytes; `false` where there are too many.
+    fn append(&mut self, chunk: &[u8]) -> bool {
+        let memory: &mut [u8] = match &mut self.memory {
+            Memory::Small(memory) => memory,
+            Memory::Large(memory) => memory,
+        };
+        let Some(room) = memory.get_mut(self.filled..).and_then(|room| room.get_mut(..chunk.len())) else {
+            return false;
+        };
+        room.copy_from_slice(chunk);
+        self.filled += chunk.len();
+        true
+    }
+
+    /// All of it, once it is there.
+    fn whole(&self) -> Option<&[u8]> {
+        let memory: &[u8] = match &self.memory {
+            Memory::Small(memory) => memory,
+            Memory::Large(memory) => memory,
+        };
+        (self.filled == memory.len()).then_some(memory)
+    }
 }
 
 /// What a load call of the driver's is given: an image by itself, or a wrapper that names the images from before its
@@ -68,16 +115,16 @@ impl Images {
                 return Err(Fatal::Malformed(format!("images of more than {MAX_TOTAL} bytes")));
             }
             self.total += total;
-            // Grown as the bytes come, so that a claimed length costs nothing.
             let total = usize::try_from(total).map_err(|_| Fatal::Malformed("image length".into()))?;
-            self.by_hash.insert(hash, Image { bytes: Vec::new(), total });
+            let image = Image::new(total)
+                .map_err(|error| Fatal::Lost(format!("an image of {total} bytes: {error}")))?;
+            self.by_hash.insert(hash, image);
         }
         let image =
             self.by_hash.get_mut(&hash).ok_or_else(|| Fatal::Malformed("image without a start".into()))?;
-        if offset != image.bytes.len() as u64 || chunk.len() > image.total - image.bytes.len() {
+        if offset != image.filled as u64 || !image.append(chunk) {
             return Err(Fatal::Malformed("image chunks out of order".into()));
         }
-        image.bytes.extend_from_slice(chunk);
         Ok(())
     }
 
@@ -96,14 +143,12 @@ impl Images {
 
     /// A complete image of any kind, which the driver is given with its length.
     pub(super) fn whole(&self, hash: [u64; 2]) -> Result<&[u8], CUresult> {
-        let image = self.by_hash.get(&hash).filter(|image| image.bytes.len() == image.total);
-        Ok(&image.ok_or(CUresult::ERROR_INVALID_IMAGE)?.bytes)
+        self.by_hash.get(&hash).and_then(Image::whole).ok_or(CUresult::ERROR_INVALID_IMAGE)
     }
 
     /// A complete image whose own headers agree with its length: the driver will not read beyond its end.
     pub(super) fn complete(&self, hash: [u64; 2]) -> Result<&[u8], CUresult> {
-        let image = self.by_hash.get(&hash).filter(|image| image.bytes.len() == image.total);
-        let bytes = &image.ok_or(CUresult::ERROR_INVALID_IMAGE)?.bytes;
+        let bytes = self.whole(hash)?;
         let length = pxos_cudart::image::kind_of(bytes)
             .and_then(|kind| pxos_cudart::image::length_of(bytes, kind))
             .map_err(|error| CUresult(error.result()))?;

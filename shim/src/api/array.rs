@@ -3,6 +3,7 @@
 use super::{Result, enter, put};
 use crate::arrays::{Array, MipmappedArray};
 use crate::call::{Reply, call, garbled, post};
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::{DecodeError, Writer};
@@ -12,7 +13,7 @@ use pxos_protocol::types::{
 };
 use std::collections::HashMap;
 use std::ffi::c_uint;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A live array.
 pub(super) fn array(session: &Session, array: CUarray) -> Result<Arc<Array>> {
@@ -169,7 +170,7 @@ fn part(
     op: u16,
     number: u32,
 ) -> Result<CUarray> {
-    let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut parts = lock(parts);
     if let Some(handle) = parts.get(&number) {
         return Ok(CUarray(*handle));
     }

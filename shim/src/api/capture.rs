@@ -6,9 +6,10 @@
 //! cuThreadExchangeStreamCaptureMode). While a capture is under way only launches, sets and copies into capturing streams go
 //! unanswered; everything else waits for its answer, so that a mistake is reported by the call that makes it.
 
-use super::graph::{Graph, Held, lock};
+use super::graph::{Graph, Held};
 use super::{Result, enter, put, stream_argument, stream_name};
 use crate::call::{call, garbled};
+use crate::lock;
 use crate::objects::Event;
 use crate::session::{Session, session};
 use crate::thread;

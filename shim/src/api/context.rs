@@ -41,6 +41,7 @@ fn create(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> Result {
         work: Progress::default(),
         legacy: Progress::default(),
         legacy_waited: AtomicU64::new(0),
+        lives: AtomicU64::new(0),
         next_stream_id: AtomicU64::new(3),
     })?;
     let made = call(op::cuCtxCreate_v2, |writer| {
@@ -102,6 +103,7 @@ pub(crate) fn end(session: &'static Session, context: &Context, op: u16, reset: 
     } else {
         pxos_cudart::storage::context_destroyed(handle);
     }
+    context.lives.fetch_add(1, Ordering::Relaxed);
     session.streams.remove_all(|stream| stream.context == handle);
     session.events.remove_all(|event| event.context == handle);
     session.functions.remove_all(|function| function.context == handle);

@@ -15,7 +15,7 @@ use pxos_protocol::control::STAGING_SLOT;
 use pxos_protocol::frame::{BULK_CHUNK, control};
 use pxos_protocol::types::{
     BoxCopy, CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED,
-    CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUarray, CUdeviceptr, CUresult, CUstream, Place,
+    CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUarray, CUresult, CUstream, Place,
 };
 use std::ffi::c_void;
 
@@ -28,7 +28,7 @@ const MAX_PITCH: u64 = 0x7fff_ffff;
 
 /// One end as the application describes it.
 #[derive(Clone, Copy)]
-struct Given {
+pub(super) struct Given {
     kind: u32,
     host: u64,
     device: u64,
@@ -113,7 +113,7 @@ impl Given {
     }
 
     /// A single row at an address.
-    fn line(kind: u32, address: u64) -> Self {
+    pub(super) fn line(kind: u32, address: u64) -> Self {
         Self {
             kind,
             host: address,
@@ -127,7 +127,7 @@ impl Given {
     }
 
     /// A single row of an array, from a byte on.
-    fn line_of(array: CUarray, offset: usize) -> Self {
+    pub(super) fn line_of(array: CUarray, offset: usize) -> Self {
         Self { array, at: [offset, 0, 0], ..Self::line(CU_MEMORYTYPE_ARRAY, 0) }
     }
 
@@ -337,7 +337,13 @@ fn staged(session: &'static Session, task: &Task, copy: &BoxCopy, slot: u64, str
 ///
 /// # Safety
 /// Rows in host memory are valid.
-unsafe fn run(to: &Given, from: &Given, extent: [usize; 3], stream: CUstream, waits: bool) -> Result {
+pub(super) unsafe fn run(
+    to: &Given,
+    from: &Given,
+    extent: [usize; 3],
+    stream: CUstream,
+    waits: bool,
+) -> Result {
     // SAFETY: by this function's contract.
     unsafe { run_between(to, from, extent, None, stream, waits) }
 }
@@ -487,112 +493,6 @@ pub(crate) unsafe fn cuMemcpy3DPeer(pCopy: *const CUDA_MEMCPY3D_PEER) -> Result 
 pub(crate) unsafe fn cuMemcpy3DPeerAsync(pCopy: *const CUDA_MEMCPY3D_PEER, hStream: CUstream) -> Result {
     // SAFETY: the entry point's contract.
     unsafe { run_peers(pCopy, hStream, false) }
-}
-
-pub(crate) unsafe fn cuMemcpyDtoA_v2(
-    dstArray: CUarray,
-    dstOffset: usize,
-    srcDevice: CUdeviceptr,
-    ByteCount: usize,
-) -> Result {
-    let (to, from) = (Given::line_of(dstArray, dstOffset), Given::line(CU_MEMORYTYPE_DEVICE, srcDevice));
-    // SAFETY: the entry point's contract.
-    unsafe { run(&to, &from, [ByteCount, 1, 1], CUstream::NULL, true) }
-}
-
-pub(crate) unsafe fn cuMemcpyAtoD_v2(
-    dstDevice: CUdeviceptr,
-    srcArray: CUarray,
-    srcOffset: usize,
-    ByteCount: usize,
-) -> Result {
-    let (to, from) = (Given::line(CU_MEMORYTYPE_DEVICE, dstDevice), Given::line_of(srcArray, srcOffset));
-    // SAFETY: the entry point's contract.
-    unsafe { run(&to, &from, [ByteCount, 1, 1], CUstream::NULL, true) }
-}
-
-/// # Safety
-/// `bytes` at `source` may be read.
-unsafe fn host_to_array(
-    array: CUarray,
-    offset: usize,
-    source: *const c_void,
-    bytes: usize,
-    stream: CUstream,
-    waits: bool,
-) -> Result {
-    let from = Given::line(CU_MEMORYTYPE_HOST, source.expose_provenance() as u64);
-    // SAFETY: by this function's contract.
-    unsafe { run(&Given::line_of(array, offset), &from, [bytes, 1, 1], stream, waits) }
-}
-
-pub(crate) unsafe fn cuMemcpyHtoA_v2(
-    dstArray: CUarray,
-    dstOffset: usize,
-    srcHost: *const c_void,
-    ByteCount: usize,
-) -> Result {
-    // SAFETY: the entry point's contract.
-    unsafe { host_to_array(dstArray, dstOffset, srcHost, ByteCount, CUstream::NULL, true) }
-}
-
-pub(crate) unsafe fn cuMemcpyHtoAAsync_v2(
-    dstArray: CUarray,
-    dstOffset: usize,
-    srcHost: *const c_void,
-    ByteCount: usize,
-    hStream: CUstream,
-) -> Result {
-    // SAFETY: the entry point's contract.
-    unsafe { host_to_array(dstArray, dstOffset, srcHost, ByteCount, hStream, false) }
-}
-
-/// # Safety
-/// `bytes` at `target` may be written.
-unsafe fn array_to_host(
-    target: *mut c_void,
-    array: CUarray,
-    offset: usize,
-    bytes: usize,
-    stream: CUstream,
-    waits: bool,
-) -> Result {
-    let to = Given::line(CU_MEMORYTYPE_HOST, target.expose_provenance() as u64);
-    // SAFETY: by this function's contract.
-    unsafe { run(&to, &Given::line_of(array, offset), [bytes, 1, 1], stream, waits) }
-}
-
-pub(crate) unsafe fn cuMemcpyAtoH_v2(
-    dstHost: *mut c_void,
-    srcArray: CUarray,
-    srcOffset: usize,
-    ByteCount: usize,
-) -> Result {
-    // SAFETY: the entry point's contract.
-    unsafe { array_to_host(dstHost, srcArray, srcOffset, ByteCount, CUstream::NULL, true) }
-}
-
-pub(crate) unsafe fn cuMemcpyAtoHAsync_v2(
-    dstHost: *mut c_void,
-    srcArray: CUarray,
-    srcOffset: usize,
-    ByteCount: usize,
-    hStream: CUstream,
-) -> Result {
-    // SAFETY: the entry point's contract.
-    unsafe { array_to_host(dstHost, srcArray, srcOffset, ByteCount, hStream, false) }
-}
-
-pub(crate) unsafe fn cuMemcpyAtoA_v2(
-    dstArray: CUarray,
-    dstOffset: usize,
-    srcArray: CUarray,
-    srcOffset: usize,
-    ByteCount: usize,
-) -> Result {
-    let (to, from) = (Given::line_of(dstArray, dstOffset), Given::line_of(srcArray, srcOffset));
-    // SAFETY: the entry point's contract.
-    unsafe { run(&to, &from, [ByteCount, 1, 1], CUstream::NULL, true) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Initialisation, version, errors, entry points: everything here is answered in the guest.
 
 use super::{Result, put};
+use crate::lock;
 use crate::session::{Session, existing, initialise, session};
 use pxos_cudart::procaddress::{DRIVER_VERSION, Lookup, lookup};
 use pxos_cudart::{DeviceIdentity, tables};
@@ -9,7 +10,7 @@ use pxos_protocol::types::{CUdriverProcAddressQueryResult, CUresult, CUuuid};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 pub(crate) unsafe fn cuInit(Flags: c_uint) -> Result {
     if Flags != 0 {
@@ -39,7 +40,7 @@ fn error_text(error: CUresult, string: bool) -> Option<*const c_char> {
     } else {
         name.to_owned()
     };
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut texts = lock(&TEXTS);
     let texts = texts.get_or_insert_default();
     // An entry is never replaced, so that a pointer once handed out stays valid.
     let text = texts.entry((error.0, string)).or_insert_with(|| CString::new(text).unwrap_or_default());

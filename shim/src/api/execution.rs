@@ -4,11 +4,12 @@ use super::module::read_attributes;
 use super::{Result, enter, put, stream_argument};
 use crate::call::call;
 use crate::callbacks::Callback;
+use crate::lock;
 use crate::objects::Function;
 use crate::session::{Session, session};
+use crate::thread;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
-use pxos_protocol::control::Device;
 use pxos_protocol::types::attribute as attr;
 use pxos_protocol::types::{
     CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState, CUhostFn, CUlaunchAttribute,
@@ -44,10 +45,16 @@ pub(crate) unsafe fn cuFuncGetAttribute(
     attrib: CUfunction_attribute,
     hfunc: CUfunction,
 ) -> Result {
-    let function = function(session()?, hfunc)?;
-    let value = function.attribute(attrib).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let session = session()?;
+    let context = session.contexts.get(thread::current_context());
+    let value = attribute(session, hfunc, context.map_or(0, |context| context.device), attrib)?;
     // SAFETY: the entry point's contract.
     unsafe { put(pi, value) }
+}
+
+/// An attribute of a function or kernel on a device.
+pub(super) fn attribute(session: &Session, raw: CUfunction, device: i32, attribute: u32) -> Result<i32> {
+    function(session, raw)?.attribute(device, attribute).ok_or(CUresult::ERROR_INVALID_VALUE)
 }
 
 pub(crate) unsafe fn cuFuncSetAttribute(
@@ -55,18 +62,33 @@ pub(crate) unsafe fn cuFuncSetAttribute(
     attrib: CUfunction_attribute,
     value: c_int,
 ) -> Result {
-    let (session, _) = enter()?;
-    let function = function(session, hfunc)?;
+    let (_, context) = enter()?;
+    set_attribute(hfunc, context.device, attrib, value)
+}
+
+/// Sets an attribute of a function or kernel on a device.
+pub(super) fn set_attribute(raw: CUfunction, device: i32, attrib: u32, value: c_int) -> Result {
+    let (session, context) = enter()?;
+    let function = function(session, raw)?;
+    let key = (context.handle, context.lives.load(Ordering::Relaxed), device, attrib);
+    let mut set = lock(&function.set);
+    if set.get(&key) == Some(&value) {
+        return Ok(());
+    }
+    set.remove(&key);
     let reply = call(op::cuFuncSetAttribute, |writer| {
         writer.put(function.handle);
         writer.put(attrib);
         writer.put(value);
+        writer.put(device);
     })?;
     let told = read_attributes(&mut reply.reader())?;
-    for (ours, theirs) in function.attributes.iter().zip(told) {
-        ours.store(theirs.into_inner(), Ordering::Relaxed);
+    let ordinal = usize::try_from(device).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
+    for (ours, theirs) in function.attributes.get(ordinal).into_iter().flatten().zip(told) {
+        ours.store(theirs, Ordering::Relaxed);
     }
-    function.occupancy.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    lock(&function.occupancy).clear();
+    set.insert(key, value);
     Ok(())
 }
 
@@ -136,7 +158,8 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Refuses what a native launch refuses at once; the codes are measured on an H200, driver 580.
-    pub(super) fn check(&self, function: &Function, device: &Device) -> Result {
+    pub(super) fn check(&self, session: &Session, function: &Function, ordinal: i32) -> Result {
+        let device = super::device::device(session, ordinal)?;
         let limit = |attribute| u32::try_from(device.attribute(attribute)).unwrap_or(0);
         let grid = [limit(attr::MAX_GRID_DIM_X), limit(attr::MAX_GRID_DIM_Y), limit(attr::MAX_GRID_DIM_Z)];
         let block =
@@ -148,14 +171,18 @@ impl Shape {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
         let threads: u64 = self.block.iter().map(|extent| u64::from(*extent)).product();
-        let most = function.attribute(MAX_THREADS_PER_BLOCK).and_then(|most| u64::try_from(most).ok());
+        let most =
+            function.attribute(ordinal, MAX_THREADS_PER_BLOCK).and_then(|most| u64::try_from(most).ok());
         if threads > most.unwrap_or_else(|| limit(attr::MAX_THREADS_PER_BLOCK).into()) {
             return Err(CUresult::ERROR_INVALID_VALUE);
         }
-        let fixed =
-            function.attribute(SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(0);
-        let dynamic =
-            function.attribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).and_then(|bytes| u32::try_from(bytes).ok());
+        let fixed = function
+            .attribute(ordinal, SHARED_SIZE_BYTES)
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(0);
+        let dynamic = function
+            .attribute(ordinal, MAX_DYNAMIC_SHARED_SIZE_BYTES)
+            .and_then(|bytes| u32::try_from(bytes).ok());
         let dynamic =
             dynamic.unwrap_or_else(|| limit(attr::MAX_SHARED_MEMORY_PER_BLOCK).saturating_sub(fixed));
         if self.shared > dynamic {
@@ -261,7 +288,7 @@ unsafe fn launch(
     let (session, context) = enter()?;
     let function = function(session, raw)?;
     let stream = stream_argument(session, stream.0)?;
-    shape.check(&function, super::device::device(session, context.device)?)?;
+    shape.check(session, &function, context.device)?;
     if !function.is_kernel && function.context != context.handle {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
@@ -359,11 +386,17 @@ unsafe fn attributes<'a>(session: &Session, config: &CUlaunchConfig) -> Result<&
 
 /// Refuses clusters that do not divide the grid or have more blocks than a function may have: 8, or 16 where the function
 /// says that it may run on fewer devices (CUDA C++ programming guide, "Thread block clusters").
-fn check_clusters(shape: &Shape, function: &Function, attributes: &[CUlaunchAttribute]) -> Result {
+fn check_clusters(
+    shape: &Shape,
+    function: &Function,
+    device: i32,
+    attributes: &[CUlaunchAttribute],
+) -> Result {
     for attribute in attributes.iter().filter(|held| held.id == launch_attribute::CLUSTER_DIMENSION) {
         let [x, y] = [attribute.value[0] & 0xffff_ffff, attribute.value[0] >> 32];
         let cluster = [x, y, attribute.value[1] & 0xffff_ffff];
-        let most = if function.attribute(NON_PORTABLE_CLUSTER_SIZE_ALLOWED) == Some(1) { 16 } else { 8 };
+        let most =
+            if function.attribute(device, NON_PORTABLE_CLUSTER_SIZE_ALLOWED) == Some(1) { 16 } else { 8 };
         let blocks = cluster.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
         let divides =
             |(grid, cluster): (&u32, &u64)| *cluster != 0 && u64::from(*grid).is_multiple_of(*cluster);
@@ -383,7 +416,7 @@ pub(crate) unsafe fn cuLaunchKernelEx(
     kernelParams: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result {
-    let session = session()?;
+    let (session, context) = enter()?;
     // SAFETY: null or a configuration, by the entry point's contract.
     let config = unsafe { config.as_ref() }.ok_or(CUresult::ERROR_INVALID_VALUE)?;
     let shape = Shape {
@@ -394,7 +427,7 @@ pub(crate) unsafe fn cuLaunchKernelEx(
     // SAFETY: the entry point's contract.
     unsafe {
         let attributes = attributes(session, config)?;
-        check_clusters(&shape, &*function(session, f)?, attributes)?;
+        check_clusters(&shape, &*function(session, f)?, context.device, attributes)?;
         launch(f, shape, config.stream, kernelParams, extra, attributes)
     }
 }
@@ -420,7 +453,7 @@ pub(crate) unsafe fn cuLaunchCooperativeKernel(
         shared: sharedMemBytes,
     };
     let device = super::device::device(session, context.device)?;
-    shape.check(&function, device)?;
+    shape.check(session, &function, context.device)?;
     // All blocks must be resident at once (CUDA driver API, cuLaunchCooperativeKernel).
     let threads = shape.block.iter().product::<u32>();
     let per_multiprocessor = super::occupancy::blocks(session, &function, threads, sharedMemBytes.into(), 0)?;

@@ -229,6 +229,7 @@ pub(crate) unsafe fn cuGreenCtxCreate(
         work: Progress::default(),
         legacy: Progress::default(),
         legacy_waited: AtomicU64::new(0),
+        lives: AtomicU64::new(0),
         next_stream_id: AtomicU64::new(3),
     })?;
     let green = session.greens.0.mint(|handle| GreenContext { handle, context: context.handle })?;

@@ -8,6 +8,7 @@ use super::event::INTERPROCESS;
 use super::{Result, enter, put};
 use crate::allocations::Kind;
 use crate::call::garbled;
+use crate::lock;
 use crate::objects::{Event, Progress};
 use crate::session::session;
 use pxos_protocol::api::op;
@@ -17,8 +18,8 @@ use std::ffi::{c_int, c_uint};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 
 /// What the server gives for something that is shared.
 pub(crate) type Share = [u64; 8];
@@ -145,7 +146,7 @@ pub(crate) unsafe fn cuIpcOpenMemHandle_v2(
     let mut fields = reply.reader();
     let mut next = || fields.get::<u64>().map_err(garbled);
     let (address, base, size) = (next()?, next()?, next()?);
-    let mut opened = session.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut opened = lock(&session.opened.0);
     let known = session.allocations.find(address).is_some_and(|range| range.kind == Kind::Opened);
     let entry = opened.entry(address).or_insert((base, 0));
     // A context that ended took its open memory with it.
@@ -159,7 +160,7 @@ pub(crate) unsafe fn cuIpcOpenMemHandle_v2(
 
 pub(crate) unsafe fn cuIpcCloseMemHandle(dptr: CUdeviceptr) -> Result {
     let session = session()?;
-    let mut opened = session.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut opened = lock(&session.opened.0);
     let (base, times) = opened.get_mut(&dptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     *times -= 1;
     if *times == 0 {

@@ -3,10 +3,10 @@
 
 use super::execution::{MAX_PARAM_BYTES, Shape, function, launch_packed};
 use super::{Result, enter};
+use crate::lock;
 use crate::session::session;
 use pxos_protocol::types::{CUfunction, CUresult, CUstream, CUtexref};
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::PoisonError;
 
 /// `CU_PARAM_TR_DEFAULT`.
 const PARAM_TR_DEFAULT: c_int = -1;
@@ -22,7 +22,7 @@ pub(crate) struct Legacy {
 /// Changes what a function keeps.
 fn change(raw: CUfunction, change: impl FnOnce(&mut Legacy) -> Result) -> Result {
     let function = function(session()?, raw)?;
-    let mut legacy = function.legacy.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut legacy = lock(&function.legacy);
     change(&mut legacy)
 }
 
@@ -105,7 +105,7 @@ fn launch(raw: CUfunction, grid: [c_int; 2], stream: CUstream) -> Result {
     let (session, _) = enter()?;
     let function = function(session, raw)?;
     let extent = |value: c_int| u32::try_from(value).map_err(|_| CUresult::ERROR_INVALID_VALUE);
-    let legacy = function.legacy.lock().unwrap_or_else(PoisonError::into_inner);
+    let legacy = lock(&function.legacy);
     let shape =
         Shape { grid: [extent(grid[0])?, extent(grid[1])?, 1], block: legacy.block, shared: legacy.shared };
     if legacy.params.len() < function.param_bytes {

@@ -5,6 +5,7 @@ use super::module::{
 };
 use super::{Result, enter, put};
 use crate::call::post;
+use crate::lock;
 use crate::objects::{Function, Module};
 use crate::session::{Session, session};
 use crate::thread;
@@ -14,7 +15,7 @@ use pxos_protocol::types::{
     CUlibrary, CUlibraryOption, CUmodule, CUresult,
 };
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// `CU_LIBRARY_HOST_UNIVERSAL_FUNCTION_AND_DATA_TABLE`: points into the guest.
 const UNIVERSAL_TABLE: u32 = 0;
@@ -100,11 +101,11 @@ pub(crate) unsafe fn cuLibraryUnload(library: CUlibrary) -> Result {
     let session = session()?;
     let library = session.libraries.remove(library.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     session.kernels.remove_all(|kernel| kernel.owner == library.handle);
-    for module in library.modules.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for module in lock(&library.modules).values() {
         session.functions.remove_all(|function| function.owner == *module);
         session.modules.remove(*module);
     }
-    for (address, _) in library.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for (address, _) in lock(&library.globals).values() {
         super::module::forget_variable(session, *address);
     }
     post(op::cuLibraryUnload, |writer| writer.put(library.handle))
@@ -155,7 +156,7 @@ pub(crate) unsafe fn cuLibraryEnumerateKernels(
 /// The module of a library in the current context.
 fn module_of(session: &'static Session, library: &Module) -> Result<u64> {
     let context = super::current(session)?.handle;
-    let mut modules = library.modules.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut modules = lock(&library.modules);
     if let Some(module) = modules.get(&context) {
         return Ok(*module);
     }
@@ -249,9 +250,11 @@ pub(crate) unsafe fn cuKernelGetAttribute(
     kernel: CUkernel,
     dev: CUdevice,
 ) -> Result {
-    super::device::device(session()?, dev)?;
-    // SAFETY: the contract is the same.
-    unsafe { super::cuFuncGetAttribute(pi, attrib, CUfunction(kernel.0)) }
+    let session = session()?;
+    super::device::device(session, dev)?;
+    let value = super::execution::attribute(session, CUfunction(kernel.0), dev, attrib)?;
+    // SAFETY: the entry point's contract.
+    unsafe { put(pi, value) }
 }
 
 pub(crate) unsafe fn cuKernelSetAttribute(
@@ -261,8 +264,7 @@ pub(crate) unsafe fn cuKernelSetAttribute(
     dev: CUdevice,
 ) -> Result {
     super::device::device(session()?, dev)?;
-    // SAFETY: the contract is the same.
-    unsafe { super::cuFuncSetAttribute(CUfunction(kernel.0), attrib, val) }
+    super::execution::set_attribute(CUfunction(kernel.0), dev, attrib, val)
 }
 
 pub(crate) unsafe fn cuKernelSetCacheConfig(kernel: CUkernel, config: CUfunc_cache, dev: CUdevice) -> Result {

@@ -5,11 +5,12 @@ use super::module::{JitOptions, read_file, text, upload};
 use super::{Result, enter, put};
 use crate::call::{garbled, post};
 use crate::handles::HandleTable;
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{CUjit_option, CUjitInputType, CUlinkState, CUresult, HandleKind};
 use std::ffi::{c_char, c_uint, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// `CU_JIT_NUM_INPUT_TYPES`.
 const KINDS: CUjitInputType = 6;
@@ -202,7 +203,7 @@ pub(crate) unsafe fn cuLinkComplete(
     if cubinOut.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let mut program = link.program.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut program = lock(&link.program);
     let mut linked = Vec::new();
     let mut total = 0;
     loop {

@@ -5,13 +5,14 @@
 
 use super::{Result, enter, put, stream_argument};
 use crate::allocations::{Allocation, Kind};
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::advice::{self, Advice};
 use pxos_protocol::types::{
     CUdevice, CUdeviceptr, CUmem_advise, CUmem_range_attribute, CUmemLocation, CUresult, CUstream, mem_advise,
 };
 use std::ffi::{c_uint, c_void};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 /// `CU_MEM_ATTACH_*`: global, host, single.
 fn is_attach_flag(flags: c_uint) -> bool {
@@ -60,7 +61,7 @@ fn check_range(session: &Session, address: CUdeviceptr, bytes: usize) -> Result 
 
 /// What the application has advised.
 fn advice(session: &Session) -> MutexGuard<'_, Advice> {
-    session.advice.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&session.advice)
 }
 
 /// A range of managed memory is freed.

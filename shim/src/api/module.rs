@@ -3,6 +3,7 @@
 use super::{Result, enter, put};
 use crate::allocations::{Allocation, Kind};
 use crate::call::{Reply, garbled, post};
+use crate::lock;
 use crate::objects::{FUNCTION_ATTRIBUTES, Function, Module};
 use crate::session::{Session, session};
 use pxos_cudart::image::{Image, Span, inspect};
@@ -13,7 +14,7 @@ use pxos_protocol::types::{CUdeviceptr, CUfunction, CUjit_option, CUmodule, CUre
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_uint, c_void};
 use std::sync::atomic::AtomicI32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Most parameters of a kernel: 32764 bytes of at least one byte each.
 const MAX_PARAMS: u64 = 32_764;
@@ -39,24 +40,34 @@ pub(super) unsafe fn text<'a>(pointer: *const c_char) -> Result<&'a CStr> {
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
-/// Two independent 64-bit sums over the image: what tells images of one process apart.
+/// What tells images of one process apart.
 fn hash(bytes: &[u8]) -> [u64; 2] {
-    let mut sums = [0x9e37_79b9_7f4a_7c15_u64 ^ bytes.len() as u64, 0xc2b2_ae3d_27d4_eb4f];
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    for word in words.iter().chain(std::iter::once(&last)) {
-        let word = u64::from_le_bytes(*word);
-        sums[0] = (sums[0] ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-        sums[1] = (sums[1].wrapping_add(word)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31) ^ sums[0];
+    let hash = twox_hash::XxHash3_128::oneshot(bytes).to_le_bytes();
+    let (halves, _) = hash.as_chunks::<8>();
+    [u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])]
+}
+
+/// Images from here on are brought in at once.
+const LARGE: usize = 1 << 20;
+
+/// Has the kernel bring in an image that lies in a file: a fault for each few pages of a library of 200 MB costs more than
+/// reading it. Where it cannot, the faults come one by one.
+fn bring_in(bytes: &[u8]) {
+    const PAGE: usize = 4096;
+    if bytes.len() < LARGE {
+        return;
     }
-    sums
+    let begin = bytes.as_ptr().map_addr(|address| address / PAGE * PAGE);
+    let length = bytes.as_ptr_range().end.addr() - begin.addr();
+    // SAFETY: reads pages that lie at least partly in `bytes`, and changes nothing.
+    unsafe { libc::madvise(begin.cast_mut().cast(), length, libc::MADV_POPULATE_READ) };
 }
 
 /// Makes sure that the host has an image; its hash.
 pub(super) fn upload(session: &'static Session, bytes: &[u8]) -> Result<[u64; 2]> {
+    bring_in(bytes);
     let hash = hash(bytes);
-    let mut known = session.images.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&session.images);
     if known.contains(&hash) {
         return Ok(hash);
     }
@@ -288,7 +299,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
     let module = session.modules.remove(hmod.0).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     session.functions.remove_all(|function| function.owner == module.handle && !function.is_kernel);
     session.arrays.forget_module(module.handle);
-    for (address, _) in module.globals.lock().unwrap_or_else(PoisonError::into_inner).values() {
+    for (address, _) in lock(&module.globals).values() {
         forget_variable(session, *address);
     }
     post(op::cuModuleUnload, |writer| writer.put(module.handle))
@@ -297,7 +308,7 @@ pub(crate) unsafe fn cuModuleUnload(hmod: CUmodule) -> Result {
 /// What the host says of a function.
 pub(super) struct Resolved {
     params: Vec<(u32, u32)>,
-    attributes: [AtomicI32; FUNCTION_ATTRIBUTES],
+    attributes: [i32; FUNCTION_ATTRIBUTES],
 }
 
 impl Resolved {
@@ -316,9 +327,10 @@ impl Resolved {
         Ok(Self { params, attributes })
     }
 
-    /// Makes the object.
-    pub(super) fn into_function(
+    /// Makes the object, which is taken to be alike on all devices until it is changed on one.
+    fn into_function(
         self,
+        devices: usize,
         handle: u64,
         name: CString,
         owner: u64,
@@ -335,18 +347,19 @@ impl Resolved {
             context,
             params: self.params,
             param_bytes: end,
-            attributes: self.attributes,
+            attributes: (0..devices).map(|_| self.attributes.map(AtomicI32::new)).collect(),
             legacy: Mutex::default(),
             occupancy: Mutex::default(),
+            set: Mutex::default(),
         }
     }
 }
 
 /// Reads all attributes of a function.
-pub(super) fn read_attributes(fields: &mut Reader<'_>) -> Result<[AtomicI32; FUNCTION_ATTRIBUTES]> {
-    let attributes = [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES];
-    for attribute in &attributes {
-        attribute.store(fields.get().map_err(garbled)?, std::sync::atomic::Ordering::Relaxed);
+pub(super) fn read_attributes(fields: &mut Reader<'_>) -> Result<[i32; FUNCTION_ATTRIBUTES]> {
+    let mut attributes = [i32::MIN; FUNCTION_ATTRIBUTES];
+    for attribute in &mut attributes {
+        *attribute = fields.get().map_err(garbled)?;
     }
     Ok(attributes)
 }
@@ -359,7 +372,7 @@ pub(super) fn resolve(
     is_kernel: bool,
 ) -> Result<u64> {
     let key = name.to_string_lossy().into_owned();
-    let mut functions = module.functions.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut functions = lock(&module.functions);
     if let Some(handle) = functions.get(&key) {
         return Ok(*handle);
     }
@@ -368,13 +381,18 @@ pub(super) fn resolve(
     } else {
         (&session.functions, op::cuModuleGetFunction)
     };
+    let devices = session.snapshot.devices.len();
     // The host files the function under the handle before its layout is known here, so the slot is taken first.
     let slot = table.mint(|handle| {
-        let unresolved = Resolved {
-            params: Vec::new(),
-            attributes: [const { AtomicI32::new(i32::MIN) }; FUNCTION_ATTRIBUTES],
-        };
-        unresolved.into_function(handle, CString::default(), module.handle, is_kernel, module.context)
+        let unresolved = Resolved { params: Vec::new(), attributes: [i32::MIN; FUNCTION_ATTRIBUTES] };
+        unresolved.into_function(
+            devices,
+            handle,
+            CString::default(),
+            module.handle,
+            is_kernel,
+            module.context,
+        )
     })?;
     let answered = session
         .call(opcode, |writer| {
@@ -388,7 +406,7 @@ pub(super) fn resolve(
     })?;
     table.replace(
         slot.handle,
-        resolved.into_function(slot.handle, name.into(), module.handle, is_kernel, module.context),
+        resolved.into_function(devices, slot.handle, name.into(), module.handle, is_kernel, module.context),
     );
     functions.insert(key, slot.handle);
     Ok(slot.handle)
@@ -414,7 +432,7 @@ pub(crate) unsafe fn cuModuleGetFunction(
 
 /// Names of all functions or kernels, asked once.
 pub(super) fn names(session: &Session, module: &Module, opcode: u16) -> Result<Vec<String>> {
-    let mut names = module.names.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = lock(&module.names);
     if let Some(names) = &*names {
         return Ok(names.clone());
     }
@@ -474,7 +492,7 @@ pub(super) fn global(
     opcode: u16,
 ) -> Result<(u64, u64)> {
     let key = (name.to_string_lossy().into_owned(), context.0);
-    let mut globals = module.globals.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut globals = lock(&module.globals);
     if let Some(known) = globals.get(&key) {
         return Ok(*known);
     }
@@ -533,8 +551,8 @@ pub(crate) fn context_ended(session: &Session, context: u64) {
     session.managed_variables.context_ended(context);
     session.libraries.for_each(|library| {
         let keep = |map: &mut HashMap<(String, u64), (u64, u64)>| map.retain(|(_, of), _| *of != context);
-        keep(&mut library.globals.lock().unwrap_or_else(PoisonError::into_inner));
-        library.modules.lock().unwrap_or_else(PoisonError::into_inner).remove(&context);
+        keep(&mut lock(&library.globals));
+        lock(&library.modules).remove(&context);
     });
 }
 

@@ -3,13 +3,13 @@
 use super::execution::function;
 use super::{Result, enter, put};
 use crate::call::{call, garbled};
+use crate::lock;
 use crate::objects::Function;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::types::attribute as attr;
 use pxos_protocol::types::{CUfunction, CUlaunchConfig, CUoccupancyB2DSize, CUresult};
 use std::ffi::{c_int, c_uint};
-use std::sync::PoisonError;
 
 /// Blocks that are resident on one multiprocessor.
 pub(super) fn blocks(
@@ -24,7 +24,7 @@ pub(super) fn blocks(
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     let key = (threads, shared, flags);
-    let mut known = function.occupancy.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&function.occupancy);
     if let Some(blocks) = known.get(&key) {
         return Ok(*blocks);
     }
@@ -100,7 +100,9 @@ pub(crate) unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
     let function = function(session, func)?;
     let device = super::device::device(session, context.device)?;
     let warp = device.attribute(attr::WARP_SIZE).max(1);
-    let most = function.attribute(0).unwrap_or_else(|| device.attribute(attr::MAX_THREADS_PER_BLOCK));
+    let most = function
+        .attribute(context.device, 0)
+        .unwrap_or_else(|| device.attribute(attr::MAX_THREADS_PER_BLOCK));
     let most = if blockSizeLimit > 0 { most.min(blockSizeLimit) } else { most };
     let threads_per_multiprocessor = device.attribute(attr::MAX_THREADS_PER_MULTIPROCESSOR);
     // The function that says how much shared memory a block size needs is the guest's, so the search runs here: the

@@ -6,6 +6,7 @@ use super::{Result, enter, put, stream_argument};
 use crate::allocations::Kind;
 use crate::call::{Reply, call, garbled, post};
 use crate::handles::HandleTable;
+use crate::lock;
 use crate::log::{Level, line};
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
@@ -19,7 +20,7 @@ use pxos_protocol::types::{
 };
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 const RELEASE_THRESHOLD: u32 = 4;
 const RESERVED_HIGH: u32 = 6;
@@ -80,7 +81,7 @@ fn of_device(session: &'static Session, device: i32) -> Result<(u64, u64)> {
     if !supported {
         return Err(CUresult::ERROR_NOT_SUPPORTED);
     }
-    let mut pools = session.pools.of_device.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = lock(&session.pools.of_device);
     if let Some(known) = pools.get(&device) {
         return Ok(*known);
     }
@@ -122,7 +123,7 @@ pub(crate) unsafe fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> Re
     if pool.device != dev || pool.imported {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let mut pools = session.pools.of_device.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = lock(&session.pools.of_device);
     pools.insert(dev, (original, pool.handle));
     Ok(())
 }
@@ -214,7 +215,7 @@ pub(crate) unsafe fn cuMemPoolDestroy(pool: CUmemoryPool) -> Result {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     let known = session.pools.table.remove(pool.0).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    let mut pools = session.pools.of_device.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = lock(&session.pools.of_device);
     if let Some((original, current)) = pools.get_mut(&known.device)
         && *current == known.handle
     {

@@ -7,6 +7,7 @@ use super::{Result, put};
 use crate::allocations::Kind;
 use crate::call::{call, garbled};
 use crate::handles::HandleTable;
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{
@@ -15,7 +16,7 @@ use pxos_protocol::types::{
 };
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_uint, c_void};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Properties as they travel: type, handle types, location (2), compression, RDMA, usage.
 type Properties = [u64; 8];
@@ -55,10 +56,6 @@ impl Default for Vmm {
             granularities: Mutex::default(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Physical memory whose handle the application holds.

@@ -14,6 +14,7 @@ mod stub;
 pub(crate) use stub::after_fork_child;
 
 use crate::api;
+use crate::lock;
 use crate::session::{Session, initialise};
 use crate::thread;
 use pxos_protocol::control::decode;
@@ -75,7 +76,7 @@ fn ready() -> Outcome<&'static Session> {
 
 /// Makes a device's primary context current on this thread.
 fn enter_device(device: c_int) -> Outcome<()> {
-    let mut retained = RETAINED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut retained = lock(&RETAINED);
     let known = retained.iter().find(|(ordinal, _)| *ordinal == device).map(|(_, handle)| *handle);
     let handle = match known {
         Some(handle) => handle,

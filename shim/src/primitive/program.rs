@@ -1,6 +1,7 @@
 //! Programs that the worker has compiled, by their text.
 
 use super::{Failure, Outcome};
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::control::decode;
 use pxos_protocol::frame::control;
@@ -8,7 +9,7 @@ use pxos_protocol::primitive::{Compilation, Kernel, MAX_TEXT, Program};
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Texts that are remembered; beyond it all are forgotten, and the worker still knows them.
 const MAX_KNOWN: usize = 256;
@@ -23,7 +24,7 @@ pub(super) fn compile(session: &Session, text: &[u8]) -> Outcome<Arc<Program>> {
     }
     let text = std::str::from_utf8(text)
         .map_err(|error| refused(format!("the program is not UTF-8 after {} bytes", error.valid_up_to())))?;
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&KNOWN);
     let table = known.get_or_insert_default();
     if let Some(program) = table.get(text) {
         return Ok(Arc::clone(program));
@@ -48,7 +49,7 @@ pub(super) fn compile(session: &Session, text: &[u8]) -> Outcome<Arc<Program>> {
 
 /// Forgets a text that the worker no longer knows.
 pub(super) fn forget(text: &[u8]) {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock(&KNOWN);
     if let (Some(table), Ok(text)) = (known.as_mut(), std::str::from_utf8(text)) {
         table.remove(text);
     }

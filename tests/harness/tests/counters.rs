@@ -60,6 +60,27 @@ fn a_number_from_the_device_is_one_answer() {
 }
 
 #[test]
+fn an_attribute_that_a_function_has_is_not_set_again() {
+    let server = Fixture::new().start();
+    let some = counters_after(&server, Way::SharedMemory, &["init", "attributes", "1"]);
+    let more = counters_after(&server, Way::SharedMemory, &["init", "attributes", "50"]);
+    assert_eq!(some.awaited.get("cuFuncSetAttribute"), Some(&3), "each change is one: {:?}", some.awaited);
+    assert_eq!(more.awaited.get("cuFuncSetAttribute"), Some(&3), "{:?}", more.awaited);
+    let finished = server.guest(probe()).args(["init", "attributes", "50"]).run();
+    assert!(finished.stdout.contains("attributes 1024 2048 1024"), "{finished}");
+}
+
+#[test]
+fn an_attribute_of_a_kernel_is_of_one_device() {
+    if pxos_harness::is_on_a_gpu() {
+        return pxos_harness::skipped("two devices are softgpu's");
+    }
+    let server = Fixture::new().env("PXSOFT_DEVICES", "2").start();
+    let remoted = server.guest(probe()).args(["init", "kernels"]).run();
+    assert!(remoted.stdout.contains("kernels 49152 2048\n"), "{remoted}");
+}
+
+#[test]
 fn start_up_awaits_few_answers() {
     let server = Fixture::new().start();
     let counters = counters_after(&server, Way::SharedMemory, &["init"]);

@@ -172,9 +172,8 @@ def resampling(device):
 @check
 def ctc_loss(device):
     scores = normal(50, 4, 20).log_softmax(-1).requires_grad_()
-    targets = torch.randint(1, 20, (4 * 10,), dtype=torch.int32)  # on the CPU: what cuDNN asks for
-    lengths = torch.full((4,), 50, dtype=torch.int32), torch.full((4,), 10, dtype=torch.int32)
-    loss = F.ctc_loss(scores, targets, *lengths)
+    targets = torch.randint(1, 20, (4, 10)).to(device)
+    loss = F.ctc_loss(scores, targets, (50,) * 4, (10,) * 4)
     loss.backward()
     return {"loss": loss, "gradient": scores.grad}
 

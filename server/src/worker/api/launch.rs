@@ -170,13 +170,14 @@ fn config(
     }
 }
 
-/// `cuFuncSetAttribute` and `cuKernelSetAttribute`: function, attribute, value; the answer is all attributes.
+/// `cuFuncSetAttribute` and `cuKernelSetAttribute`: function, attribute, value, device; the answer is all attributes. The device
+/// of a function that is no kernel is that of its module.
 pub(in super::super) fn set_attribute(call: &mut Call<'_>) -> Answer {
     let (raw, attribute, value): (u64, u32, c_int) = (call.get()?, call.get()?, call.get()?);
+    let device = call.get()?;
     let function = call.state.function(raw)?;
     let (native, is_kernel) = (function.native, function.is_kernel);
-    let device = call.state.contexts.get(call.header.context).map_or(0, |context| context.device);
-    // SAFETY: a function of this session's.
+    // SAFETY: a function of this session's; the driver checks the device.
     unsafe {
         if is_kernel {
             call.driver().cuKernelSetAttribute(attribute, value, native, device)?;
@@ -184,7 +185,7 @@ pub(in super::super) fn set_attribute(call: &mut Call<'_>) -> Answer {
             call.driver().cuFuncSetAttribute(native, attribute, value)?;
         }
     }
-    write_attributes(call, native, is_kernel);
+    write_attributes(call, native, is_kernel.then_some(device));
     done()
 }
 

@@ -167,16 +167,15 @@ fn params(driver: &Driver, native: u64, is_kernel: bool) -> Result<Vec<(u32, u32
     Ok(found)
 }
 
-/// Writes every attribute of a function, `i32::MIN` for one that the driver refuses.
-pub(super) fn write_attributes(call: &mut Call<'_>, native: u64, is_kernel: bool) {
+/// Writes every attribute of a function, or of a kernel on a device; `i32::MIN` for one that the driver refuses.
+pub(super) fn write_attributes(call: &mut Call<'_>, native: u64, kernel_on: Option<i32>) {
     let driver = call.driver();
-    let device = call.state.contexts.get(call.header.context).map_or(0, |context| context.device);
     let mut values = [i32::MIN; ATTRIBUTES as usize];
     for (attribute, slot) in (0..).zip(&mut values) {
         let mut value = 0;
         // SAFETY: a function of this session's; a pointer to a local.
         let told = unsafe {
-            if is_kernel {
+            if let Some(device) = kernel_on {
                 driver.cuKernelGetAttribute(&raw mut value, attribute, native, device)
             } else {
                 driver.cuFuncGetAttribute(&raw mut value, attribute, native)
@@ -198,7 +197,8 @@ pub(super) fn file(call: &mut Call<'_>, owner: u64, handle: u64, native: u64, is
     let function = Function { native, owner, is_kernel, offsets, param_bytes: end };
     let table = if is_kernel { &mut call.state.kernels } else { &mut call.state.functions };
     table.insert(handle, function)?;
-    write_attributes(call, native, is_kernel);
+    let device = call.state.contexts.get(call.header.context).map_or(0, |context| context.device);
+    write_attributes(call, native, is_kernel.then_some(device));
     let mut tail = Vec::new();
     let mut writer = Writer::new(&mut tail);
     writer.put(params.len() as u64);

@@ -15,6 +15,10 @@ use pxos_protocol::types::CUresult;
 /// other VM's copy waits for the whole. A piece takes 300 us of an H200's engine, on which 16 MiB are as fast as a gigabyte.
 const PIECE: usize = 16 << 20;
 
+/// A piece while no other VM wants the device: whoever comes waits 5 ms at most, and a copy of this length goes to the driver as
+/// it does natively. Sixteen pieces in its place cost 2 % (measured on an H200).
+const PIECE_ALONE: usize = 256 << 20;
+
 /// The areas of a session that has them; a guest without shared memory does not send these ops.
 fn areas<'a>(call: &'a mut Call<'_>) -> Result<&'a mut Areas, Failed> {
     call.state.areas.as_mut().ok_or(Failed::Call(CUresult::ERROR_NOT_SUPPORTED))
@@ -129,8 +133,8 @@ fn pointer(address: u64) -> Result<*mut std::ffi::c_void, CUresult> {
     Ok(std::ptr::with_exposed_provenance_mut(address))
 }
 
-/// Runs a copy of page-locked memory in pieces of [`PIECE`], each of which passes the gate. A copy that is being captured is
-/// one node of the graph, as the guest sees it.
+/// Runs a copy of page-locked memory in pieces, each of which passes the gate. A copy that is being captured is one node of
+/// the graph, as the guest sees it.
 fn in_pieces(
     session: &Session,
     place: Place,
@@ -138,10 +142,17 @@ fn in_pieces(
     bytes: usize,
     copy: impl Fn(usize, usize) -> Result<(), CUresult>,
 ) -> Result<(), CUresult> {
-    let piece = if bytes > PIECE && is_capturing(session, place.stream) { bytes } else { PIECE };
-    for offset in (0..bytes).step_by(piece) {
+    let captured = bytes > PIECE && is_capturing(session, place.stream);
+    let mut offset = 0;
+    while offset < bytes {
+        let piece = match () {
+            () if captured => bytes,
+            () if session.gate.is_wide_open(place.device) => PIECE_ALONE,
+            () => PIECE,
+        };
         let length = piece.min(bytes - offset);
         session.gate.copy(session, place, direction, length as u64, || copy(offset, length))?;
+        offset += length;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Making and ending graphs and nodes.
 
-use super::{Graphs, Held, lock, number, params};
+use super::{Graphs, Held, number, params};
 use crate::api::{Result, enter, put};
 use crate::call::call;
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;

@@ -1,8 +1,9 @@
 //! Instantiated graphs: made, launched, updated, ended. A launch is one message that nobody waits for.
 
-use super::{Graphs, lock, number};
+use super::{Graphs, number};
 use crate::api::{Result, enter, put, stream_argument};
 use crate::call::{call, garbled, post};
+use crate::lock;
 use crate::session::{Session, session};
 use pxos_protocol::api::op;
 use pxos_protocol::types::{

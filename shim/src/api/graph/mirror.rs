@@ -5,10 +5,11 @@
 //! the graph reads before each launch, and the worker sends what the graph has written before it answers the next call that
 //! synchronises, so that a program finds its results where and when it does natively.
 
-use super::{Exec, Graphs, Held, lock};
+use super::{Exec, Graphs, Held};
 use crate::allocations::Allocation;
 use crate::api::Result;
 use crate::call::{call, garbled};
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;

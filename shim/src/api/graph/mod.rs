@@ -23,6 +23,7 @@ pub(crate) use query::*;
 use super::Result;
 use crate::call::{call, garbled};
 use crate::callbacks::{Callback, HostFunction};
+use crate::lock;
 use crate::objects::Event;
 use crate::session::Session;
 use params::Kept;
@@ -31,11 +32,7 @@ use pxos_protocol::codec::Reader;
 use pxos_protocol::types::{CUgraph, CUgraphExec, CUresult};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Every graph of the session.
 #[derive(Debug, Default)]

@@ -1,11 +1,12 @@
 //! Parameters of nodes: from the application's structures to the wire and back.
 
 use super::mirror::write_copy;
-use super::{Allocated, Graph, Graphs, Held, lock};
+use super::{Allocated, Graph, Graphs, Held};
 use crate::api::execution::{self, Shape};
 use crate::api::{Result, current};
 use crate::call::{call, garbled};
 use crate::callbacks::Callback;
+use crate::lock;
 use crate::session::Session;
 use pxos_protocol::api::op;
 use pxos_protocol::codec::{Reader, Writer};
@@ -139,7 +140,7 @@ unsafe fn kernel(session: &Session, params: &CUDA_KERNEL_NODE_PARAMS_v2, writer:
     let context = if by_kernel { context(session, params.ctx)? } else { current(session)?.handle };
     let device = session.contexts.get(context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?.device;
     let shape = Shape { grid: params.grid_dim, block: params.block_dim, shared: params.shared_mem_bytes };
-    shape.check(&function, crate::api::device::device(session, device)?)?;
+    shape.check(session, &function, device)?;
     // SAFETY: by this function's contract.
     let values = unsafe { execution::params(&function, params.kernel_params, params.extra)? };
     writer.put(function.handle);

@@ -50,6 +50,8 @@ driver! {
     cuMemsetD8_v2(address: u64, value: u8, count: usize);
     cuModuleLoadData(module: *mut u64, image: *const c_void);
     cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char);
+    cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: u64);
+    cuFuncSetAttribute(function: u64, attribute: c_uint, value: c_int);
     cuLaunchKernel(function: u64, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint, shared: c_uint,
         stream: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void);
     cuStreamCreate(stream: *mut u64, flags: c_uint);

@@ -27,6 +27,7 @@
 //! | `devices LIBRARY` | ends with 0 if that libcuda initialises and has a device, else with 1 |
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
+mod attributes;
 mod devices;
 mod driver;
 mod fill;
@@ -193,6 +194,8 @@ impl Probe {
             "endless" => self.name(self.endless()),
             "share" => share::run(self, number(args)?, false)?,
             "graphs" => share::run(self, number(args)?, true)?,
+            "attributes" => attributes::of_function(self, number(args)?),
+            "kernels" => attributes::of_kernel(self)?,
             "storm" => self.storm(number(args)?),
             "work" => self.work(),
             "copies" => self.copies(number(args)?, number(args)?),
