@@ -132,6 +132,13 @@ pub const KEYS: &[Key] = &[
         true,
         "Whether guests that no rule names may connect: allow or deny",
     ),
+    key(
+        "default.gpus",
+        "LIST",
+        "all",
+        true,
+        "Devices that it sees, by number, UUID or PCI address, apart by commas; or all",
+    ),
     key("default.weight", "WEIGHT", "100", true, "Its share of a contended device, 1 to 10000"),
     key(
         "default.gpu_max",
@@ -167,17 +174,17 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// A limit of a VM: a key of its rule, and of `[default]`.
+/// A limit of a VM: a key of its rule, and mostly of `[default]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitKey {
     /// In a rule, and for `pxctl vm set`.
     pub name: &'static str,
-    /// In [`KEYS`].
-    pub in_default: &'static str,
+    /// In [`KEYS`]; `None` for what a VM has by name only.
+    pub in_default: Option<&'static str>,
 }
 
 const fn limit(name: &'static str, in_default: &'static str) -> LimitKey {
-    LimitKey { name, in_default }
+    LimitKey { name, in_default: Some(in_default) }
 }
 
 /// Every limit of a VM.
@@ -187,6 +194,8 @@ pub const LIMITS: &[LimitKey] = &[
     limit("tier", "default.tier"),
     limit("class", "default.class"),
     limit("memory_max", "default.memory_max"),
+    // A promise to whoever may come can be kept to nobody.
+    LimitKey { name: "memory_min", in_default: None },
     limit("max_processes", "default.max_processes"),
     limit("max_streams", "default.max_streams"),
     limit("unchecked", "default.unchecked"),
@@ -201,11 +210,13 @@ pub const VM_KEYS: &[&str] = &[
     "token",
     "certificate",
     "policy",
+    "gpus",
     "weight",
     "gpu_max",
     "tier",
     "class",
     "memory_max",
+    "memory_min",
     "max_processes",
     "max_streams",
     "unchecked",
@@ -296,8 +307,9 @@ mod tests {
     fn every_limit_is_a_key_of_rules_and_of_the_default() {
         for limit in LIMITS {
             assert!(VM_KEYS.contains(&limit.name), "{}", limit.name);
-            assert_eq!(limit.in_default, format!("default.{}", limit.name));
-            assert!(KEYS.iter().any(|key| key.name == limit.in_default), "{}", limit.in_default);
+            let Some(in_default) = limit.in_default else { continue };
+            assert_eq!(in_default, format!("default.{}", limit.name));
+            assert!(KEYS.iter().any(|key| key.name == in_default), "{in_default}");
         }
     }
 
