@@ -55,6 +55,7 @@ pub const KEYS: &[Key] = &[
     key("pool.size", "COUNT", "1", true, "Workers that wait with the driver initialised"),
     key("pool.start_timeout", "TIME", "60s", true, "How long a worker may take to become ready"),
     key("pool.wait_timeout", "TIME", "30s", true, "How long a guest waits for a worker when none is ready"),
+    key("pool.rest", "TIME", "1s", true, "How long a program runs before the next worker is made ready"),
     key("log.level", "LEVEL", "info", true, "What is logged: error, warn, info, debug or trace"),
     key("log.format", "FORMAT", "text", false, "Form of the log: text or json"),
     key(

@@ -94,6 +94,9 @@ pub struct Pool {
     pub start_timeout: Duration,
     /// How long a guest waits for a worker when none is warm.
     pub wait_timeout: Duration,
+    /// How long after a guest has got its worker the next one is begun, unless somebody waits for it or the guest has ended:
+    /// initialising the driver slows down what other processes ask of it.
+    pub rest: Duration,
 }
 
 /// How devices are shared.
@@ -229,6 +232,7 @@ impl Config {
                 size: layers.take("pool.size", value::count_or_zero),
                 start_timeout: layers.take("pool.start_timeout", value::duration),
                 wait_timeout: layers.take("pool.wait_timeout", value::duration),
+                rest: layers.take("pool.rest", value::duration_or_zero),
             },
             scheduler: Scheduler {
                 policy: layers.take("scheduler.policy", value::scheduling),
@@ -354,6 +358,7 @@ impl Config {
         plain("pool.size", self.pool.size.to_string());
         plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
         plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("pool.rest", format!("{:?}", self.pool.rest));
         plain("scheduler.policy", self.scheduler.policy.to_string());
         plain("scheduler.quantum", format!("{:?}", self.scheduler.quantum));
         plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));

@@ -222,7 +222,7 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         )
     })?;
     let daemon = Arc::new(Daemon {
-        pool: pool::Pool::new(config.pool.size, candidates, missing),
+        pool: pool::Pool::new(&config.pool, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
         scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
@@ -535,7 +535,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     daemon.open_endpoints();
     daemon.limits_changed();
     daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
-    daemon.pool.set_size(new.pool.size);
+    daemon.pool.set(&new.pool);
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 
 use super::driver::Candidate;
 use super::process::{Launch, Phase, Visible, Worker};
+use crate::config;
 use parking_lot::{Condvar, Mutex};
 use pxos_protocol::control::Snapshot;
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,9 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct State {
     size: usize,
+    rest: Duration,
+    /// Workers that were handed out, and until when their guests are not to be disturbed.
+    fresh: Vec<(u32, Instant)>,
     /// Sets of devices for which workers are kept: all, and those of VMs.
     kept: Vec<Visible>,
     closed: bool,
@@ -113,12 +117,14 @@ pub(super) struct View {
 }
 
 impl Pool {
-    /// An empty pool that will hold `size` workers of the first of `candidates` that works; `missing` says why there are
-    /// no more of these.
-    pub(super) fn new(size: usize, candidates: Vec<Candidate>, missing: Option<String>) -> Self {
+    /// An empty pool that will hold workers of the first of `candidates` that works; `missing` says why there are no more of
+    /// these.
+    pub(super) fn new(config: &config::Pool, candidates: Vec<Candidate>, missing: Option<String>) -> Self {
         let mut untried = VecDeque::from(candidates);
         let state = State {
-            size,
+            size: config.size,
+            rest: config.rest,
+            fresh: Vec::new(),
             kept: vec![Visible::ALL],
             closed: false,
             driver: untried.pop_front(),
@@ -138,8 +144,8 @@ impl Pool {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Starts workers as long as the pool is open; each is passed to `watch`, and what settles the driver to `tell`. The thread that calls this must live as
-    /// long as the workers do.
+    /// Starts workers as long as the pool is open; each is passed to `watch`, and what settles the driver to `tell`. The thread
+    /// that calls this must live as long as the workers do.
     pub(super) fn run(
         &self,
         launch: impl Fn() -> Launch,
@@ -286,6 +292,8 @@ impl Pool {
                 && let Some(at) = state.warm.iter().position(|worker| worker.visible == *visible)
                 && let Some(worker) = state.warm.remove(at)
             {
+                let until = Instant::now() + state.rest;
+                state.fresh.push((worker.pid, until));
                 break Ok(worker);
             }
             if state.starts.get(visible).is_some_and(|starts| starts.failures_in_row >= HOPELESS) {
@@ -305,10 +313,20 @@ impl Pool {
         result
     }
 
-    /// Changes how many workers wait for each set of devices; those that are too many end.
-    pub(super) fn set_size(&self, size: usize) {
+    /// A worker is no more: its guest is disturbed by nothing.
+    pub(super) fn ended(&self, worker: &Worker) {
         let mut state = self.state.lock();
-        state.size = size;
+        let before = state.fresh.len();
+        state.fresh.retain(|(pid, _)| *pid != worker.pid);
+        if state.fresh.len() < before {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Changes how many workers wait for each set of devices, those that are too many end, and how long they are not replaced.
+    pub(super) fn set(&self, config: &config::Pool) {
+        let mut state = self.state.lock();
+        (state.size, state.rest) = (config.size, config.rest);
         state.trim();
         self.changed.notify_all();
     }
@@ -366,15 +384,18 @@ impl Pool {
 enum Next {
     /// It starts one that sees these devices.
     Start(Visible),
-    /// It waits until then: the last one failed.
+    /// It waits until then: the last one failed, or a guest has just begun.
     Wait(Instant),
     /// It waits until something changes.
     Nothing,
 }
 
 impl State {
-    /// Which worker should be started: guests that wait come first.
-    fn next(&self, now: Instant) -> Next {
+    /// Which worker should be started: guests that wait come first. Nobody waits for the others, so these begin when no guest
+    /// is in its first moments.
+    fn next(&mut self, now: Instant) -> Next {
+        self.fresh.retain(|(_, until)| *until > now);
+        let quiet = self.fresh.iter().map(|(_, until)| *until).max();
         let starting = self.starting.len() + self.launching.len();
         if self.snapshot.is_none() {
             // One finds out whether the driver works.
@@ -387,10 +408,12 @@ impl State {
         for visible in self.waiting.iter().map(|(_, visible)| visible).chain(&self.kept) {
             let waiting = self.waiting.iter().filter(|(_, other)| other == visible).count();
             let kept = if self.kept.contains(visible) { self.size } else { 0 };
-            if self.of(visible) >= waiting + kept {
+            let there = self.of(visible);
+            if there >= waiting + kept {
                 continue;
             }
-            match self.starts.get(visible).and_then(|starts| starts.not_before) {
+            let quiet = quiet.filter(|_| there >= waiting);
+            match self.starts.get(visible).and_then(|starts| starts.not_before).max(quiet) {
                 Some(time) if time > now => {
                     next = match next {
                         Next::Wait(other) => Next::Wait(other.min(time)),

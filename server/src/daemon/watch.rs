@@ -142,6 +142,7 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
 /// The worker is dead and waited for.
 fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitStatus) {
     let phase = std::mem::replace(&mut *worker.phase.lock(), Phase::Gone);
+    daemon.pool.ended(worker);
     let how = said.wrong.clone().unwrap_or_else(|| describe(status));
     match phase {
         Phase::Starting => {
