@@ -14,7 +14,7 @@
 
 pub use pxos_protocol::admin;
 
-use pxos_protocol::admin::{Account, Answer, Event, Reply, Request, Status, Vm};
+use pxos_protocol::admin::{Account, Answer, Decision, Event, Reply, Request, Status, Vm};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -177,6 +177,17 @@ impl Control {
         let set: BTreeMap<String, Value> =
             values.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
         self.act(&Request::VmSet { name: name.to_owned(), set, check: false })
+    }
+
+    /// What the scheduler decided after decision number `since`, oldest first; the server keeps the last 4096.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn decisions(&mut self, since: u64) -> Result<Vec<Decision>, ControlError> {
+        match self.ask(&Request::Decisions { since })? {
+            Answer::Decisions(decisions) => Ok(decisions),
+            other => Err(Self::other(other)),
+        }
     }
 
     /// What each VM has used.

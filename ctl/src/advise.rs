@@ -154,7 +154,8 @@ fn memory(vm: &Vm, device_memory: u64, say: &mut Say<'_>) {
         );
         say(why, &[("memory_max", Value::from(more))]);
     } else if vm.sessions > 0 && charged < limit / 4 {
-        let less = charged.saturating_mul(2).max(64 << 20);
+        // Not below what it is promised, which is refused.
+        let less = charged.saturating_mul(2).max(64 << 20).max(vm.limits.memory_min);
         if less < limit {
             let why = format!("it holds {} of {}: others could have the rest", bytes(charged), bytes(limit));
             say(why, &[("memory_max", Value::from(less))]);
@@ -310,6 +311,17 @@ mod tests {
         let all = rules(&[hungry, capped, busy, vm("batch", "batch")], 8 << 30);
         let set =
             |vm: &str| all.iter().find(|advice| advice.vm == vm).map(|advice| advice.set.clone()).unwrap();
+        let idle = |memory_min| Vm {
+            sessions: 1,
+            limits: Limits { memory_max: Some(1 << 30), memory_min, ..vm("", "").limits },
+            memory: Memory { charged: 1 << 20, ..Memory::default() },
+            ..vm("idle", "interactive")
+        };
+        for (promised, less) in [(0, 64 << 20), (512 << 20, 512_u64 << 20)] {
+            let advice = rules(&[idle(promised)], 8 << 30);
+            assert_eq!(advice[0].set, [("memory_max".to_owned(), Value::from(less))].into());
+        }
+        assert!(rules(&[idle(1 << 30)], 8 << 30).is_empty(), "all of it is promised");
         assert_eq!(set("hungry"), [("memory_max".to_owned(), Value::from(3_u64 << 29))].into());
         assert_eq!(set("capped"), [("gpu_max".to_owned(), Value::from("38%"))].into());
         assert_eq!(set("busy"), BTreeMap::new());

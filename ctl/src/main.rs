@@ -3,6 +3,7 @@
 
 mod accounting;
 mod advise;
+mod decisions;
 mod doctor;
 mod mux;
 mod primitive;
@@ -59,6 +60,8 @@ enum Command {
         #[arg(long, default_value_t = 0, value_name = "NUMBER")]
         since: u64,
     },
+    /// Shows what the scheduler decided last, and why
+    Decisions(decisions::Args),
     /// Shows what each VM has used since the server started
     Accounting(accounting::Args),
     /// Says, from what was measured, what to change about VMs
@@ -159,6 +162,7 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(path, &args),
         Command::Vm(command) => vm::run(path, command),
         Command::Events { json, once, since } => events(path, json, !once, since),
+        Command::Decisions(args) => decisions::run(path, &args),
         Command::Accounting(args) => accounting::run(path, &args),
         Command::Advise(args) => advise::run(path, &args),
         Command::Kill { session } => act(path, &Request::Kill { id: session }),

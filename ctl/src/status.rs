@@ -20,7 +20,13 @@ pub(crate) fn render(status: &Status, calls: bool) -> String {
     for device in &status.devices {
         let (major, minor) = device.compute_capability;
         let memory = bytes(device.total_memory);
-        let text = format!("{}, sm_{major}{minor}, {memory}, {}", device.name, device.uuid);
+        let mut text = format!("{}, sm_{major}{minor}, {memory}, {}", device.name, device.uuid);
+        if !device.pci.is_empty() {
+            let _ = write!(text, ", {}", device.pci);
+        }
+        if device.promised > 0 {
+            let _ = write!(text, ", {} promised to VMs", bytes(device.promised));
+        }
         line(&mut out, &format!("device {}", device.ordinal), &text);
     }
     for listener in &status.listeners {
@@ -49,7 +55,7 @@ pub(crate) fn render(status: &Status, calls: bool) -> String {
     }
     sessions(&mut out, &status.sessions);
     for session in &status.sessions {
-        details(&mut out, session, calls);
+        details(&mut out, session, calls, status.devices.len() > 1);
     }
     out
 }
@@ -112,9 +118,13 @@ fn sessions(out: &mut String, sessions: &[Session]) {
 }
 
 /// What does not fit the table: who it is, what went wrong, what it called.
-fn details(out: &mut String, session: &Session, calls: bool) {
+fn details(out: &mut String, session: &Session, calls: bool, several: bool) {
     let counters = &session.counters;
     let mut text = format!("pid {} at {}, worker {}", session.pid, session.peer, session.worker);
+    if several && !session.gpus.is_empty() {
+        let gpus: Vec<String> = session.gpus.iter().map(ToString::to_string).collect();
+        let _ = write!(text, ", device {}", gpus.join(", "));
+    }
     if counters.memory_limit > 0 {
         let _ = write!(text, ", memory limit {}", bytes(counters.memory_limit));
     }
@@ -212,7 +222,9 @@ mod tests {
                 ordinal: 0,
                 name: "NVIDIA H200".into(),
                 uuid: "GPU-5f6a5f6a-5f6a-5f6a-5f6a-5f6a5f6a5f6a".into(),
+                pci: "0000:1B:00.0".into(),
                 total_memory: 150_120_000_000,
+                promised: 2 << 30,
                 compute_capability: (9, 0),
             }],
             listeners: vec![Listener { endpoint: "vsock:any:9700".into(), accepted: 12, error: Some("no device".into()) }],
@@ -230,6 +242,7 @@ mod tests {
                 uptime: 61,
                 counters,
                 usage: Default::default(),
+                gpus: vec![0],
                 audited: None,
             }],
             totals: Totals { refused: [("version".to_owned(), 3)].into(), ..Totals::default() },
@@ -247,6 +260,7 @@ mod tests {
             "CUDA 13.0, on this CPU",
             "NO GPU    libcuda.so.1: cannot open",
             "NVIDIA H200, sm_90, 140 GiB",
+            "2.0 GiB promised to VMs",
             "CANNOT BE USED",
             "527 MiB held, 2 guests waiting",
             "1.5 GiB",

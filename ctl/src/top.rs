@@ -1,6 +1,6 @@
 //! `pxctl top`: what VMs and their processes use, live in a terminal, or once for a script.
 
-use crate::units::{bytes, fit, seconds};
+use crate::units::{fit, seconds, short_bytes};
 use crate::{Failure, json};
 use pxos_client::Control;
 use pxos_protocol::admin::{Session, Status, Vm};
@@ -78,27 +78,21 @@ impl Sample {
 
     /// Lines of at most `width` characters: the head, the columns' names, VMs and below each its processes.
     fn lines(&self, width: usize) -> Vec<(bool, String)> {
-        let mut lines = vec![(false, fit(&self.head, width)), (true, fit(&titles(), width))];
+        // Only where somebody is promised memory: reasons need the room.
+        let promises = self.vms.iter().any(|vm| vm.limits.memory_min > 0);
+        let mut lines = vec![(false, fit(&self.head, width)), (true, fit(&titles(promises), width))];
         for vm in &self.vms {
             let usage = &vm.usage;
             let faults: u64 =
                 self.of(&vm.name).map(|session| session.counters.faults).fold(0, u64::saturating_add);
             let reason = if usage.reason.is_empty() { &vm.class } else { &usage.reason };
-            lines.push((
-                false,
-                fit(&row(&vm.name, usage, vm.memory.charged, vm.limits.memory_max, faults, reason), width),
-            ));
+            let held = memory(vm.memory.charged, vm.limits.memory_max, promises.then_some(vm.memory.owed));
+            lines.push((false, fit(&row(&vm.name, usage, &held, faults, reason), width)));
             for session in self.of(&vm.name) {
                 let name = format!("  {} {}", session.id, session.program);
                 let counters = &session.counters;
-                let text = row(
-                    &name,
-                    &session.usage,
-                    counters.memory_used,
-                    None,
-                    counters.faults,
-                    &session.usage.reason,
-                );
+                let held = memory(counters.memory_used, None, promises.then_some(0));
+                let text = row(&name, &session.usage, &held, counters.faults, &session.usage.reason);
                 lines.push((false, fit(&text, width)));
             }
         }
@@ -129,26 +123,26 @@ fn head(status: &Status) -> String {
     )
 }
 
-fn titles() -> String {
+fn titles(promises: bool) -> String {
+    let owed = if promises { "   OWED" } else { "" };
     format!(
-        "{:<17} {:>6} {:>7} {:>8} {:>5} {:>3} {:>7} {:>8} {:>3} {}",
+        "{:<15} {:>6} {:>6} {:>6} {:>4}{owed} {:>3} {:>6} {:>6} {:>3} {}",
         "VM / PROCESS", "SHARE", "GPU-S", "MEMORY", "OF", "QU", "WAIT", "COPY/S", "FLT", "REASON"
     )
 }
 
-fn row(
-    name: &str,
-    usage: &pxos_protocol::admin::Usage,
-    memory: u64,
-    limit: Option<u64>,
-    faults: u64,
-    reason: &str,
-) -> String {
+/// What is held, which part of the limit that is, and what is kept from others for it.
+fn memory(held: u64, limit: Option<u64>, owed: Option<u64>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-    let of = limit.map_or_else(
-        || "-".to_owned(),
-        |limit| format!("{:.0}%", memory as f64 * 100.0 / limit.max(1) as f64),
-    );
+    let of = limit
+        .map_or_else(|| "-".to_owned(), |limit| format!("{:.0}%", held as f64 * 100.0 / limit.max(1) as f64));
+    let owed = owed.map_or_else(String::new, |owed| {
+        format!(" {:>6}", if owed == 0 { "-".to_owned() } else { short_bytes(owed) })
+    });
+    format!("{:>6} {of:>4}{owed}", short_bytes(held))
+}
+
+fn row(name: &str, usage: &pxos_protocol::admin::Usage, memory: &str, faults: u64, reason: &str) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -158,28 +152,31 @@ fn row(
     let (copies, gpu) = (usage.copy_rate as u64, usage.gpu_nanos as f64 / 1e9);
     let queue = if usage.waiting { format!("{}w", usage.queue) } else { usage.queue.to_string() };
     format!(
-        "{:<17} {:>5.1}% {:>7} {:>8} {of:>5} {queue:>3} {:>7} {:>8} {faults:>3} {reason}",
-        fit(name, 17),
+        "{:<15} {:>5.1}% {:>6} {memory} {queue:>3} {:>6} {:>6} {faults:>3} {reason}",
+        fit(name, 15),
         usage.share * 100.0,
         short(gpu),
-        bytes(memory),
         time(usage.wait_nanos),
-        bytes(copies),
+        short_bytes(copies),
     )
 }
 
-/// Seconds in seven characters.
+/// Seconds in six characters.
 fn short(seconds: f64) -> String {
-    if seconds < 1000.0 { format!("{seconds:.2}") } else { format!("{seconds:.0}") }
+    match seconds {
+        ..100.0 => format!("{seconds:.2}"),
+        ..1000.0 => format!("{seconds:.1}"),
+        _ => format!("{seconds:.0}"),
+    }
 }
 
-/// A time in seven characters: `12 µs`, `3.4 ms`, `120 s`.
+/// A time in six characters: `12µs`, `3ms`, `120s`.
 fn time(nanos: u64) -> String {
     let micros = nanos / 1000;
     match micros {
-        0..1000 => format!("{micros} µs"),
-        1000..10_000_000 => format!("{} ms", micros / 1000),
-        _ => format!("{} s", micros / 1_000_000),
+        0..1000 => format!("{micros}µs"),
+        1000..10_000_000 => format!("{}ms", micros / 1000),
+        _ => format!("{}s", micros / 1_000_000),
     }
 }
 
@@ -214,7 +211,9 @@ fn live(
     let mut sample = Sample::take(control, None)?;
     loop {
         terminal
-            .draw(|frame| frame.render_widget(text(&sample, usize::from(frame.area().width)), frame.area()))
+            .draw(|frame| {
+                frame.render_widget(text(&sample, frame.area().width, frame.area().height), frame.area());
+            })
             .map_err(other)?;
         let next = Instant::now() + pause;
         loop {
@@ -238,8 +237,10 @@ fn live(
     }
 }
 
-fn text(sample: &Sample, width: usize) -> Text<'static> {
-    let width = if width == 0 { WIDTH } else { width };
+/// What fits a screen: the first lines, and how many more there would be.
+fn text(sample: &Sample, width: u16, height: u16) -> Text<'static> {
+    let width = if width == 0 { WIDTH } else { usize::from(width) };
+    let room = usize::from(height).saturating_sub(2).max(2);
     let mut lines: Vec<Line<'static>> = sample
         .lines(width)
         .into_iter()
@@ -248,8 +249,12 @@ fn text(sample: &Sample, width: usize) -> Text<'static> {
             Line::styled(if title { format!("{line:<width$}") } else { line }, style)
         })
         .collect();
+    let hidden = lines.len().saturating_sub(room);
+    lines.truncate(room);
     lines.push(Line::raw(""));
-    lines.push(Line::styled("q ends", Style::new().add_modifier(Modifier::DIM)));
+    let more =
+        if hidden > 0 { format!("q ends; {hidden} more lines do not fit (--once)") } else { "q ends".into() };
+    lines.push(Line::styled(more, Style::new().add_modifier(Modifier::DIM)));
     Text::from(lines)
 }
 
@@ -284,6 +289,7 @@ mod tests {
             uptime: 0,
             counters: Counters { memory_used: 3 << 29, faults: 2, ..Counters::default() },
             usage: usage.clone(),
+            gpus: vec![0],
             audited: None,
         };
         let vm = Vm {
@@ -305,17 +311,26 @@ mod tests {
     fn it_looks_right_in_80_columns() {
         let mut terminal = Terminal::new(TestBackend::new(80, 8)).unwrap();
         let sample = sample();
-        terminal.draw(|frame| frame.render_widget(text(&sample, 80), frame.area())).unwrap();
+        terminal.draw(|frame| frame.render_widget(text(&sample, 80, 8), frame.area())).unwrap();
         let shown = terminal.backend().to_string();
         for wanted in [
-            "SHARE   GPU-S   MEMORY    OF  QU    WAIT   COPY/S FLT REASON",
-            " 50.2%   12.35  1.5 GiB   25% 16w    3 ms 51.2 GiB   2 lease",
-            "  12 a_program_w…",
+            "VM / PROCESS     SHARE  GPU-S MEMORY   OF  QU   WAIT COPY/S FLT REASON",
+            "red              50.2%  12.35   1.5G  25% 16w    3ms  51.2G   2 lease ends soon",
+            "  12 a_program…",
             "q ends",
         ] {
             assert!(shown.contains(wanted), "'{wanted}' is not in\n{shown}");
         }
         assert!(sample.lines(80).iter().all(|(_, line)| line.chars().count() <= 80));
+        let cut: Vec<String> = text(&sample, 80, 5).lines.iter().map(ToString::to_string).collect();
+        assert_eq!((cut.len(), cut[4].as_str()), (5, "q ends; 1 more lines do not fit (--once)"), "{cut:?}");
+        let mut promised = sample;
+        promised.vms[0].limits.memory_min = 2 << 30;
+        promised.vms[0].memory.owed = 1 << 29;
+        let lines = promised.lines(80);
+        assert!(lines[1].1.contains("MEMORY   OF   OWED  QU"), "{lines:?}");
+        assert!(lines[2].1.contains("  1.5G  25%   512M 16w"), "{lines:?}");
+        assert!(lines[3].1.contains("  1.5G    -      - 16w"), "{lines:?}");
     }
 
     #[test]

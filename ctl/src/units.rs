@@ -5,6 +5,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
     scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], " ")
 }
 
+/// Bytes where there is little room: `527M`, `1.2G`.
+pub(crate) fn short_bytes(bytes: u64) -> String {
+    scaled(bytes, 1024, &["B", "K", "M", "G", "T", "P", "E"], "")
+}
+
 /// A number of things: `950`, `12.3k`, `4.0M`.
 pub(crate) fn count(count: u64) -> String {
     scaled(count, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
@@ -74,6 +79,8 @@ mod tests {
         assert_eq!(bytes(527 << 20), "527 MiB");
         assert_eq!(bytes(3 << 29), "1.5 GiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(short_bytes(3 << 29), "1.5G");
+        assert_eq!(short_bytes(1023), "1023B");
         assert_eq!(count(999), "999");
         assert_eq!(count(12_345), "12.3k");
         assert_eq!(count(4_000_000), "4.0M");

@@ -1,6 +1,6 @@
 //! `pxctl vm`: VMs and their rights.
 
-use crate::units::{bytes, count, fit};
+use crate::units::{bytes, count, fit, short_bytes};
 use crate::{Failure, act, json};
 use clap::Subcommand;
 use pxos_client::Control;
@@ -38,7 +38,7 @@ pub(crate) enum Command {
         #[arg(value_parser = pair, value_name = "KEY=VALUE")]
         set: Vec<(String, Value)>,
     },
-    /// Changes limits, all of them or none: weight=300 gpu.max=25% memory.max=8G tier=latency policy=deny …
+    /// Changes limits, all of them or none: weight=300 gpu.max=25% gpus=0,1 memory.min=2G memory.max=8G tier=latency policy=deny …
     Set {
         /// Its name
         name: String,
@@ -123,8 +123,8 @@ fn table(vms: &[Vm]) -> String {
         return "no VMs\n".to_owned();
     }
     let mut out = format!(
-        "{:<20} {:>5} {:>6} {:>13} {:<7} {:>9} {:>9}  {}\n",
-        "VM", "PROC", "WEIGHT", "GPU.MAX", "TIER", "MEMORY", "MAX", "STATE"
+        "{:<16} {:>4} {:>6} {:>7} {:<7} {:<8} {:>6} {:>6} {:>6} {}\n",
+        "VM", "PROC", "WEIGHT", "GPU.MAX", "TIER", "GPUS", "MEMORY", "MIN", "MAX", "STATE"
     );
     for vm in vms {
         let limits = &vm.limits;
@@ -135,17 +135,32 @@ fn table(vms: &[Vm]) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<20} {:>5} {:>6} {:>13} {:<7} {:>9} {:>9}  {state}",
-            fit(&vm.name, 20),
+            "{:<16} {:>4} {:>6} {:>7} {:<7} {:<8} {:>6} {:>6} {:>6} {state}",
+            fit(&vm.name, 16),
             vm.sessions,
             limits.weight,
-            limits.gpu_max,
+            percentage(&limits.gpu_max),
             limits.tier,
-            bytes(vm.memory.charged),
-            limits.memory_max.map_or_else(|| "max".to_owned(), bytes),
+            fit(&vm.gpus, 8),
+            short_bytes(vm.memory.charged),
+            if limits.memory_min == 0 { "-".to_owned() } else { short_bytes(limits.memory_min) },
+            limits.memory_max.map_or_else(|| "max".to_owned(), short_bytes),
         );
     }
     out
+}
+
+/// A cap of `QUOTA PERIOD` as a part of a device: `25%`, `12.5%`, `max`.
+fn percentage(cap: &str) -> String {
+    let part = |text: Option<&str>| text.and_then(|number| number.parse::<f64>().ok());
+    let mut words = cap.split_whitespace();
+    match (part(words.next()), part(words.next())) {
+        (Some(quota), Some(period)) if period > 0.0 => {
+            let percent = (quota * 1000.0 / period).round() / 10.0;
+            format!("{percent}%")
+        }
+        _ => "max".to_owned(),
+    }
 }
 
 fn details(vm: &Vm) -> String {
@@ -162,6 +177,10 @@ fn details(vm: &Vm) -> String {
     line("gpu.max", &limits.gpu_max);
     line("tier", &limits.tier);
     line("class", &format!("{} ({})", vm.class, vm.class_reason));
+    line("gpus", &vm.gpus);
+    let owed =
+        if vm.memory.owed > 0 { format!(", {} of it owed", bytes(vm.memory.owed)) } else { String::new() };
+    line("memory.min", &format!("{}{owed}", bytes(limits.memory_min)));
     line("memory.max", &limits.memory_max.map_or_else(|| "max".to_owned(), bytes));
     line("max_processes", &or_max(limits.max_processes));
     line("max_streams", &or_max(limits.max_streams));
@@ -194,6 +213,7 @@ mod tests {
                 weight: 10_000,
                 gpu_max: "1000000 1000000".into(),
                 tier: "latency".into(),
+                memory_min: 512 << 20,
                 memory_max: Some(1023 << 20),
                 ..Limits::default()
             },
@@ -203,6 +223,8 @@ mod tests {
                 ..Memory::default()
             },
             policy: "allow".into(),
+            gpus: "0,1,2,3,4".into(),
+            sessions: 1024,
             ..Vm::default()
         }
     }
@@ -210,14 +232,19 @@ mod tests {
     #[test]
     fn the_list_fits_a_terminal() {
         let text = table(&[vm(), Vm { draining: true, ..vm() }]);
-        assert!(text.lines().skip(1).all(|line| line.chars().count() <= 84), "{text}");
-        assert!(text.contains("drain") && text.contains("1023 MiB"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        for part in ["drain", " 100% ", "512M  1023M", "0,1,2,3…"] {
+            assert!(text.contains(part), "'{part}' is not in\n{text}");
+        }
+        assert_eq!([percentage("max 100000"), percentage("12500 100000")], ["max", "12.5%"]);
         assert_eq!(table(&[]), "no VMs\n");
     }
 
     #[test]
     fn details_say_all_limits() {
         let text = details(&vm());
+        assert!(text.contains("gpus              0,1,2,3,4\n"), "{text}");
+        assert!(text.contains("memory.min        512 MiB\n"), "{text}");
         assert!(text.contains("memory.max        1023 MiB"), "{text}");
         assert!(text.contains("memory            1.0 GiB, linear 1.0 GiB\n"), "{text}");
         assert!(text.contains("max_streams       max"), "{text}");

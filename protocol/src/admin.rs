@@ -92,6 +92,13 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// What the scheduler decided last: [`Answer::Decisions`].
+    #[serde(rename = "decisions")]
+    Decisions {
+        /// Only decisions after this number.
+        #[serde(default)]
+        since: u64,
+    },
     /// What each VM has used: [`Answer::Accounting`].
     #[serde(rename = "accounting")]
     Accounting {},
@@ -117,6 +124,8 @@ pub enum Answer {
     Vms(Vec<Vm>),
     /// Of [`Request::Events`].
     Event(Event),
+    /// Of [`Request::Decisions`], oldest first.
+    Decisions(Vec<Decision>),
     /// Of [`Request::Accounting`].
     Accounting(Vec<Account>),
     /// Of a request that only does something: what was done, one line.
@@ -188,8 +197,14 @@ pub struct Device {
     pub ordinal: usize,
     /// Name.
     pub name: String,
-    /// `GPU-` and the UUID.
+    /// `GPU-` (of a part of a device, `MIG-`) and the UUID.
     pub uuid: String,
+    /// Domain, bus, device and function, such as `0000:1B:00.0`.
+    #[serde(default)]
+    pub pci: String,
+    /// Bytes of its memory that VMs are promised (`memory_min`).
+    #[serde(default)]
+    pub promised: u64,
     /// Bytes of device memory.
     pub total_memory: u64,
     /// Major and minor compute capability.
@@ -210,7 +225,7 @@ pub struct Listener {
 /// Workers that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// How many should wait.
+    /// How many should wait, for all lists of devices together.
     pub size: usize,
     /// How many do.
     pub warm: usize,
@@ -255,6 +270,9 @@ pub struct Session {
     /// Its time on the devices.
     #[serde(default)]
     pub usage: Usage,
+    /// Its devices by their ordinals in [`Status::devices`], in the order in which it sees them.
+    #[serde(default)]
+    pub gpus: Vec<usize>,
     /// Bytes of device memory that NVML says the worker holds, contexts included; `null` where there is no NVML.
     #[serde(default)]
     pub audited: Option<u64>,
@@ -345,6 +363,8 @@ pub struct Vm {
     pub policy: String,
     /// Whether it begins no more sessions.
     pub draining: bool,
+    /// Which devices it sees, as it was configured: `all`, or numbers, UUIDs and PCI addresses with commas between.
+    pub gpus: String,
     /// What it may use.
     pub limits: Limits,
     /// Sessions that stand.
@@ -371,6 +391,8 @@ pub struct Memory {
     pub charged: u64,
     /// What may be held, `null` for no limit.
     pub limit: Option<u64>,
+    /// What is kept from other VMs for this one: its minimum, less what it holds.
+    pub owed: u64,
     /// Overhead of contexts and modules.
     pub context: u64,
     /// Allocations by kind.
@@ -421,6 +443,26 @@ pub struct Event {
     pub text: String,
 }
 
+/// A gate that the scheduler opened or closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Decision {
+    /// Number; the next decision has a greater one.
+    pub number: u64,
+    /// Microseconds since 1970.
+    pub time: u64,
+    /// The device's ordinal in [`Status::devices`].
+    pub device: usize,
+    /// The VM.
+    pub vm: String,
+    /// `off` (nothing is scheduled), `free` (wide open), `open` (for a lease) or `closed`.
+    pub gate: String,
+    /// Microseconds of the lease, where there is one.
+    pub lease: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
 /// What a VM has used since the daemon knows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -463,6 +505,8 @@ pub struct Limits {
     pub class: String,
     /// Bytes of device memory, `null` for no limit.
     pub memory_max: Option<u64>,
+    /// Bytes of device memory that no other VM can take from it.
+    pub memory_min: u64,
     /// Guest processes at once, `null` for no limit.
     pub max_processes: Option<u32>,
     /// Streams at once, `null` for no limit.

@@ -157,8 +157,8 @@ impl Classified {
     }
 }
 
-/// Limits with the preset of a class: a realtime VM goes first within the latency tier's budget (20 % of the device unless
-/// configured), a batch VM yields whenever anybody else wants the device. A tier that the operator chose stays.
+/// Limits with the preset of a class: a realtime VM goes first within the latency tier's budget (20 % of the device), a batch VM
+/// yields whenever anybody else wants the device. A tier that the operator chose stays.
 #[must_use]
 pub fn preset(limits: Limits, class: Option<Class>) -> Limits {
     match (class, limits.tier) {

@@ -61,8 +61,8 @@ pub enum EndReason {
 /// What the daemon tells a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Serve this session; beside it the page and the bell of the gate, the quota's page, the guest's connection, and the memory
-    /// of the VM's device where the session has a slot there.
+    /// Serve this session; beside it the page and the bell of the gate, the quota's bell and its page, the guest's connection, and the
+    /// memory of the VM's device where the session has a slot there.
     Assign(Assign),
 }
 

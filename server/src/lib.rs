@@ -11,6 +11,7 @@ mod driver;
 pub mod handoff;
 pub mod log;
 pub mod page;
+pub mod pledge;
 pub mod quota;
 pub mod scheduler;
 pub mod stats;

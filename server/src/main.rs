@@ -3,12 +3,10 @@
 use pxos_server::args::{Mode, parse};
 use pxos_server::background::{self, PidFile, Side, Waiting};
 use pxos_server::config::{Config, LogOutput, SYSLOG, Sources};
+use pxos_server::daemon::BAD_CONFIGURATION;
 use pxos_server::{daemon, log, worker};
 use std::path::Path;
 use std::process::ExitCode;
-
-/// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
-const BAD_CONFIGURATION: u8 = 78;
 
 #[expect(
     clippy::print_stdout,

@@ -10,7 +10,12 @@
 //! and believes nothing that stands here: a worker whose guest has taken it over can spoil its own VM's page, which the
 //! audit by NVML shows, and nobody else's.
 
+mod grant;
+
 use crate::page::{Page, Shared};
+use grant::Grant;
+pub use grant::Question;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -75,6 +80,8 @@ pub struct Book {
     waiting: AtomicU32,
     /// Slots below this number have been used. Written by the daemon.
     high: AtomicU64,
+    /// What it may take of the device.
+    grant: Grant,
     slots: [Slot; SLOTS],
 }
 
@@ -167,7 +174,7 @@ impl Slot {
 #[derive(Debug)]
 pub struct Quota {
     page: Page<Book>,
-    fd: std::os::fd::OwnedFd,
+    fd: OwnedFd,
     taken: parking_lot::Mutex<Vec<bool>>,
 }
 
@@ -180,6 +187,7 @@ impl Quota {
         let (page, fd) = Page::<Book>::create()?;
         page.limit.store(NONE, Ordering::Relaxed);
         page.stream_limit.store(NONE, Ordering::Relaxed);
+        page.grant.unlimited();
         Ok(Self { page, fd, taken: parking_lot::Mutex::default() })
     }
 
@@ -224,6 +232,7 @@ impl Quota {
         self.page.slots[slot].reset(0, NONE);
         let holder = u32::try_from(slot + 1).expect("there are few slots");
         if self.page.lock.compare_exchange(holder, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.page.grant.forget();
             wake(&self.page.lock);
         }
         taken[slot] = false;
@@ -262,6 +271,10 @@ pub struct Account {
     book: &'static Book,
     slot: &'static Slot,
     number: u32,
+    /// Tells apart the threads of this process: the page's lock knows slots only.
+    threads: &'static parking_lot::Mutex<()>,
+    /// Has the daemon look at questions.
+    bell: Option<&'static OwnedFd>,
 }
 
 /// There is not that much left.
@@ -269,11 +282,13 @@ pub struct Account {
 pub struct OverQuota;
 
 impl Account {
-    /// The slot of that number; `None` where the page has none.
+    /// The slot of that number, which no other account of this process may be of; `None` where the page has none.
     #[must_use]
     pub fn of(book: &'static Book, slot: usize) -> Option<Self> {
         let number = u32::try_from(slot).ok()? + 1;
-        Some(Self { book, slot: book.slots.get(slot)?, number })
+        let slot = book.slots.get(slot)?;
+        // As the page, it stays for the life of the process.
+        Some(Self { book, slot, number, threads: Box::leak(Box::default()), bell: None })
     }
 
     /// An account of nobody's, without a limit: for a worker that is not told of one.
@@ -282,6 +297,7 @@ impl Account {
         let (page, _) = Page::<Book>::create().ok()?;
         page.limit.store(NONE, Ordering::Relaxed);
         page.stream_limit.store(NONE, Ordering::Relaxed);
+        page.grant.unlimited();
         page.high.store(1, Ordering::Relaxed);
         page.slots[0].own_limit.store(NONE, Ordering::Relaxed);
         Self::of(page.leak(), 0)
@@ -303,8 +319,7 @@ impl Account {
             if !fits(sum, limit) || !fits(own, self.slot.own_limit.load(Ordering::Relaxed)) {
                 return Err(OverQuota);
             }
-            self.add(kind, bytes);
-            Ok(())
+            self.take(kind, bytes)
         });
         taken.unwrap_or(Err(OverQuota))
     }
@@ -316,9 +331,14 @@ impl Account {
 
     /// Notes `bytes` that the driver has taken already, whatever the limit.
     pub fn add(&self, kind: Kind, bytes: u64) {
-        let after = self.slot.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.slot.used.fetch_add(bytes, Ordering::Relaxed);
+        self.note(kind, bytes);
+    }
+
+    /// What goes with `bytes` that are in the sum already.
+    fn note(&self, kind: Kind, bytes: u64) {
         self.slot.kinds[kind as usize].fetch_add(bytes, Ordering::Relaxed);
-        self.slot.peak.fetch_max(after, Ordering::Relaxed);
+        self.slot.peak.fetch_max(self.slot.used.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Gives `bytes` back.
@@ -361,7 +381,7 @@ impl Account {
     /// Whether the session holds more than it may: a limit was lowered, or the driver took more than was asked for.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.left() == Some(0) && self.reserve(Kind::Linear, 0).is_err()
+        (self.left() == Some(0) || self.is_beyond_grant()) && self.reserve(Kind::Linear, 0).is_err()
     }
 
     /// Bytes that the session may hold, `None` for no limit.
@@ -371,7 +391,13 @@ impl Account {
         (limit != NONE).then_some(limit)
     }
 
-    /// Bytes that the session may still take, `None` for no limit.
+    /// Bytes that the session may still take within its limits and of what no other VM is promised, `None` for no limit.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        self.left().into_iter().chain(self.room()).min()
+    }
+
+    /// Bytes that the session may still take within its limits, `None` for no limit.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         let sum = self.sum_of(|slot, charges| {
@@ -393,9 +419,7 @@ impl Account {
 
     /// Runs `work` while no other worker of the VM does; `None` where the lock does not come free.
     fn locked<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
-        // Threads of this process are told apart by a lock of their own: the page knows processes only.
-        static THREADS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
-        let _threads = THREADS.lock();
+        let _threads = self.threads.lock();
         let lock = &self.book.lock;
         let start = Instant::now();
         let mut tries = 0_u32;
@@ -511,6 +535,28 @@ mod tests {
             assert!(!waiting.is_finished());
             quota.clear(dead);
             assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+    }
+
+    #[test]
+    fn an_account_that_waits_holds_up_no_other() {
+        let (stuck, free) = (Quota::create().unwrap(), Quota::create().unwrap());
+        let (_, waits) = account(&stuck, 1);
+        let (dead, _) = account(&stuck, 2);
+        let (_, other) = account(&free, 3);
+        stuck.page.lock.store(u32::try_from(dead + 1).unwrap(), Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| waits.reserve(Kind::Linear, 1));
+            while stuck.page.waiting.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            // A process that was forked now would find everything locked that this thread holds.
+            let start = Instant::now();
+            assert_eq!(other.reserve(Kind::Linear, 1), Ok(()));
+            let took = start.elapsed();
+            stuck.clear(dead);
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+            assert!(took < PATIENCE / 2, "{took:?}");
         });
     }
 

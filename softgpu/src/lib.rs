@@ -5,8 +5,8 @@
 //! [`exec`], [`isa`]). It is the oracle of this project's tests, and lets everything run where there is no GPU.
 //!
 //! Environment, read by `cuInit`: `PXSOFT_DEVICES` (1), `PXSOFT_MEMORY` in MiB per device (4096),
-//! `PXSOFT_MULTIPROCESSORS` (16), `PXSOFT_THREADS` (as many as there are processors); `PXSOFT_TRACE` writes a line per
-//! call to standard error, `PXSOFT_QUIET` leaves out where a kernel faulted.
+//! `PXSOFT_MULTIPROCESSORS` (16), `CUDA_VISIBLE_DEVICES` (all), `PXSOFT_THREADS` (as many as there are processors);
+//! `PXSOFT_TRACE` writes a line per call to standard error, `PXSOFT_QUIET` leaves out where a kernel faulted.
 
 pub mod api;
 pub mod device;

@@ -50,7 +50,7 @@ adds || fail "vectorAdd: $(cat /tmp/out)"
 grep -q 'program="vectorAdd"' /var/log/pxos/server.log || fail "the server does not know of it"
 ok "a CUDA program runs through the installed libcuda.so.1"
 useradd --no-create-home outsider
-useradd --no-create-home --groups pxos insider
+useradd --no-create-home insider && usermod --append --groups pxos insider
 says '^PASS' su insider -s /bin/sh -c /t/vectorAdd || fail "a member of the group pxos has no GPU"
 if su outsider -s /bin/sh -c /t/vectorAdd > /tmp/out 2>&1; then fail "everybody has the GPU"; fi
 userdel outsider && userdel insider
@@ -107,3 +107,24 @@ done
 if getent passwd pxos || getent group pxos; then fail "the user is left behind"; fi
 if pgrep pxos-server; then fail "a process is left behind"; fi
 ok "remove and purge leave nothing"
+
+# Without the packages: what `make install` makes, and the commands of docs/operations.md that go with it.
+cp -a /t/installed/. /
+hash -r # pxctl lies elsewhere now
+# The block's commands that need no init system, as they stand there; there is no sudo.
+sed -n '/^    # on the host: the user that the unit names/,/^$/p' /t/operations.md | tr '&' '\n' | sed 's/sudo //g; s/^ *//' |
+  grep -Ev '^(systemctl .*|#.*|)$' > /tmp/by-hand
+for command in useradd chgrp systemd-tmpfiles ldconfig; do
+  grep -q "$command" /tmp/by-hand || fail "docs/operations.md has no $command"
+done
+sh -e /tmp/by-hand > /tmp/out 2>&1 || fail "by hand: $(cat /tmp/by-hand /tmp/out)"
+sed -i 's/^#driver = .*/driver = "soft"/' /etc/pxos/server.toml
+su pxos -s /bin/sh -c '/usr/local/bin/pxos-server --check-config' > /dev/null || fail "the server's user cannot read its settings"
+/etc/init.d/pxos-server start > /dev/null || fail "the installed init script"
+[ "$(ps -o user= -p "$(pid)")" = pxos ] || fail "the server that was installed by hand does not run as pxos"
+says '=> /usr/local/lib/pxos/cuda/' ldconfig -p || fail "libcuda.so.1 is not the one of /usr/local"
+adds || fail "vectorAdd: $(cat /tmp/out)"
+systemd-analyze verify /usr/local/lib/systemd/system/pxos-*.service > /tmp/units 2>&1 || fail "units: $(cat /tmp/units)"
+pxctl doctor > /tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+/etc/init.d/pxos-server stop > /dev/null || fail "stop"
+ok "make install, and what goes with it by hand"

@@ -54,6 +54,10 @@ export COMPRESS=none
 "$root/packaging/deb.sh" --from "$from" --out "$work/first" > /dev/null
 VERSION=$next "$root/packaging/deb.sh" --from "$from" --out "$work/second" > /dev/null
 
+# Without packages.
+make -s -C "$root" install DESTDIR="$work/installed" BUILT="$from" > /dev/null 2>&1
+find "$work/installed" -type f \( -name 'lib*.so' -o -path '*/bin/*' \) -exec strip --strip-unneeded {} +
+
 # A package that installs a libcuda.so.1 where NVIDIA's has it.
 driver=$work/driver/usr/lib/x86_64-linux-gnu
 mkdir -p "$driver" "$work/driver/DEBIAN"
@@ -69,7 +73,8 @@ for suite in "${suites[@]}"; do
   cp "$work"/first/*.deb "$work/libcuda1.deb" "$tree/t/"
   mkdir "$tree/t/next"
   cp "$work"/second/*.deb "$tree/t/next/"
-  cp "$root/out/samples/vectorAdd" "$root/tests/packaging/life.sh" "$tree/t/"
+  cp "$root/out/samples/vectorAdd" "$root/tests/packaging/life.sh" "$root/docs/operations.md" "$tree/t/"
+  cp -a "$work/installed" "$tree/t/"
   start=$SECONDS
   # Mounts and processes end with the namespace.
   # shellcheck disable=SC2016 # the inner shell expands it

@@ -34,7 +34,7 @@ pub const KEYS: &[Key] = &[
         "ENDPOINT",
         "unix:/run/pxos-gpu.sock,vsock:any:9700",
         true,
-        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
+        "Where guests connect: unix:/path, vsock:any:PORT, tcp:HOST:PORT, tls:HOST:PORT, vm:NAME=/path or serial:NAME=/path; may be repeated",
     ),
     key(
         "shared",
@@ -55,6 +55,7 @@ pub const KEYS: &[Key] = &[
     key("pool.size", "COUNT", "1", true, "Workers that wait with the driver initialised"),
     key("pool.start_timeout", "TIME", "60s", true, "How long a worker may take to become ready"),
     key("pool.wait_timeout", "TIME", "30s", true, "How long a guest waits for a worker when none is ready"),
+    key("pool.rest", "TIME", "1s", true, "How long a program runs before the next worker is made ready"),
     key("log.level", "LEVEL", "info", true, "What is logged: error, warn, info, debug or trace"),
     key("log.format", "FORMAT", "text", false, "Form of the log: text or json"),
     key(
@@ -132,6 +133,13 @@ pub const KEYS: &[Key] = &[
         true,
         "Whether guests that no rule names may connect: allow or deny",
     ),
+    key(
+        "default.gpus",
+        "LIST",
+        "all",
+        true,
+        "Devices that it sees, by number, UUID or PCI address, apart by commas; or all",
+    ),
     key("default.weight", "WEIGHT", "100", true, "Its share of a contended device, 1 to 10000"),
     key(
         "default.gpu_max",
@@ -167,17 +175,17 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// A limit of a VM: a key of its rule, and of `[default]`.
+/// A limit of a VM: a key of its rule, and mostly of `[default]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitKey {
     /// In a rule, and for `pxctl vm set`.
     pub name: &'static str,
-    /// In [`KEYS`].
-    pub in_default: &'static str,
+    /// In [`KEYS`]; `None` for what a VM has by name only.
+    pub in_default: Option<&'static str>,
 }
 
 const fn limit(name: &'static str, in_default: &'static str) -> LimitKey {
-    LimitKey { name, in_default }
+    LimitKey { name, in_default: Some(in_default) }
 }
 
 /// Every limit of a VM.
@@ -187,6 +195,8 @@ pub const LIMITS: &[LimitKey] = &[
     limit("tier", "default.tier"),
     limit("class", "default.class"),
     limit("memory_max", "default.memory_max"),
+    // A promise to whoever may come can be kept to nobody.
+    LimitKey { name: "memory_min", in_default: None },
     limit("max_processes", "default.max_processes"),
     limit("max_streams", "default.max_streams"),
     limit("unchecked", "default.unchecked"),
@@ -201,11 +211,13 @@ pub const VM_KEYS: &[&str] = &[
     "token",
     "certificate",
     "policy",
+    "gpus",
     "weight",
     "gpu_max",
     "tier",
     "class",
     "memory_max",
+    "memory_min",
     "max_processes",
     "max_streams",
     "unchecked",
@@ -296,8 +308,9 @@ mod tests {
     fn every_limit_is_a_key_of_rules_and_of_the_default() {
         for limit in LIMITS {
             assert!(VM_KEYS.contains(&limit.name), "{}", limit.name);
-            assert_eq!(limit.in_default, format!("default.{}", limit.name));
-            assert!(KEYS.iter().any(|key| key.name == limit.in_default), "{}", limit.in_default);
+            let Some(in_default) = limit.in_default else { continue };
+            assert_eq!(in_default, format!("default.{}", limit.name));
+            assert!(KEYS.iter().any(|key| key.name == in_default), "{in_default}");
         }
     }
 

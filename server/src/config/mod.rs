@@ -10,6 +10,7 @@ pub mod limits;
 mod value;
 
 use crate::scheduler;
+use crate::vm::gpus::Gpus;
 use crate::vm::{Identity, Limits, Policy, Rights, Rule};
 use layers::{Layers, Origin, Problem, Raw};
 pub use layers::{Problems, Sources};
@@ -93,6 +94,9 @@ pub struct Pool {
     pub start_timeout: Duration,
     /// How long a guest waits for a worker when none is warm.
     pub wait_timeout: Duration,
+    /// How long after a guest has got its worker the next one is begun, unless somebody waits for it or the guest has ended:
+    /// initialising the driver slows down what other processes ask of it.
+    pub rest: Duration,
 }
 
 /// How devices are shared.
@@ -228,6 +232,7 @@ impl Config {
                 size: layers.take("pool.size", value::count_or_zero),
                 start_timeout: layers.take("pool.start_timeout", value::duration),
                 wait_timeout: layers.take("pool.wait_timeout", value::duration),
+                rest: layers.take("pool.rest", value::duration_or_zero),
             },
             scheduler: Scheduler {
                 policy: layers.take("scheduler.policy", value::scheduling),
@@ -353,6 +358,7 @@ impl Config {
         plain("pool.size", self.pool.size.to_string());
         plain("pool.start_timeout", format!("{:?}", self.pool.start_timeout));
         plain("pool.wait_timeout", format!("{:?}", self.pool.wait_timeout));
+        plain("pool.rest", format!("{:?}", self.pool.rest));
         plain("scheduler.policy", self.scheduler.policy.to_string());
         plain("scheduler.quantum", format!("{:?}", self.scheduler.quantum));
         plain("scheduler.max_kernel", format!("{:?}", self.scheduler.max_kernel));
@@ -372,8 +378,9 @@ impl Config {
         plain("advisor.model", self.advisor.model.clone());
         plain("metrics.listen", self.metrics.map_or_else(|| "none".into(), |address| address.to_string()));
         plain("default.policy", self.default.policy.name().to_owned());
-        for key in keys::LIMITS {
-            plain(key.in_default, limits::text(&self.default.limits, key.name));
+        plain("default.gpus", self.default.gpus.to_string());
+        for (key, in_default) in keys::LIMITS.iter().filter_map(|key| Some((key, key.in_default?))) {
+            plain(in_default, limits::text(&self.default.limits, key.name));
         }
         let token = if self.tcp.token.is_some() { "set" } else { "none" };
         lines.insert("tcp.token".into(), (token.into(), format!("{:?}", self.tcp.token)));
@@ -425,10 +432,21 @@ impl std::fmt::Display for DriverChoice {
 /// Rights on a line: the policy, and what differs from having no limit.
 fn rights_text(rights: &Rights) -> String {
     let mut text = rights.policy.name().to_owned();
+    if rights.gpus != Gpus::All {
+        text += &format!(", gpus {}", rights.gpus);
+    }
     for line in limits::differences(&Limits::default(), &rights.limits) {
         text += &format!(", {} {}", line.key, line.new);
     }
     text
+}
+
+/// Which devices a VM sees, as an operator writes it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_gpus(raw: &Raw) -> Result<Gpus, String> {
+    value::gpus(raw)
 }
 
 /// Whether a VM may connect, as an operator writes it.
@@ -470,15 +488,19 @@ fn is_loopback(address: &str) -> bool {
 /// What holds for guests that no rule names, and for rules that do not say otherwise.
 fn default_rights(layers: &mut Layers) -> Rights {
     let mut limits = Limits::default();
-    for key in keys::LIMITS {
+    for (key, in_default) in keys::LIMITS.iter().filter_map(|key| Some((key, key.in_default?))) {
         let set = |raw: &Raw| {
             let mut limits = Limits::default();
             limits::set(&mut limits, key.name, raw).map(|()| limits)
         };
-        let parsed = layers.take_with(key.in_default, set);
+        let parsed = layers.take_with(in_default, set);
         limits::copy(&parsed, &mut limits, key.name);
     }
-    Rights { policy: layers.take("default.policy", value::policy), limits }
+    Rights {
+        policy: layers.take("default.policy", value::policy),
+        gpus: layers.take("default.gpus", value::gpus),
+        limits,
+    }
 }
 
 fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> Vec<(Origin, Rule)> {
@@ -493,9 +515,14 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         let certificate = table.take("certificate", value::dns_name, problems).map(Identity::Certificate);
         // A VM with a rule of its own may connect unless the rule says otherwise, whatever holds for strangers.
         let policy = table.take("policy", value::policy, problems).unwrap_or(Policy::Allow);
+        let gpus = table.take("gpus", value::gpus, problems).unwrap_or_else(|| default.gpus.clone());
         let mut limits = default.limits;
         for key in keys::LIMITS {
             table.take_with(key.name, |raw| limits::set(&mut limits, key.name, raw), problems);
+        }
+        let rights = Rights { policy, gpus, limits };
+        if let Err(message) = rights.check() {
+            problems.push(Problem::new(origin.clone(), format!("vm: {message}")));
         }
         let named = ["cid", "socket", "token", "certificate"].iter().filter(|key| table.had(key)).count();
         let mut problem =
@@ -513,7 +540,7 @@ fn vms(layers: &mut Layers, default: &Rights, listen: &[(Origin, Endpoint)]) -> 
         }
         let identity = cid.or(socket).or(token).or(certificate).or_else(|| own.then_some(Identity::Endpoint));
         if let (Some(name), Some(identity)) = (name, identity) {
-            vms.push((origin, Rule { name, identity, rights: Rights { policy, limits } }));
+            vms.push((origin, Rule { name, identity, rights }));
         }
     }
     vms

@@ -106,7 +106,11 @@ fn rules_name_their_vms() {
          [[vm]]\nname = \"red\"\ncid = 3\n[[vm]]\nname = \"blue\"\nsocket = \"/run/blue.sock\"\npolicy = \"deny\"\nmemory_max = \"max\"\n",
     )
     .unwrap();
-    let rights = |policy, memory_max| Rights { policy, limits: Limits { memory_max, ..Limits::default() } };
+    let rights = |policy, memory_max| Rights {
+        policy,
+        limits: Limits { memory_max, ..Limits::default() },
+        ..Rights::default()
+    };
     assert_eq!(config.vms[0].rights, rights(Policy::Allow, Some(1 << 30)));
     assert_eq!(config.vms[1].rights, rights(Policy::Deny, None));
     assert!(config.listen.contains(&Endpoint::Unix("/run/blue.sock".into())), "{:?}", config.listen);
@@ -186,6 +190,7 @@ fn limits_are_read_and_their_mistakes_told_together() {
             gpu_max: "25000 100000".parse().unwrap(),
             tier: Tier::Latency,
             class: Some(Class::Realtime),
+            memory_min: 0,
             memory_max: Some(8 << 30),
             max_processes: Some(8),
             max_streams: Some(64),

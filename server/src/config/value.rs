@@ -2,6 +2,7 @@
 
 use super::layers::Raw;
 use super::{DriverChoice, LogFormat, LogOutput, SYSLOG, SharedFile};
+use crate::vm::gpus::Gpus;
 use crate::vm::{Class, GpuMax, Policy, Tier, WEIGHTS};
 use pxos_protocol::endpoint::{Endpoint, named_path};
 use pxos_protocol::transport::bar::MAX_SLOTS;
@@ -112,12 +113,11 @@ pub(super) fn quantum(raw: &Raw) -> Result<Duration, String> {
     }
 }
 
-/// An amount of memory, or `max` for no limit: bytes, or a text with `K`, `M`, `G` or `T` (powers of 1024).
-pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
-    let wanted = || format!("{raw} is not an amount of memory such as 512M, 4G or max");
-    let bytes = match raw {
-        Raw::Integer(_) => number(raw)?,
-        Raw::Text(text) if text.trim() == "max" => return Ok(None),
+/// An amount of memory: bytes, or a text with `K`, `M`, `G` or `T` (powers of 1024).
+fn memory(raw: &Raw, wanted: &str) -> Result<u64, String> {
+    let wanted = || format!("{raw} is not an amount of memory such as {wanted}");
+    match raw {
+        Raw::Integer(_) => number(raw),
         Raw::Text(text) => {
             let text = text.trim().trim_end_matches("iB").trim_end_matches('B');
             let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -130,9 +130,22 @@ pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
                 "T" => 1 << 40,
                 _ => return Err(wanted()),
             };
-            number.checked_mul(unit).ok_or_else(wanted)?
+            number.checked_mul(unit).ok_or_else(wanted)
         }
-        _ => return Err(wanted()),
+        _ => Err(wanted()),
+    }
+}
+
+/// An amount of memory that is promised.
+pub(super) fn memory_min(raw: &Raw) -> Result<u64, String> {
+    memory(raw, "512M, 4G or 0")
+}
+
+/// An amount of memory, or `max` for no limit.
+pub(super) fn memory_max(raw: &Raw) -> Result<Option<u64>, String> {
+    let bytes = match raw {
+        Raw::Text(text) if text.trim() == "max" => return Ok(None),
+        raw => memory(raw, "512M, 4G or max")?,
     };
     // Zero means "no limit" on the stats page, and a VM that may hold nothing is one that is denied.
     if bytes == 0 {
@@ -276,11 +289,11 @@ pub(super) fn driver(raw: &Raw) -> Result<DriverChoice, String> {
     }
 }
 
-/// Devices by ordinal or UUID.
-pub(super) fn devices(raw: &Raw) -> Result<Option<String>, String> {
-    let words: Vec<String> = match raw {
-        Raw::Text(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
-        Raw::Integer(number) => vec![number.to_string()],
+/// The words of a list of devices: a list, a text with commas, or one number.
+fn device_words(raw: &Raw) -> Result<Vec<String>, String> {
+    match raw {
+        Raw::Text(text) => Ok(text.split(',').map(|word| word.trim().to_owned()).collect()),
+        Raw::Integer(number) => Ok(vec![number.to_string()]),
         Raw::List(entries) => entries
             .iter()
             .map(|(_, entry)| match entry {
@@ -288,9 +301,24 @@ pub(super) fn devices(raw: &Raw) -> Result<Option<String>, String> {
                 Raw::Integer(number) => Ok(number.to_string()),
                 other => Err(format!("{other} is not a device")),
             })
-            .collect::<Result<_, _>>()?,
-        other => return Err(format!("{other} is not a list of devices")),
-    };
+            .collect(),
+        other => Err(format!("{other} is not a list of devices")),
+    }
+}
+
+/// Devices that a VM sees.
+pub(super) fn gpus(raw: &Raw) -> Result<Gpus, String> {
+    match device_words(raw)? {
+        words if words.is_empty() => {
+            Err("the list is empty; policy = \"deny\" is for a VM that is to have no device".into())
+        }
+        words => words.join(",").parse(),
+    }
+}
+
+/// Devices by ordinal or UUID.
+pub(super) fn devices(raw: &Raw) -> Result<Option<String>, String> {
+    let words = device_words(raw)?;
     if words == ["all"] {
         return Ok(None);
     }

@@ -36,10 +36,6 @@ pub(super) struct Sums {
     pub(super) faults: u64,
     /// Frames that were not what they claimed.
     pub(super) decode_errors: u64,
-    /// Time waited for a turn, in nanoseconds.
-    pub(super) wait_nanos: u64,
-    /// Turns.
-    pub(super) leases: u64,
     /// Synchronising calls.
     pub(super) synchronisations: u64,
 }
@@ -55,8 +51,6 @@ impl Sums {
             refusals,
             faults: counters.faults,
             decode_errors: counters.decode_errors,
-            wait_nanos: usage.wait_nanos,
-            leases: usage.leases,
             synchronisations: counters.messages_sync,
         }
     }
@@ -73,8 +67,6 @@ impl Sums {
             (&mut self.refusals, other.refusals),
             (&mut self.faults, other.faults),
             (&mut self.decode_errors, other.decode_errors),
-            (&mut self.wait_nanos, other.wait_nanos),
-            (&mut self.leases, other.leases),
             (&mut self.synchronisations, other.synchronisations),
         ] {
             *sum = sum.saturating_add(more);
@@ -296,11 +288,13 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
         identity: vm.identity().map(|identity| identity.to_string()),
         policy: rights.policy.name().to_owned(),
         draining: vm.is_draining(),
+        gpus: rights.gpus.to_string(),
         limits: rights.limits.into(),
         sessions: daemon.sessions.of_vm(vm),
         memory: admin::Memory {
             charged: vm.quota.charged(&held),
             limit: rights.limits.memory_max,
+            owed: rights.limits.memory_min.saturating_sub(held.used),
             context: held.context,
             kinds: kinds(&held),
         },
@@ -311,7 +305,6 @@ pub(super) fn view(daemon: &Daemon, vm: &Vm) -> admin::Vm {
             share: seen.rates.share,
             launch_rate: seen.rates.launches,
             copy_rate: seen.rates.copied,
-            wait_nanos: seen.sums.wait_nanos.max(usage.wait_nanos),
             ..usage
         },
         class,

@@ -2,8 +2,10 @@
 
 use super::admit::least;
 use super::session::Session;
-use super::{Daemon, accounts, listen, spawn_thread, system, usage, vms};
+use super::{Daemon, accounts, listen, pledges, spawn_thread, system, usage, vms};
+use crate::vm::gpus;
 use pxos_protocol::admin::{self, Answer, Counters, MAX_REQUEST, Reply, Request, Status};
+use pxos_protocol::control::Snapshot;
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::transport::{Listener, Socket};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -126,6 +128,7 @@ fn answer(daemon: &Arc<Daemon>, request: &Request) -> Reply {
         Request::VmDrain { name, undo } => vms::drain(daemon, name, *undo),
         Request::VmKill { name } => vms::kill(daemon, name),
         Request::VmDestroy { name } => vms::destroy(daemon, name),
+        Request::Decisions { since } => Ok(Answer::Decisions(daemon.scheduling.decisions(*since))),
         Request::Accounting {} => Ok(Answer::Accounting(accounts::report(daemon))),
         // Answered by more than one line, before this is reached.
         Request::Events { .. } => Err("events are followed, not answered".into()),
@@ -154,7 +157,10 @@ fn status(daemon: &Arc<Daemon>) -> Status {
     let config = daemon.config();
     let pool = daemon.pool.view();
     let snapshot = daemon.pool.snapshot();
-    let devices = snapshot.iter().flat_map(|snapshot| snapshot.devices.iter().enumerate());
+    let promised = pledges::promised(daemon);
+    let devices = snapshot
+        .iter()
+        .flat_map(|snapshot| (0..snapshot.devices.len()).map(|at| device(snapshot, at, &promised)));
     let software = snapshot.as_ref().is_none_or(|snapshot| snapshot.software);
     Status {
         server: admin::Server {
@@ -175,7 +181,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
             software: snapshot.as_ref().is_some_and(|snapshot| snapshot.software),
             fallback: pool.fallback,
         },
-        devices: devices.map(device).collect(),
+        devices: devices.collect(),
         listeners: daemon.endpoints.view(),
         pool: admin::Pool {
             size: pool.size,
@@ -206,6 +212,7 @@ fn status(daemon: &Arc<Daemon>) -> Status {
                 ..session.worker.stats.read()
             },
             usage: usage::of_session(daemon, id),
+            gpus: session.devices.clone(),
             audited: if software { None } else { audit(daemon, session) },
         }),
         totals: daemon.totals.view(),
@@ -220,17 +227,15 @@ fn audit(daemon: &Daemon, session: &Session) -> Option<u64> {
     Some(held)
 }
 
-fn device((ordinal, device): (usize, &pxos_protocol::control::Device)) -> admin::Device {
+fn device(snapshot: &Snapshot, ordinal: usize, promised: &[u64]) -> admin::Device {
     use pxos_protocol::types::attribute;
-    let part = |range: std::ops::Range<usize>| -> String {
-        device.uuid[range].iter().map(|byte| format!("{byte:02x}")).collect()
-    };
-    let uuid = [part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)].join("-");
-
+    let device = &snapshot.devices[ordinal];
     admin::Device {
         ordinal,
         name: crate::log::printable(&device.name, 64),
-        uuid: format!("GPU-{uuid}"),
+        uuid: gpus::uuid_of(snapshot, ordinal),
+        pci: crate::log::printable(&device.pci_bus_id, 32),
+        promised: promised.get(ordinal).copied().unwrap_or(0),
         total_memory: device.total_memory,
         compute_capability: (
             device.attribute(attribute::COMPUTE_CAPABILITY_MAJOR),

@@ -8,7 +8,7 @@ use super::bar;
 use super::identity::{Admitted, Denied, describe, identify, origin};
 use super::process::{Phase, Worker};
 use super::session::{Full, Place, Session};
-use super::{Daemon, monitor, refusal::Reason, system, tls};
+use super::{Daemon, inquiry, refusal::Reason, system, tls};
 use crate::config::SharedFile;
 use crate::handoff::{Assign, HandoffError, Limits, Memory, SOFTWARE};
 use crate::log::printable;
@@ -16,10 +16,9 @@ use crate::quota;
 use crate::vm::Policy;
 use crate::vm::registry::Vm;
 use parking_lot::Mutex;
-use pxos_protocol::control::{self, Hello, Purpose, Welcome};
+use pxos_protocol::control::{self, Hello, Purpose};
 use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::frame::{self, HEADER, Header};
-use pxos_protocol::monitor::VmUse;
 use pxos_protocol::transport::{Peer, Socket, Transport};
 use pxos_tls::TlsError;
 use serde::Deserialize;
@@ -37,10 +36,6 @@ const HELLO_MAX: u32 = 16 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer that sent more than a hello may take to close after its refusal.
 const LINGER: Duration = Duration::from_millis(300);
-/// Questions that a probe may send, and how long it may last.
-const PROBE_QUESTIONS: usize = 1000;
-/// See [`PROBE_QUESTIONS`].
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a worker has noticed that its guest is gone.
 const NOTICED: Duration = Duration::from_millis(100);
 /// How long a worker may take to give back its slot of a VM's memory; beyond it a guest goes without.
@@ -96,7 +91,7 @@ impl Drop for Waiting {
 }
 
 /// Why there is no session, with the line that the guest is told.
-struct Refused(Reason, String);
+pub(super) struct Refused(pub(super) Reason, pub(super) String);
 
 /// Admits a connection in a thread of its own.
 pub(super) fn spawn(daemon: &Arc<Daemon>, endpoint: &Endpoint, socket: Socket, peer: Peer) {
@@ -162,7 +157,7 @@ fn admit(
         return Err(Refused(Reason::Denied, Denied::Policy(admitted.vm).to_string()));
     }
     match hello.purpose {
-        Purpose::Probe => probe(daemon, socket, &hello, &admitted.vm, &rights.limits),
+        Purpose::Probe => inquiry::probe(daemon, socket, &hello, &admitted.vm, &rights),
         Purpose::Session => {
             let place = reserve(daemon, &admitted, config.max_sessions)?;
             let shared = share(daemon, endpoint, &admitted.vm, &hello);
@@ -239,11 +234,13 @@ fn check_version(prefix: &Prefix) -> Result<(), Refused> {
     Ok(())
 }
 
-fn malformed(error: &dyn std::fmt::Display) -> Refused {
+/// What was sent is no hello, or not what may follow it.
+pub(super) fn malformed(error: &dyn std::fmt::Display) -> Refused {
     Refused(Reason::Malformed, error.to_string())
 }
 
-fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Result<(), Refused> {
+/// Fills `buffer` until `deadline`, and reads no byte more.
+pub(super) fn read_exact(socket: &Socket, mut buffer: &mut [u8], deadline: Instant) -> Result<(), Refused> {
     while !buffer.is_empty() {
         match system::poll([socket.as_fd()], Some(deadline)) {
             Ok([true]) => {}
@@ -306,18 +303,23 @@ fn begin(
 ) -> Result<(), Refused> {
     hello.token = None;
     let vm = &place.vm;
-    let limits = vm.limits();
+    // What holds at this moment holds for the whole session.
+    let rights = vm.rights();
+    let devices = daemon.devices_of(&rights).map_err(|message| Refused(Reason::NoWorker, message))?;
+    let limits = rights.limits;
     let own = hello.memory_max;
     let slot = vm.quota.enter(place.id, own).map(|number| Slot { vm: Arc::clone(vm), number, kept: false });
     let mut slot = slot.ok_or_else(|| {
         Refused(Reason::Full, format!("VM '{}' has {} sessions, more than any may", vm.name, quota::SLOTS))
     })?;
+    // Before its worker can take memory: others may be promised some of what it sees.
+    daemon.pledging.changed(daemon);
     socket.set_send_timeout(None).map_err(|error| malformed(&error))?;
     let deadline = Instant::now() + timeout;
     for _ in 0..TRIES {
         let gone = || system::unread(socket) == system::Unread::End;
         let left = deadline.saturating_duration_since(Instant::now());
-        let worker = daemon.pool.take(left, gone).map_err(|error| {
+        let worker = daemon.pool.take(&devices.visible, left, gone).map_err(|error| {
             use super::pool::NoWorker;
             let reason = match error {
                 NoWorker::Closed => Reason::Draining,
@@ -342,8 +344,10 @@ fn begin(
             memory,
             exchange: daemon.exchange.of(&vm.name),
         };
-        if hand_over(daemon, &worker, vm, assign, (socket, &mut part)) {
+        if hand_over(daemon, &worker, vm, (assign, &devices.numbers), (socket, &mut part)) {
             slot.kept = true;
+            // Its context is there, and its devices are known by it, whatever its VM may see by now.
+            daemon.pledging.changed(daemon);
             info!(
                 session = place.id,
                 vm = vm.name,
@@ -353,6 +357,7 @@ fn begin(
                 software = hello.software,
                 worker = worker.pid,
                 memory = %memory,
+                gpus = %devices.visible,
                 memory_max = crate::config::limits::text(&limits, "memory_max"),
                 weight = limits.weight,
                 "session begins"
@@ -390,7 +395,7 @@ fn hand_over(
     daemon: &Arc<Daemon>,
     worker: &Arc<Worker>,
     vm: &Arc<Vm>,
-    assign: Assign,
+    (assign, devices): (Assign, &[usize]),
     (socket, part): (&Socket, &mut Option<bar::Slot>),
 ) -> bool {
     let mut phase = worker.phase.lock();
@@ -411,6 +416,7 @@ fn hand_over(
         software: assign.hello.software.clone(),
         peer: assign.peer.clone(),
         slot: assign.slot,
+        devices: devices.to_vec(),
         own_limit: assign.hello.memory_max,
         worker: Arc::clone(worker),
         started: (SystemTime::now(), Instant::now()),
@@ -421,10 +427,11 @@ fn hand_over(
     daemon.totals.session();
     daemon.accounts.begin(&vm.name);
     vm.quota.set_context(assign.slot, worker.overhead.load(Ordering::Relaxed));
-    let gate = daemon.scheduling.begin(id, vm).map_err(HandoffError::from);
+    let gate = daemon.scheduling.begin(id, vm, devices).map_err(HandoffError::from);
     let assigned = gate.and_then(|(page, bell)| {
         let gate = [page.as_fd(), bell.as_fd()];
-        worker.assign(assign, gate, vm.quota.descriptor(), socket.as_fd(), file.as_ref().map(AsFd::as_fd))
+        let quota = [daemon.pledging.bell(), vm.quota.descriptor()];
+        worker.assign(assign, gate, quota, socket.as_fd(), file.as_ref().map(AsFd::as_fd))
     });
     match assigned {
         Ok(()) => {
@@ -443,60 +450,8 @@ fn hand_over(
     }
 }
 
-/// Answers a probe: the welcome, then its questions.
-fn probe(
-    daemon: &Arc<Daemon>,
-    socket: &Socket,
-    hello: &Hello,
-    vm: &str,
-    limits: &crate::vm::Limits,
-) -> Result<(), Refused> {
-    let snapshot = daemon.pool.snapshot();
-    let snapshot = snapshot.ok_or_else(|| Refused(Reason::NoWorker, "no worker was ever ready".into()))?;
-    let mut narrowed = (*snapshot).clone();
-    if let Some(memory_max) = limits.memory_max {
-        for device in &mut narrowed.devices {
-            device.total_memory = device.total_memory.min(memory_max);
-        }
-    }
-    let welcome = Welcome {
-        software: SOFTWARE.to_owned(),
-        session: 0,
-        vm: vm.to_owned(),
-        snapshot: narrowed,
-        shared_memory: None,
-        bounds_streams: limits.max_streams.is_some(),
-        instance: daemon.instance,
-    };
-    let payload = control::encode(&welcome).map_err(|error| malformed(&error))?;
-    daemon.totals.probe();
-    // A probe that breaks off is no refusal: it has been answered.
-    if send(socket, Header::new(frame::control::WELCOME), &payload).is_ok() {
-        let asker = monitor::Asker { vm, limit: limits.memory_max, hello };
-        let vm_use = || monitor::vm_use(daemon, &snapshot, &asker);
-        let _ = answer_questions(socket, Instant::now() + PROBE_TIMEOUT, &vm_use);
-    }
-    Ok(())
-}
-
-fn answer_questions(socket: &Socket, deadline: Instant, vm_use: &dyn Fn() -> VmUse) -> Result<(), Refused> {
-    for _ in 0..PROBE_QUESTIONS {
-        let mut bytes = [0; HEADER];
-        read_exact(socket, &mut bytes, deadline)?;
-        let asked = Header::from_bytes(&bytes).map_err(|error| malformed(&error))?;
-        let answer = match (asked.op, asked.length) {
-            (frame::control::PING, 0) => Vec::new(),
-            (frame::control::QUERY_VM, 0) => control::encode(&vm_use()).map_err(|error| malformed(&error))?,
-            _ => return Err(malformed(&"a probe may only ping and ask for its VM's use")),
-        };
-        let reply =
-            Header { thread: asked.thread, request: asked.request, ..Header::new(frame::control::REPLY) };
-        send(socket, reply, &answer).map_err(|error| malformed(&error))?;
-    }
-    Ok(())
-}
-
-fn send(socket: &Socket, mut header: Header, payload: &[u8]) -> io::Result<()> {
+/// Sends a frame.
+pub(super) fn send(socket: &Socket, mut header: Header, payload: &[u8]) -> io::Result<()> {
     header.length = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     socket.send_all(&mut [IoSlice::new(&header.to_bytes()), IoSlice::new(payload)])
 }

@@ -50,8 +50,14 @@ enum Value {
     VmWaits,
     /// Grows, of a session while it stands.
     SessionCounter(fn(&Sums) -> f64),
+    /// Grows, by a direction, of a session while it stands.
+    SessionDirections(fn(&Sums) -> [u64; 2]),
     /// Of a session now.
     SessionGauge(fn(&quota::Usage, &Usage) -> f64),
+    /// Of a session now, by the kind of memory.
+    SessionMemory,
+    /// Seconds that a session has waited.
+    SessionWait,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus has floating point numbers only")]
@@ -75,6 +81,11 @@ const METRICS: &[Metric] = &[
         "Device memory that may be held, 0 for no limit",
         Value::VmGauge(|vm| number(vm.limit)),
     ),
+    metric(
+        "vm_memory_min_bytes",
+        "Device memory that other VMs cannot take",
+        Value::VmGauge(|vm| number(vm.minimum)),
+    ),
     metric("vm_launches", "Kernel and graph launches", Value::VmCounter(|vm| number(vm.sums.launches))),
     metric("vm_copied_bytes", "Bytes copied, by direction", Value::VmDirections(|vm| vm.sums.copied)),
     metric("vm_faults", "Broken contexts", Value::VmCounter(|vm| number(vm.sums.faults))),
@@ -95,12 +106,18 @@ const METRICS: &[Metric] = &[
         "Kernel and graph launches",
         Value::SessionCounter(|sums| number(sums.launches)),
     ),
-    metric("process_memory_bytes", "Device memory", Value::SessionGauge(|held, _| number(held.used))),
+    metric("process_memory_bytes", "Device memory by kind", Value::SessionMemory),
+    metric(
+        "process_copied_bytes",
+        "Bytes copied, by direction",
+        Value::SessionDirections(|sums| sums.copied),
+    ),
     metric(
         "process_queue",
         "Commands in flight, where they are measured",
         Value::SessionGauge(|_, usage| number(usage.queue)),
     ),
+    metric("process_lease_wait_seconds", "Time waited for turns", Value::SessionWait),
     metric("process_faults", "Broken contexts", Value::SessionCounter(|sums| number(sums.faults))),
     metric(
         "process_quota_refusals",
@@ -122,6 +139,7 @@ struct Scraped {
     share: f64,
     held: quota::Usage,
     limit: u64,
+    minimum: u64,
     processes: u64,
 }
 
@@ -160,6 +178,7 @@ fn scrape(daemon: &Arc<Daemon>) -> (Vec<Scraped>, Vec<Process>) {
             share: seen.rates.share,
             held: vm.quota.total(),
             limit: vm.limits().memory_max.unwrap_or(0),
+            minimum: vm.limits().memory_min,
             processes: daemon.sessions.of_vm(vm) as u64,
         }
     };
@@ -180,8 +199,14 @@ fn scrape(daemon: &Arc<Daemon>) -> (Vec<Scraped>, Vec<Process>) {
 fn encode_all(mut encoder: DescriptorEncoder<'_>, vms: &[Scraped], processes: &[Process]) -> fmt::Result {
     for metric in METRICS {
         let kind = match metric.of {
-            Value::VmCounter(_) | Value::VmDirections(_) | Value::SessionCounter(_) => MetricType::Counter,
-            Value::VmGauge(_) | Value::VmMemory | Value::SessionGauge(_) => MetricType::Gauge,
+            Value::VmCounter(_)
+            | Value::VmDirections(_)
+            | Value::SessionCounter(_)
+            | Value::SessionDirections(_)
+            | Value::SessionWait => MetricType::Counter,
+            Value::VmGauge(_) | Value::VmMemory | Value::SessionGauge(_) | Value::SessionMemory => {
+                MetricType::Gauge
+            }
             Value::VmWaits => MetricType::Histogram,
         };
         let mut lines = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
@@ -194,32 +219,60 @@ fn encode_all(mut encoder: DescriptorEncoder<'_>, vms: &[Scraped], processes: &[
                 Value::SessionGauge(of) => {
                     gauge(&mut lines, &process.labels, of(&process.held, &process.usage))?;
                 }
-                _ => {}
+                Value::SessionDirections(of) => {
+                    directions(&mut lines, of(&process.sums), |more| with(&process.labels, more))?;
+                }
+                Value::SessionWait => {
+                    counter(&mut lines, &process.labels, nanos(process.usage.wait_nanos))?;
+                }
+                Value::SessionMemory => {
+                    memory(&mut lines, &process.held, |more| with(&process.labels, more))?;
+                }
+                Value::VmCounter(_)
+                | Value::VmGauge(_)
+                | Value::VmDirections(_)
+                | Value::VmMemory
+                | Value::VmWaits => {}
             }
         }
     }
     Ok(())
 }
 
+/// Labels, and one more.
+fn with(labels: &Labels, (key, value): (&'static str, &str)) -> Labels {
+    labels.iter().cloned().chain([(key, value.to_owned())]).collect()
+}
+
+/// Bytes in both directions.
+fn directions(
+    lines: &mut MetricEncoder<'_>,
+    [to, from]: [u64; 2],
+    labels: impl Fn((&'static str, &str)) -> Labels,
+) -> fmt::Result {
+    counter(lines, &labels(("direction", "to_device")), number(to))?;
+    counter(lines, &labels(("direction", "to_host")), number(from))
+}
+
+/// Bytes of each kind, and the overhead of contexts.
+fn memory(
+    lines: &mut MetricEncoder<'_>,
+    held: &quota::Usage,
+    labels: impl Fn((&'static str, &str)) -> Labels,
+) -> fmt::Result {
+    for (kind, bytes) in accounts::kinds(held) {
+        gauge(lines, &labels(("kind", &kind)), number(bytes))?;
+    }
+    gauge(lines, &labels(("kind", "context")), number(held.context))
+}
+
 fn encode_vm(lines: &mut MetricEncoder<'_>, value: Value, vm: &Scraped) -> fmt::Result {
-    let with = |more: Option<(&'static str, &str)>| -> Labels {
-        let name = ("vm", vm.name.clone());
-        std::iter::once(name).chain(more.map(|(key, value)| (key, value.to_owned()))).collect()
-    };
+    let labels = vec![("vm", vm.name.clone())];
     match value {
-        Value::VmCounter(of) => counter(lines, &with(None), of(vm)),
-        Value::VmGauge(of) => gauge(lines, &with(None), of(vm)),
-        Value::VmDirections(of) => {
-            let [to, from] = of(vm);
-            counter(lines, &with(Some(("direction", "to_device"))), number(to))?;
-            counter(lines, &with(Some(("direction", "to_host"))), number(from))
-        }
-        Value::VmMemory => {
-            for (kind, bytes) in accounts::kinds(&vm.held) {
-                gauge(lines, &with(Some(("kind", &kind))), number(bytes))?;
-            }
-            gauge(lines, &with(Some(("kind", "context"))), number(vm.held.context))
-        }
+        Value::VmCounter(of) => counter(lines, &labels, of(vm)),
+        Value::VmGauge(of) => gauge(lines, &labels, of(vm)),
+        Value::VmDirections(of) => directions(lines, of(vm), |more| with(&labels, more)),
+        Value::VmMemory => memory(lines, &vm.held, |more| with(&labels, more)),
         Value::VmWaits => {
             let waits = &vm.usage.waits;
             // Entry n counts waits below 2^n microseconds; the last one has no bound.
@@ -233,7 +286,6 @@ fn encode_vm(lines: &mut MetricEncoder<'_>, value: Value, vm: &Scraped) -> fmt::
             let buckets: Vec<(f64, u64)> =
                 waits.iter().enumerate().map(|(index, count)| (bound(index), *count)).collect();
             let count = waits.iter().fold(0, |sum: u64, more| sum.saturating_add(*more));
-            let labels = with(None);
             lines.encode_family(&labels)?.encode_histogram::<Labels>(
                 nanos(vm.usage.wait_nanos),
                 count,
@@ -241,7 +293,11 @@ fn encode_vm(lines: &mut MetricEncoder<'_>, value: Value, vm: &Scraped) -> fmt::
                 None,
             )
         }
-        Value::SessionCounter(_) | Value::SessionGauge(_) => Ok(()),
+        Value::SessionCounter(_)
+        | Value::SessionDirections(_)
+        | Value::SessionGauge(_)
+        | Value::SessionMemory
+        | Value::SessionWait => Ok(()),
     }
 }
 
@@ -325,8 +381,6 @@ mod tests {
                 refusals: 16,
                 faults: 17,
                 decode_errors: 18,
-                wait_nanos: 19,
-                leases: 20,
                 synchronisations: 21,
             };
             let held =
@@ -345,6 +399,7 @@ mod tests {
                 share: 0.5,
                 held: held.clone(),
                 limit: 51,
+                minimum: 53,
                 processes: 52,
             };
             let labels = vec![("vm", "red".to_owned()), ("session", "7".into()), ("program", "a\"b".into())];
@@ -375,5 +430,8 @@ mod tests {
             shown.contains("pxos_vm_copied_bytes_total{vm=\"red\\\"\\n\",direction=\"to_host\"} 13.0"),
             "{shown}"
         );
+        let of_process =
+            "pxos_process_memory_bytes{vm=\"red\",session=\"7\",program=\"a\\\"b\",kind=\"pool\"} 36";
+        assert!(shown.contains(of_process), "{shown}");
     }
 }

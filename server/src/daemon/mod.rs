@@ -8,14 +8,18 @@ mod accounts;
 mod admin;
 mod admit;
 mod bar;
+mod decisions;
+mod devices;
 mod driver;
 mod exchange;
 mod identity;
+mod inquiry;
 mod journal;
 mod listen;
 mod metrics;
 mod monitor;
 mod nvml;
+mod pledges;
 mod pool;
 mod process;
 mod refusal;
@@ -53,6 +57,8 @@ use tracing::{error, info, warn};
 const STACK: usize = 512 << 10;
 /// How long sessions may take to tell their guests of the end once the time to drain is over.
 const DISMISSAL: Duration = Duration::from_secs(2);
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
+pub const BAD_CONFIGURATION: u8 = 78;
 /// How long killed workers may take to be gone: the driver may hold them for a while.
 const REAPING: Duration = Duration::from_secs(10);
 
@@ -64,6 +70,7 @@ struct Daemon {
     pool: pool::Pool,
     sessions: session::Sessions,
     scheduling: scheduling::Scheduling,
+    pledging: pledges::Pledging,
     vms: Registry,
     nvml: nvml::Nvml,
     accounts: accounts::Accounts,
@@ -154,8 +161,10 @@ impl Daemon {
     }
 
     /// Some VM's limits are others now. Memory and streams count from the next allocation on, for the workers read them where
-    /// they stand; shares from the scheduler's next decision, which comes at once.
+    /// they stand; promises of memory from now on; devices from the next session on; shares from the scheduler's next decision, which comes at once.
     fn limits_changed(&self) {
+        self.keep_workers();
+        self.pledging.changed(self);
         self.scheduling.decide_now();
     }
 
@@ -213,11 +222,12 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         )
     })?;
     let daemon = Arc::new(Daemon {
-        pool: pool::Pool::new(config.pool.size, candidates, missing),
+        pool: pool::Pool::new(&config.pool, candidates, missing),
         life: AtomicU8::new(Life::Starting as u8),
         sessions: session::Sessions::default(),
         scheduling: scheduling::Scheduling::new(config.tuning(), config.scheduler.max_kernel)
             .map_err(|error| format!("the scheduler cannot be set up: {error}"))?,
+        pledging: pledges::Pledging::new().map_err(|error| format!("no bell for workers: {error}"))?,
         vms: Registry::default(),
         nvml: nvml::Nvml::default(),
         accounts: accounts::Accounts::default(),
@@ -240,7 +250,11 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
         events,
     });
     let config = daemon.config();
-    daemon.vms.load(&config, |_| false).map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
+    daemon
+        .vms
+        .changing()
+        .load(&config, |_| false)
+        .map_err(|error| format!("no memory for the VMs' quotas: {error}"))?;
     daemon
         .endpoints
         .bind(&config.listen, config.socket_mode, config.listen_is_default)
@@ -248,6 +262,9 @@ fn start(config: Config, events: Sender<Event>) -> Result<Arc<Daemon>, String> {
     admin::serve(&daemon, control).map_err(|error| format!("cannot serve the control socket: {error}"))?;
     let scheduled = Arc::clone(&daemon);
     spawn_thread("scheduler".into(), move || scheduling::run(&scheduled))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let pledging = Arc::clone(&daemon);
+    spawn_thread("pledges".into(), move || pledges::run(&pledging))
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     if let Some(address) = config.metrics {
         metrics::serve(&daemon, address).map_err(|error| {
@@ -302,7 +319,10 @@ fn live(
                 stage = reap(daemon);
             }
             Some(Event::Driver(pool::Outcome::Decided { driver, fallback })) if stage == Stage::Living => {
-                open(daemon, &driver, fallback.as_deref());
+                if let Err(message) = open(daemon, &driver, fallback.as_deref()) {
+                    error!("{message}");
+                    return ExitCode::from(BAD_CONFIGURATION);
+                }
                 if let Some(waiting) = waiting.take() {
                     waiting.ready(!matches!(daemon.config().log.output, LogOutput::File(_)));
                 }
@@ -351,7 +371,10 @@ fn next(inbox: &Receiver<Event>, deadline: Option<Instant>, watchdog: Option<Dur
 }
 
 /// There is a driver: guests may come.
-fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) {
+///
+/// # Errors
+/// That the configuration gives VMs what the devices do not have.
+fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) -> Result<(), String> {
     if let Some(why) = fallback {
         shout(&format!(
             "NO GPU IS USED. {why}\n\
@@ -369,17 +392,24 @@ fn open(daemon: &Arc<Daemon>, driver: &std::path::Path, fallback: Option<&str>) 
         let gib = format_args!("{:.1} GiB", gib(device.total_memory));
         info!(number, name = device.name, memory = %gib, pci = device.pci_bus_id, "device found");
     }
+    // Nobody can change rights between this and the state in which they are checked as they change.
+    let changing = daemon.vms.changing();
+    daemon.check_standing(&changing)?;
     for rule in daemon.vms.rules() {
         let limits = crate::config::limits::differences(&crate::vm::Limits::default(), &rule.rights.limits);
         let limits: Vec<String> = limits.iter().map(|line| format!("{} {}", line.key, line.new)).collect();
         let limits = if limits.is_empty() { "none".into() } else { limits.join(", ") };
-        info!(vm = rule.name, identity = %rule.identity, policy = rule.rights.policy.name(), limits, "VM known");
+        let (policy, gpus) = (rule.rights.policy.name(), rule.rights.gpus);
+        info!(vm = rule.name, identity = %rule.identity, policy, %gpus, limits, "VM known");
     }
+    drop(changing);
+    daemon.limits_changed();
     daemon.set_life(Life::Running);
     daemon.endpoints.start(daemon);
     info!(devices = devices.len(), vms = daemon.vms.rules().len(), "ready: guests are let in");
     let status = format!("driver {}{}", driver.display(), if software { " (this CPU)" } else { "" });
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    Ok(())
 }
 
 /// Bytes in units of 1024³, for people.
@@ -476,6 +506,12 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
         return Err(format!("{} is the control socket, which guests must not reach", new.control.display()));
     }
     let acceptor = tls::load(&new)?;
+    let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
+    let busy: BTreeSet<String> =
+        daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
+    let busy = |name: &str| busy.contains(name);
+    let changing = daemon.vms.changing();
+    daemon.check_rights(&changing.plan(&new, busy))?;
     daemon
         .endpoints
         .bind(&new.listen, new.socket_mode, new.listen_is_default)
@@ -490,10 +526,8 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     }
     let new = Arc::new(new);
     *daemon.config.write() = Arc::clone(&new);
-    let busy = |name: &str| daemon.vms.find(name).is_some_and(|vm| daemon.sessions.of_vm(&vm) > 0);
-    let busy: BTreeSet<String> =
-        daemon.vms.all().iter().map(|vm| vm.name.clone()).filter(|name| busy(name)).collect();
-    let changes = daemon.vms.load(&new, |name| busy.contains(name)).map_err(|error| error.to_string())?;
+    let changes = changing.load(&new, busy).map_err(|error| error.to_string())?;
+    drop(changing);
     for change in changes {
         info!(vm = change.vm, "changed: {}", change.text);
         daemon.journal.note("vm", Some(&change.vm), None, change.text);
@@ -501,7 +535,7 @@ fn try_reload(daemon: &Arc<Daemon>, sources: &Sources) -> Result<(), String> {
     daemon.open_endpoints();
     daemon.limits_changed();
     daemon.scheduling.tune(new.tuning(), new.scheduler.max_kernel);
-    daemon.pool.set_size(new.pool.size);
+    daemon.pool.set(&new.pool);
     Ok(())
 }
 

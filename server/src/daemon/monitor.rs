@@ -21,17 +21,18 @@ pub(super) struct Asker<'a> {
     pub(super) vm: &'a str,
     /// Bytes of device memory that it may hold.
     pub(super) limit: Option<u64>,
+    /// Its devices, by their numbers among the server's, in the order of the snapshot.
+    pub(super) devices: &'a [usize],
     /// What it said first.
     pub(super) hello: &'a Hello,
 }
 
-/// How the asker's VM uses the devices now.
+/// How the asker's VM uses its devices, which are those of the snapshot, now.
 pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) -> VmUse {
     let vm = daemon.vms.find(asker.vm);
     let limit = vm.as_ref().map_or(asker.limit, |vm| vm.limits().memory_max);
     let held = vm.as_ref().map_or(0, |vm| vm.quota.charged(&vm.quota.total()));
     let number = vm.as_ref().map(|vm| vm.number);
-    let devices = snapshot.devices.len();
     let mut own_used = 0_u64;
     let processes: Vec<ProcessUse> = daemon
         .sessions
@@ -44,10 +45,10 @@ pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) ->
                 own_used = own_used.saturating_add(held.used);
             }
             let times = daemon.scheduling.device_times(id);
-            let times = times
-                .iter()
-                .take(devices)
-                .map(|(nanos, in_flight)| DeviceTime { nanos: *nanos, in_flight: *in_flight });
+            let times = asker.devices.iter().map(|number| {
+                let (nanos, in_flight) = times.get(*number).copied().unwrap_or_default();
+                DeviceTime { nanos, in_flight }
+            });
             Some(ProcessUse {
                 session: id,
                 pid: session.pid,
@@ -60,6 +61,7 @@ pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) ->
         .flatten()
         .collect();
     let own = asker.hello.memory_max;
+    let room = daemon.pledging.room(daemon, vm.as_deref(), asker.devices);
     let sensors = daemon.config().guest_sensors;
     let device = |(index, device): (usize, &control::Device)| {
         let on_host = if snapshot.software { None } else { daemon.nvml.free(device.uuid) };
@@ -69,7 +71,10 @@ pub(super) fn vm_use(daemon: &Daemon, snapshot: &Snapshot, asker: &Asker<'_>) ->
             || processes.iter().any(|process| process.devices.get(index).is_some_and(|time| time.in_flight));
         DeviceUse {
             total: least(Some(device.total_memory), least(limit, own)).unwrap_or(0),
-            free: least(Some(free_on_device), least(left_to(limit, held), left_to(own, own_used)))
+            free: [Some(free_on_device), left_to(limit, held), left_to(own, own_used), room]
+                .into_iter()
+                .flatten()
+                .min()
                 .unwrap_or(0),
             board: board(daemon, snapshot.software, device),
             sensors: sensors.then(|| measured(daemon, snapshot.software, device, busy())).flatten(),

@@ -1,13 +1,17 @@
 //! The pool: workers that have the driver initialised and wait for a session, and the guests that wait for a worker.
 //!
+//! A worker sees the devices that it was started with, so each set of devices ([`Visible`]) that some VM is to see has
+//! workers of its own: `pool.size` of them wait.
+//!
 //! One thread starts workers (`run`); each worker has a watcher ([`super::watch`]) that tells the pool when it is
 //! ready and when it is not. Guests are served in the order in which they came.
 
 use super::driver::Candidate;
-use super::process::{Launch, Phase, Worker};
+use super::process::{Launch, Phase, Visible, Worker};
+use crate::config;
 use parking_lot::{Condvar, Mutex};
 use pxos_protocol::control::Snapshot;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
@@ -34,6 +38,11 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct State {
     size: usize,
+    rest: Duration,
+    /// Workers that were handed out, and until when their guests are not to be disturbed.
+    fresh: Vec<(u32, Instant)>,
+    /// Sets of devices for which workers are kept: all, and those of VMs.
+    kept: Vec<Visible>,
     closed: bool,
     /// The driver in use, or the one that is being tried.
     driver: Option<Candidate>,
@@ -46,13 +55,20 @@ struct State {
     snapshot: Option<Arc<Snapshot>>,
     starting: Vec<Arc<Worker>>,
     /// Workers between the decision to start them and the process.
-    launching: usize,
+    launching: Vec<Visible>,
     warm: VecDeque<Arc<Worker>>,
-    waiting: VecDeque<u64>,
+    /// Tickets of guests, and what their workers have to see.
+    waiting: VecDeque<(u64, Visible)>,
     next_ticket: u64,
-    failures_in_row: u32,
+    /// How starts go lately, for each set of devices: one device may be broken, and the others good.
+    starts: BTreeMap<Visible, Starts>,
     failures: u64,
     last_failure: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Starts {
+    failures_in_row: u32,
     not_before: Option<Instant>,
 }
 
@@ -101,12 +117,15 @@ pub(super) struct View {
 }
 
 impl Pool {
-    /// An empty pool that will hold `size` workers of the first of `candidates` that works; `missing` says why there are
-    /// no more of these.
-    pub(super) fn new(size: usize, candidates: Vec<Candidate>, missing: Option<String>) -> Self {
+    /// An empty pool that will hold workers of the first of `candidates` that works; `missing` says why there are no more of
+    /// these.
+    pub(super) fn new(config: &config::Pool, candidates: Vec<Candidate>, missing: Option<String>) -> Self {
         let mut untried = VecDeque::from(candidates);
         let state = State {
-            size,
+            size: config.size,
+            rest: config.rest,
+            fresh: Vec::new(),
+            kept: vec![Visible::ALL],
             closed: false,
             driver: untried.pop_front(),
             untried,
@@ -114,32 +133,31 @@ impl Pool {
             missing,
             snapshot: None,
             starting: Vec::new(),
-            launching: 0,
+            launching: Vec::new(),
             warm: VecDeque::new(),
             waiting: VecDeque::new(),
             next_ticket: 0,
-            failures_in_row: 0,
+            starts: BTreeMap::new(),
             failures: 0,
             last_failure: None,
-            not_before: None,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Starts workers as long as the pool is open; each is passed to `watch`, and what settles the driver to `tell`. The thread that calls this must live as
-    /// long as the workers do.
+    /// Starts workers as long as the pool is open; each is passed to `watch`, and what settles the driver to `tell`. The thread
+    /// that calls this must live as long as the workers do.
     pub(super) fn run(
         &self,
         launch: impl Fn() -> Launch,
         watch: impl Fn(Arc<Worker>, Child),
         tell: impl Fn(Outcome),
     ) {
-        while let Some(driver) = self.next_start() {
-            match Worker::start(&launch(), &driver) {
+        while let Some((driver, visible)) = self.next_start() {
+            match Worker::start(&launch(), &driver, visible.clone()) {
                 Ok((worker, child)) => {
                     let worker = Arc::new(worker);
                     let mut state = self.state.lock();
-                    state.launching -= 1;
+                    state.launched(&visible);
                     state.starting.push(Arc::clone(&worker));
                     if state.closed {
                         worker.kill();
@@ -148,9 +166,9 @@ impl Pool {
                     watch(worker, child);
                 }
                 Err(error) => {
-                    self.state.lock().launching -= 1;
+                    self.state.lock().launched(&visible);
                     let message = format!("a worker process cannot be started: {error}");
-                    if let Some(outcome) = self.failed(None, &message) {
+                    if let Some(outcome) = self.failed(None, &visible, &message) {
                         tell(outcome);
                     }
                 }
@@ -158,22 +176,21 @@ impl Pool {
         }
     }
 
-    /// Waits until a worker should be started: the driver that it opens. `None` once the pool is closed.
-    fn next_start(&self) -> Option<PathBuf> {
+    /// Waits until a worker should be started: the driver that it opens, and the devices that it is to see. `None` once the
+    /// pool is closed.
+    fn next_start(&self) -> Option<(PathBuf, Visible)> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let wanted = state.wanted();
-            let pause = state.not_before.filter(|time| *time > Instant::now());
-            match (wanted, pause, &state.driver) {
-                (true, None, Some(driver)) => {
-                    let driver = driver.path.clone();
-                    state.launching += 1;
-                    return Some(driver);
+            let driver = state.driver.as_ref().map(|driver| driver.path.clone());
+            match (state.next(Instant::now()), driver) {
+                (Next::Start(visible), Some(driver)) => {
+                    state.launching.push(visible.clone());
+                    return Some((driver, visible));
                 }
-                (true, Some(time), _) => {
+                (Next::Wait(time), _) => {
                     self.changed.wait_until(&mut state, time);
                 }
                 _ => self.changed.wait(&mut state),
@@ -185,10 +202,11 @@ impl Pool {
     pub(super) fn ready(&self, worker: &Arc<Worker>, snapshot: Snapshot) -> Option<Outcome> {
         let mut state = self.state.lock();
         state.starting.retain(|other| other.pid != worker.pid);
-        state.failures_in_row = 0;
-        state.not_before = None;
+        state.starts.remove(&worker.visible);
         let first = state.snapshot.is_none();
-        state.snapshot = Some(Arc::new(snapshot));
+        if worker.visible == Visible::ALL {
+            state.snapshot = Some(Arc::new(snapshot));
+        }
         if state.closed {
             worker.kill();
         } else {
@@ -204,7 +222,12 @@ impl Pool {
 
     /// A worker died or failed before it was ready (`None`: before it was a process). Returns an outcome if that settles
     /// the choice of the driver.
-    pub(super) fn failed(&self, worker: Option<&Worker>, message: &str) -> Option<Outcome> {
+    pub(super) fn failed(
+        &self,
+        worker: Option<&Worker>,
+        visible: &Visible,
+        message: &str,
+    ) -> Option<Outcome> {
         let mut state = self.state.lock();
         if let Some(worker) = worker {
             state.starting.retain(|other| other.pid != worker.pid);
@@ -216,9 +239,10 @@ impl Pool {
         state.failures += 1;
         state.last_failure = Some(message.to_owned());
         if state.snapshot.is_some() {
-            state.failures_in_row += 1;
-            let pause = FIRST_PAUSE * 2u32.saturating_pow((state.failures_in_row - 1).min(10));
-            state.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+            let starts = state.starts.entry(visible.clone()).or_default();
+            starts.failures_in_row += 1;
+            let pause = FIRST_PAUSE * 2u32.saturating_pow((starts.failures_in_row - 1).min(10));
+            starts.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
             return None;
         }
         // Nothing was ever ready (and one starts at a time until then): the driver is not to be used.
@@ -242,28 +266,37 @@ impl Pool {
         state.failures += 1;
         state.last_failure = Some(message.to_owned());
         // If the next one dies as well, it is not at once.
-        state.not_before = Some(Instant::now() + LOOK);
+        state.starts.entry(worker.visible.clone()).or_default().not_before = Some(Instant::now() + LOOK);
         self.changed.notify_all();
     }
 
-    /// A warm worker, as soon as there is one for this guest, whom `gone` says to have given up.
-    pub(super) fn take(&self, timeout: Duration, gone: impl Fn() -> bool) -> Result<Arc<Worker>, NoWorker> {
+    /// A warm worker that sees these devices, as soon as there is one for this guest, whom `gone` says to have given up.
+    pub(super) fn take(
+        &self,
+        visible: &Visible,
+        timeout: Duration,
+        gone: impl Fn() -> bool,
+    ) -> Result<Arc<Worker>, NoWorker> {
         let mut state = self.state.lock();
         let deadline = Instant::now() + timeout;
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.waiting.push_back(ticket);
+        state.waiting.push_back((ticket, visible.clone()));
         self.changed.notify_all();
         let result = loop {
             if state.closed {
                 break Err(NoWorker::Closed);
             }
-            if state.waiting.front() == Some(&ticket)
-                && let Some(worker) = state.warm.pop_front()
+            let first = state.waiting.iter().find(|(_, other)| other == visible).map(|(first, _)| *first);
+            if first == Some(ticket)
+                && let Some(at) = state.warm.iter().position(|worker| worker.visible == *visible)
+                && let Some(worker) = state.warm.remove(at)
             {
+                let until = Instant::now() + state.rest;
+                state.fresh.push((worker.pid, until));
                 break Ok(worker);
             }
-            if state.failures_in_row >= HOPELESS {
+            if state.starts.get(visible).is_some_and(|starts| starts.failures_in_row >= HOPELESS) {
                 break Err(NoWorker::Failing(state.last_failure.clone().unwrap_or_default()));
             }
             let now = Instant::now();
@@ -274,24 +307,41 @@ impl Pool {
                 break Err(NoWorker::Gone);
             }
         };
-        state.waiting.retain(|other| *other != ticket);
+        state.waiting.retain(|(other, _)| *other != ticket);
         // The next in the queue may have a worker waiting for it, and the pool one to start.
         self.changed.notify_all();
         result
     }
 
-    /// Changes how many workers wait; those that are too many end.
-    pub(super) fn set_size(&self, size: usize) {
+    /// A worker is no more: its guest is disturbed by nothing.
+    pub(super) fn ended(&self, worker: &Worker) {
         let mut state = self.state.lock();
-        state.size = size;
-        while state.warm.len() > size {
-            if let Some(worker) = state.warm.pop_back() {
-                // Gone at once for the pool; its watcher reaps it.
-                *worker.phase.lock() = Phase::Gone;
-                worker.kill();
-            }
+        let before = state.fresh.len();
+        state.fresh.retain(|(pid, _)| *pid != worker.pid);
+        if state.fresh.len() < before {
+            self.changed.notify_all();
         }
+    }
+
+    /// Changes how many workers wait for each set of devices, those that are too many end, and how long they are not replaced.
+    pub(super) fn set(&self, config: &config::Pool) {
+        let mut state = self.state.lock();
+        (state.size, state.rest) = (config.size, config.rest);
+        state.trim();
         self.changed.notify_all();
+    }
+
+    /// Says which sets of devices VMs are to see; workers wait for each of them, and for all devices.
+    pub(super) fn keep(&self, mut sets: Vec<Visible>) {
+        sets.push(Visible::ALL);
+        sets.sort();
+        sets.dedup();
+        let mut state = self.state.lock();
+        if state.kept != sets {
+            state.kept = sets;
+            state.trim();
+            self.changed.notify_all();
+        }
     }
 
     /// Ends the pool: no more workers, and those without a session are killed. Guests that wait are told.
@@ -318,9 +368,9 @@ impl Pool {
     pub(super) fn view(&self) -> View {
         let state = self.state.lock();
         View {
-            size: state.size,
+            size: state.size * state.kept.len(),
             warm: state.warm.iter().cloned().collect(),
-            starting: state.starting.len() + state.launching,
+            starting: state.starting.len() + state.launching.len(),
             waiting: state.waiting.len(),
             failures: state.failures,
             last_failure: state.last_failure.clone(),
@@ -330,16 +380,81 @@ impl Pool {
     }
 }
 
+/// What the thread that starts workers does next.
+enum Next {
+    /// It starts one that sees these devices.
+    Start(Visible),
+    /// It waits until then: the last one failed, or a guest has just begun.
+    Wait(Instant),
+    /// It waits until something changes.
+    Nothing,
+}
+
 impl State {
-    /// Whether another worker should be started.
-    fn wanted(&self) -> bool {
-        let starting = self.starting.len() + self.launching;
+    /// Which worker should be started: guests that wait come first. Nobody waits for the others, so these begin when no guest
+    /// is in its first moments.
+    fn next(&mut self, now: Instant) -> Next {
+        self.fresh.retain(|(_, until)| *until > now);
+        let quiet = self.fresh.iter().map(|(_, until)| *until).max();
+        let starting = self.starting.len() + self.launching.len();
         if self.snapshot.is_none() {
             // One finds out whether the driver works.
-            return starting == 0;
+            return if starting == 0 { Next::Start(Visible::ALL) } else { Next::Nothing };
         }
-        let wanted = self.size + self.waiting.len();
-        starting < STARTING_MAX && self.warm.len() + starting < wanted
+        if starting >= STARTING_MAX {
+            return Next::Nothing;
+        }
+        let mut next = Next::Nothing;
+        for visible in self.waiting.iter().map(|(_, visible)| visible).chain(&self.kept) {
+            let waiting = self.waiting.iter().filter(|(_, other)| other == visible).count();
+            let kept = if self.kept.contains(visible) { self.size } else { 0 };
+            let there = self.of(visible);
+            if there >= waiting + kept {
+                continue;
+            }
+            let quiet = quiet.filter(|_| there >= waiting);
+            match self.starts.get(visible).and_then(|starts| starts.not_before).max(quiet) {
+                Some(time) if time > now => {
+                    next = match next {
+                        Next::Wait(other) => Next::Wait(other.min(time)),
+                        _ => Next::Wait(time),
+                    };
+                }
+                _ => return Next::Start(visible.clone()),
+            }
+        }
+        next
+    }
+
+    /// Workers that see these devices and are warm, or will be.
+    fn of(&self, visible: &Visible) -> usize {
+        let workers = self.starting.iter().chain(&self.warm);
+        workers.filter(|worker| worker.visible == *visible).count()
+            + self.launching.iter().filter(|other| *other == visible).count()
+    }
+
+    /// A worker is started, or could not be.
+    fn launched(&mut self, visible: &Visible) {
+        if let Some(at) = self.launching.iter().position(|other| other == visible) {
+            self.launching.swap_remove(at);
+        }
+    }
+
+    /// Ends warm workers that are too many.
+    fn trim(&mut self) {
+        let mut kept: BTreeMap<Visible, usize> = BTreeMap::new();
+        let Self { warm, kept: sets, size, .. } = self;
+        warm.retain(|worker| {
+            let count = kept.entry(worker.visible.clone()).or_default();
+            *count += 1;
+            let stays = sets.contains(&worker.visible) && *count <= *size;
+            if !stays {
+                // Gone at once for the pool; its watcher reaps it.
+                *worker.phase.lock() = Phase::Gone;
+                worker.kill();
+            }
+            stays
+        });
     }
 
     fn fallback(&self) -> Option<String> {

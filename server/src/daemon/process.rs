@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Launch {
     /// The program; this very binary unless a test has another.
     pub(super) program: PathBuf,
-    /// `CUDA_VISIBLE_DEVICES`.
+    /// `CUDA_VISIBLE_DEVICES` of a worker that sees all of the server's devices.
     pub(super) devices: Option<String>,
     /// The log.
     pub(super) log: Log,
@@ -37,6 +38,8 @@ pub(super) struct Launch {
 pub(super) struct Worker {
     /// Process id.
     pub(super) pid: u32,
+    /// Which devices it sees.
+    pub(super) visible: Visible,
     /// Bytes of device memory that it held before it had a session, as NVML says; 0 where it does not.
     pub(super) overhead: AtomicU64,
     /// Its counters.
@@ -45,6 +48,21 @@ pub(super) struct Worker {
     pub(super) phase: Mutex<Phase>,
     process: OwnedFd,
     control: UnixStream,
+}
+
+/// Which devices a worker sees: what `CUDA_VISIBLE_DEVICES` tells it, or all of the server's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Visible(pub(super) Option<Arc<str>>);
+
+impl Visible {
+    /// All of the server's.
+    pub(super) const ALL: Self = Self(None);
+}
+
+impl std::fmt::Display for Visible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("all"))
+    }
 }
 
 /// A worker's life.
@@ -62,7 +80,7 @@ pub(super) enum Phase {
 
 impl Worker {
     /// Starts one. To be called from a thread that lives as long as the daemon.
-    pub(super) fn start(launch: &Launch, driver: &Path) -> io::Result<(Self, Child)> {
+    pub(super) fn start(launch: &Launch, driver: &Path, visible: Visible) -> io::Result<(Self, Child)> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_read_timeout(Some(MESSAGE_TIMEOUT))?;
         control.set_write_timeout(Some(MESSAGE_TIMEOUT))?;
@@ -88,7 +106,7 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0);
-        if let Some(devices) = &launch.devices {
+        if let Some(devices) = visible.0.as_deref().or(launch.devices.as_deref()) {
             command.env("CUDA_VISIBLE_DEVICES", devices);
         }
         // SAFETY: between fork and exec the closure makes system calls only; it touches no lock and no memory but its own.
@@ -97,10 +115,8 @@ impl Worker {
         match system::open_process(child.id()) {
             Ok(process) => {
                 let phase = Mutex::new(Phase::Starting);
-                Ok((
-                    Self { pid: child.id(), overhead: AtomicU64::new(0), stats, phase, process, control },
-                    child,
-                ))
+                let overhead = AtomicU64::new(0);
+                Ok((Self { pid: child.id(), visible, overhead, stats, phase, process, control }, child))
             }
             Err(error) => {
                 let _ = child.kill();
@@ -120,17 +136,18 @@ impl Worker {
         &self.control
     }
 
-    /// Hands it a session: the page and the bell of its gate, its VM's quota, the guest's connection, whose descriptor the caller
+    /// Hands it a session: the page and the bell of its gate, the bell and the page of its VM's quota, the guest's connection, whose descriptor the caller
     /// closes afterwards, and behind that the memory of its VM where it has a slot there.
     pub(super) fn assign(
         &self,
         assign: Assign,
         gate: [BorrowedFd<'_>; 2],
-        quota: BorrowedFd<'_>,
+        quota: [BorrowedFd<'_>; 2],
         connection: BorrowedFd<'_>,
         memory: Option<BorrowedFd<'_>>,
     ) -> Result<(), HandoffError> {
-        let beside: Vec<_> = [gate[0], gate[1], quota, connection].into_iter().chain(memory).collect();
+        let beside: Vec<_> =
+            [gate[0], gate[1], quota[0], quota[1], connection].into_iter().chain(memory).collect();
         handoff::send(&self.control, &ToWorker::Assign(assign), &beside)
     }
 

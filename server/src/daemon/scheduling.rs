@@ -4,6 +4,7 @@
 //! that change. Where one VM alone works, nobody rings and it does not run at all.
 
 use super::Daemon;
+use super::decisions::Decisions;
 use crate::page::Page;
 use crate::scheduler::copies::Copies;
 use crate::scheduler::page::{self, DEVICES, Direction, Slots};
@@ -34,16 +35,61 @@ struct State {
     max_kernel: Duration,
     guests: BTreeMap<u64, Guest>,
     devices: Vec<Device>,
+    decisions: Decisions,
 }
 
 /// A session, as the scheduler sees it.
 #[derive(Debug)]
 struct Guest {
     vm: Arc<Vm>,
+    /// The VM's name, for the decision log.
+    name: Arc<str>,
+    /// The worker's page; its slots are in the order of the worker's devices.
     slots: Page<Slots>,
+    /// The worker's devices, by their numbers among the server's.
+    devices: Vec<usize>,
     bell: Arc<OwnedFd>,
     /// What was charged and copied when it was last looked at, by device.
     seen: Vec<(Nanos, [u64; 2])>,
+    /// How long it has waited for its turns, by device.
+    waits: [Wait; DEVICES],
+}
+
+/// How long a session has waited at a gate.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wait {
+    since: Option<Nanos>,
+    total: Nanos,
+}
+
+impl Wait {
+    /// It waits now, or does not. Who begins to wait rings, and a gate that opens ends it.
+    fn look(&mut self, now: Nanos, waiting: bool) {
+        match (self.since, waiting) {
+            (None, true) => self.since = Some(now),
+            (Some(since), false) => {
+                self.total = self.total.saturating_add(now.saturating_sub(since));
+                self.since = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    /// So far.
+    fn until(&self, now: Nanos) -> Nanos {
+        self.total.saturating_add(self.since.map_or(0, |since| now.saturating_sub(since)))
+    }
+}
+
+/// What a session does at the devices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Queue {
+    /// Commands in flight.
+    pub(super) in_flight: u64,
+    /// Whether it waits for its turn.
+    pub(super) waiting: bool,
+    /// Nanoseconds that it has waited.
+    pub(super) waited: Nanos,
 }
 
 #[derive(Debug)]
@@ -65,7 +111,8 @@ impl Scheduling {
     pub(super) fn new(tuning: Tuning, max_kernel: Duration) -> io::Result<Self> {
         let device = || Device { compute: Scheduler::new(tuning), copies: Default::default(), used: false };
         let devices = std::iter::repeat_with(device).take(DEVICES).collect();
-        let state = State { tuning, max_kernel, guests: BTreeMap::new(), devices };
+        let state =
+            State { tuning, max_kernel, guests: BTreeMap::new(), devices, decisions: Decisions::default() };
         Ok(Self { bell: page::bell()?, state: Mutex::new(state) })
     }
 
@@ -85,7 +132,12 @@ impl Scheduling {
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn begin(&self, session: u64, vm: &Arc<Vm>) -> io::Result<(OwnedFd, Arc<OwnedFd>)> {
+    pub(super) fn begin(
+        &self,
+        session: u64,
+        vm: &Arc<Vm>,
+        devices: &[usize],
+    ) -> io::Result<(OwnedFd, Arc<OwnedFd>)> {
         let (slots, fd) = Page::<Slots>::create()?;
         let bell = Arc::new(page::bell()?);
         let mut state = self.state.lock();
@@ -95,10 +147,23 @@ impl Scheduling {
             device.compute.set(now, vm.number, share);
             // Another process of the VM may have opened the gate already, and the VM's gate is one.
             let gate = device.compute.report(vm.number).map_or(Gate::Closed, |report| report.gate);
-            slots.slot(index).put(gate);
+            if let Some(slot) = place(devices, index) {
+                slots.slot(slot).put(gate);
+            }
         }
         let seen = vec![(0, [0; 2]); DEVICES];
-        state.guests.insert(session, Guest { vm: Arc::clone(vm), slots, bell: Arc::clone(&bell), seen });
+        let devices = devices.to_vec();
+        let name = vm.name.as_str().into();
+        let guest = Guest {
+            vm: Arc::clone(vm),
+            name,
+            slots,
+            devices,
+            bell: Arc::clone(&bell),
+            seen,
+            waits: Default::default(),
+        };
+        state.guests.insert(session, guest);
         state.show_limits();
         if state.tuning.policy == Policy::Fifo {
             state.decide(now);
@@ -135,28 +200,38 @@ impl Scheduling {
         self.device_times(session).iter().map(|(time, _)| *time).fold(0, Nanos::saturating_add)
     }
 
-    /// The same by device, and whether something of the session is in flight there.
+    /// The same by the number of the device among the server's, and whether something of the session is in flight there.
     pub(super) fn device_times(&self, session: u64) -> [(Nanos, bool); DEVICES] {
         use std::sync::atomic::Ordering::Relaxed;
         let state = self.state.lock();
         let Some(guest) = state.guests.get(&session) else { return [(0, false); DEVICES] };
         let of = |device| {
-            let slot = guest.slots.slot(device);
+            let Some(slot) = guest.slot(device) else { return (0, false) };
             let time = slot.charged.load(Relaxed).saturating_add(slot.estimated.load(Relaxed));
             (time, slot.in_flight.load(Relaxed) > 0)
         };
         std::array::from_fn(of)
     }
 
-    /// Commands of a session in flight, and whether it waits at a gate.
-    pub(super) fn queue(&self, session: u64) -> (u64, bool) {
+    /// What a session does at the devices.
+    pub(super) fn queue(&self, session: u64) -> Queue {
         use std::sync::atomic::Ordering::Relaxed;
         let state = self.state.lock();
-        let Some(guest) = state.guests.get(&session) else { return (0, false) };
+        let Some(guest) = state.guests.get(&session) else { return Queue::default() };
         let slots = || (0..DEVICES).map(|device| guest.slots.slot(device));
-        let in_flight =
-            slots().map(|slot| u64::from(slot.in_flight.load(Relaxed))).fold(0, u64::saturating_add);
-        (in_flight, slots().any(|slot| slot.waiting.load(Relaxed) > 0))
+        let now = page::now();
+        Queue {
+            in_flight: slots()
+                .map(|slot| u64::from(slot.in_flight.load(Relaxed)))
+                .fold(0, u64::saturating_add),
+            waiting: slots().any(|slot| slot.waiting.load(Relaxed) > 0),
+            waited: guest.waits.iter().map(|wait| wait.until(now)).fold(0, Nanos::saturating_add),
+        }
+    }
+
+    /// The decision log after number `since`, oldest first.
+    pub(super) fn decisions(&self, since: u64) -> Vec<pxos_protocol::admin::Decision> {
+        self.state.lock().decisions.after(since)
     }
 
     /// What a VM has had, and how its gate stands, by device.
@@ -220,7 +295,7 @@ impl State {
     }
 
     fn decide_device(&mut self, now: Nanos, index: usize, vms: &BTreeMap<VmId, Share>) -> Option<Nanos> {
-        let Self { guests, devices, .. } = self;
+        let Self { guests, devices, decisions, .. } = self;
         let device = &mut devices[index];
         for (vm, share) in vms {
             device.compute.set(now, *vm, *share);
@@ -238,8 +313,16 @@ impl State {
         let verdict = device.compute.decide(now);
         for (vm, gate, reason) in verdict.gates {
             trace!(device = index, vm, ?gate, reason = reason.word(), "gate");
-            for guest in guests.values().filter(|guest| guest.vm.number == vm) {
-                guest.slots.slot(index).put(gate);
+            if let Some(guest) = guests.values().find(|guest| guest.vm.number == vm) {
+                decisions.note(now, index, &guest.name, gate, reason);
+            }
+            for guest in guests.values_mut().filter(|guest| guest.vm.number == vm) {
+                if let Some(slot) = guest.slot(index) {
+                    slot.put(gate);
+                }
+                if gate != Gate::Closed {
+                    guest.waits[index].look(now, false);
+                }
             }
         }
         let mut wake = verdict.wake_at;
@@ -247,8 +330,12 @@ impl State {
             let (changes, next) = copies.decide(now);
             wake = wake.into_iter().chain(next).min();
             for (vm, open) in changes {
-                for guest in guests.values().filter(|guest| guest.vm.number == vm) {
-                    guest.slots.slot(index).put_copies(direction, open);
+                for slot in guests
+                    .values()
+                    .filter(|guest| guest.vm.number == vm)
+                    .filter_map(|guest| guest.slot(index))
+                {
+                    slot.put_copies(direction, open);
                 }
             }
         }
@@ -256,11 +343,21 @@ impl State {
     }
 }
 
+/// Which slot of a worker's page is that of a device of the server's: as many devices have slots as a page has.
+fn place(devices: &[usize], number: usize) -> Option<usize> {
+    devices.iter().position(|device| (*device).min(DEVICES - 1) == number).map(|slot| slot.min(DEVICES - 1))
+}
+
 impl Guest {
+    /// The slot of a device of the server's, where the worker sees it.
+    fn slot(&self, number: usize) -> Option<&page::Slot> {
+        place(&self.devices, number).map(|slot| self.slots.slot(slot))
+    }
+
     /// Whether it waits at a device's gates, or has passed them.
     fn uses(&self, device: usize) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
-        let slot = self.slots.slot(device);
+        let Some(slot) = self.slot(device) else { return false };
         slot.waiting.load(Relaxed) > 0
             || slot.commands.load(Relaxed) > 0
             || slot.copied.iter().any(|bytes| bytes.load(Relaxed) > 0)
@@ -269,10 +366,12 @@ impl Guest {
     /// Adds what it does on a device to what its VM does.
     fn observe(&mut self, now: Nanos, device: usize, all: &mut Observation, copied: &mut [(u64, bool); 2]) {
         use std::sync::atomic::Ordering::Relaxed;
-        let slot = self.slots.slot(device);
+        let Some(at) = place(&self.devices, device) else { return };
+        let slot = self.slots.slot(at);
         let one = slot.read(now);
         let (charged, bytes) = &mut self.seen[device];
         all.waiting |= one.waiting;
+        self.waits[device].look(now, one.waiting);
         all.stopped |= one.stopped;
         all.marked |= one.marked;
         all.in_flight = all.in_flight.saturating_add(one.in_flight);
@@ -304,5 +403,28 @@ pub(super) fn run(daemon: &Daemon) {
             (bells, wake)
         };
         scheduling.listen(&bells, wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_counts_from_its_beginning_to_its_end_and_while_it_lasts() {
+        let mut wait = Wait::default();
+        for (now, waiting) in [(10, false), (20, true), (30, true), (50, false), (60, false), (70, true)] {
+            wait.look(now, waiting);
+        }
+        assert_eq!((wait.total, wait.until(75)), (30, 35));
+    }
+
+    #[test]
+    fn a_worker_has_a_slot_for_each_of_its_devices() {
+        assert_eq!([0, 1, 2].map(|number| place(&[2, 0], number)), [Some(1), None, Some(0)]);
+        // Devices beyond the last slot share it, on both sides.
+        let many: Vec<usize> = (0..DEVICES + 3).collect();
+        assert_eq!(place(&many, DEVICES - 1), Some(DEVICES - 1));
+        assert_eq!(place(&[DEVICES + 2], DEVICES - 1), Some(0));
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub(super) peer: String,
     /// Its slot in the VM's quota.
     pub(super) slot: usize,
+    /// Its devices, by their numbers among the server's.
+    pub(super) devices: Vec<usize>,
     /// Bytes of device memory that it limits itself to.
     pub(super) own_limit: Option<u64>,
     /// Its worker.

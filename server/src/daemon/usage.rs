@@ -7,8 +7,14 @@ use pxos_protocol::admin::Usage;
 
 /// A session's time on the devices.
 pub(super) fn of_session(daemon: &Daemon, session: u64) -> Usage {
-    let (queue, waiting) = daemon.scheduling.queue(session);
-    Usage { gpu_nanos: daemon.scheduling.device_time(session), queue, waiting, ..Usage::default() }
+    let queue = daemon.scheduling.queue(session);
+    Usage {
+        gpu_nanos: daemon.scheduling.device_time(session),
+        queue: queue.in_flight,
+        waiting: queue.waiting,
+        wait_nanos: queue.waited,
+        ..Usage::default()
+    }
 }
 
 /// A VM's turns on all devices: what is common to its sessions. Since it had its first one, the daemon lives on.

@@ -52,6 +52,8 @@ pub(super) fn create(
     let mut rights = config.default.clone();
     rights.policy = crate::vm::Policy::Allow;
     registry::change(&mut rights, &registry::raw(set)?)?;
+    let changing = daemon.vms.changing();
+    daemon.check_rights(&changing.with(&name, &rights))?;
     if let Identity::Socket(path) = &identity {
         let endpoint = Endpoint::Unix(path.clone());
         if *path == config.control {
@@ -62,8 +64,10 @@ pub(super) fn create(
             .bind(std::slice::from_ref(&endpoint), config.socket_mode, false)
             .map_err(|errors| lines(&errors))?;
     }
-    let vm = daemon.vms.create(Rule { name: name.clone(), identity: identity.clone(), rights })?;
+    let vm = changing.create(Rule { name: name.clone(), identity: identity.clone(), rights })?;
+    drop(changing);
     daemon.open_endpoints();
+    daemon.limits_changed();
     note(daemon, &vm, format!("created, {identity}"));
     Ok(Answer::Done(format!("VM {name} is created, {identity}")))
 }
@@ -80,11 +84,15 @@ fn identity_of(key: &str, value: &Value) -> Result<Identity, String> {
 /// Changes a VM's rights.
 pub(super) fn set(daemon: &Arc<Daemon>, name: &str, values: &Values, check: bool) -> Result<Answer, String> {
     let vm = find(daemon, name)?;
+    let changing = daemon.vms.changing();
+    let mut rights = vm.rights();
+    registry::change(&mut rights, &registry::raw(values)?)?;
+    daemon.check_rights(&changing.with(name, &rights))?;
     if check {
-        registry::change(&mut vm.rights(), &registry::raw(values)?)?;
         return Ok(Answer::Done(format!("VM {name} can have that")));
     }
-    let changes = vm.set(&registry::raw(values)?)?;
+    let changes = changing.set(&vm, rights);
+    drop(changing);
     daemon.limits_changed();
     if changes.is_empty() {
         return Ok(Answer::Done(format!("VM {name} is as it was")));
@@ -99,6 +107,7 @@ pub(super) fn set(daemon: &Arc<Daemon>, name: &str, values: &Values, check: bool
 pub(super) fn drain(daemon: &Daemon, name: &str, undo: bool) -> Result<Answer, String> {
     let vm = find(daemon, name)?;
     vm.set_draining(!undo);
+    daemon.keep_workers();
     let left = daemon.sessions.of_vm(&vm);
     let text = if undo {
         "begins sessions again".to_owned()
@@ -127,6 +136,7 @@ pub(super) fn destroy(daemon: &Arc<Daemon>, name: &str) -> Result<Answer, String
     daemon.vms.destroy(name)?;
     let ended = daemon.sessions.dismiss_vm(&vm);
     daemon.open_endpoints();
+    daemon.limits_changed();
     note(daemon, &vm, format!("destroyed, with {ended} sessions"));
     Ok(Answer::Done(format!("VM {name} is destroyed, with {ended} sessions")))
 }

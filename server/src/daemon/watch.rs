@@ -7,6 +7,7 @@ use super::process::{Phase, Worker};
 use super::session::Session;
 use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
+use crate::vm::gpus;
 use pxos_protocol::admin::Usage;
 use pxos_protocol::control::Snapshot;
 use pxos_protocol::transport::{Socket, Transport};
@@ -100,7 +101,16 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
     match (handoff::receive::<FromWorker>(worker.control()), phase) {
         (Ok(None), _) => Heard::Closed,
         (Ok(Some((FromWorker::Ready { snapshot, .. }, _))), Phase::Starting) => {
-            info!(worker = worker.pid, devices = snapshot.devices.len(), "worker is warm");
+            let seen: Vec<String> =
+                (0..snapshot.devices.len()).map(|at| gpus::uuid_of(&snapshot, at)).collect();
+            if let Some(wanted) = worker.visible.0.as_deref()
+                && wanted != seen.join(",")
+            {
+                // Whatever the driver makes of the variable: a VM sees its own devices or none.
+                said.failed = Some(format!("it sees {} where it is to see {wanted}", seen.join(",")));
+                return Heard::Wrong;
+            }
+            info!(worker = worker.pid, devices = snapshot.devices.len(), visible = %worker.visible, "worker is warm");
             if !snapshot.software {
                 let overhead = daemon.nvml.memory_of(worker.pid).unwrap_or(0);
                 worker.overhead.store(overhead, Ordering::Relaxed);
@@ -148,6 +158,7 @@ fn reaches_host_memory(snapshot: &Snapshot) -> bool {
 /// The worker is dead and waited for.
 fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitStatus) {
     let phase = std::mem::replace(&mut *worker.phase.lock(), Phase::Gone);
+    daemon.pool.ended(worker);
     let how = said.wrong.clone().unwrap_or_else(|| describe(status));
     match phase {
         Phase::Starting => {
@@ -155,7 +166,7 @@ fn finish(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: Said, status: ExitSt
             if !daemon.is_draining() {
                 warn!(worker = worker.pid, "worker failed to start: {message}");
             }
-            let outcome = daemon.pool.failed(Some(worker), &message);
+            let outcome = daemon.pool.failed(Some(worker), &worker.visible, &message);
             daemon.tell(outcome.map(Event::Driver));
         }
         Phase::Warm => {

@@ -3,8 +3,10 @@
 //! Words and units are cgroup v2's: weights from 1 to 10000, a hard cap as quota and period in microseconds, `max` for
 //! no limit (design D10).
 
+pub mod gpus;
 pub mod registry;
 
+use gpus::Gpus;
 use pxos_protocol::admin;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub struct Limits {
     pub class: Option<Class>,
     /// Device memory in bytes that all its processes together may hold; `None` for no limit.
     pub memory_max: Option<u64>,
+    /// Bytes of its device's memory that no other VM can take from it, whether it holds them or not.
+    pub memory_min: u64,
     /// Guest processes with a session at once; `None` for no limit.
     pub max_processes: Option<u32>,
     /// Streams of all its processes together; `None` for no limit.
@@ -48,6 +52,7 @@ impl Default for Limits {
             tier: Tier::Normal,
             class: None,
             memory_max: None,
+            memory_min: 0,
             max_processes: None,
             max_streams: None,
             unchecked: false,
@@ -263,13 +268,31 @@ pub struct Rule {
 pub struct Rights {
     /// Whether it may connect.
     pub policy: Policy,
+    /// Which devices it sees.
+    pub gpus: Gpus,
     /// What it may use.
     pub limits: Limits,
 }
 
+impl Rights {
+    /// Whether they agree with each other.
+    ///
+    /// # Errors
+    /// That they do not, and how.
+    pub fn check(&self) -> Result<(), String> {
+        let Limits { memory_min, memory_max, .. } = self.limits;
+        match memory_max {
+            Some(most) if memory_min > most => {
+                Err(format!("a memory_min of {memory_min} is more than its memory_max of {most}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for Rights {
     fn default() -> Self {
-        Self { policy: Policy::Allow, limits: Limits::default() }
+        Self { policy: Policy::Allow, gpus: Gpus::All, limits: Limits::default() }
     }
 }
 
@@ -281,6 +304,7 @@ impl From<Limits> for admin::Limits {
             tier: limits.tier.name().to_owned(),
             class: limits.class.map_or("auto", Class::name).to_owned(),
             memory_max: limits.memory_max,
+            memory_min: limits.memory_min,
             max_processes: limits.max_processes,
             max_streams: limits.max_streams,
             unchecked: Policy::of(limits.unchecked).name().to_owned(),

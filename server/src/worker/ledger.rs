@@ -150,7 +150,7 @@ impl Ledger {
 
     /// Bytes that the session may hold, and those that it still may take; `None` for no limit.
     pub(crate) fn limits(&self) -> (Option<u64>, Option<u64>) {
-        (self.account.limit(), self.account.left())
+        (self.account.limit(), self.account.free())
     }
 
     /// Takes a stream.

@@ -114,12 +114,14 @@ fn warm_up_and_serve(start: &Start) -> Result<Option<(EndReason, String)>, Strin
     let file = if matches!(assign.memory, Memory::Slot { .. }) { beside.pop() } else { None };
     let connection = Socket::from(beside.pop().ok_or("the daemon sent no connection")?);
     let quota = beside.pop().ok_or("the daemon sent no quota")?;
+    let pledges = beside.pop().ok_or("the daemon sent no bell of the quota")?;
     let bell = beside.pop().ok_or("the daemon sent no bell")?;
     let slots = beside.pop().ok_or("the daemon sent no gate")?;
     let slots = Page::<Slots>::map(&slots).map_err(|error| format!("the gate cannot be mapped: {error}"))?;
     let gate = Gate::new(slots.leak(), bell);
     let book = Page::<Book>::map(&quota).map_err(|error| format!("the quota cannot be mapped: {error}"))?;
     let account = Account::of(book.leak(), assign.slot).ok_or("the daemon named no slot of the quota")?;
+    let account = account.with_bell(pledges);
     let ledger = Ledger::new(account, rounding, start.stats);
     connection.set_buffers(SOCKET_BUFFER);
     start.stats.set_state(State::Serving);

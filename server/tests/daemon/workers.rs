@@ -32,6 +32,21 @@ fn a_worker_that_dies_takes_its_guest_alone() {
 }
 
 #[test]
+fn the_first_moments_of_a_program_are_its_own() {
+    let server = Server::start(&["--pool-rest", "600s"]);
+    let first = server.begin();
+    // Who waits gets a worker all the same, and nobody gets one who does not.
+    let second = server.begin();
+    let status = server.status().unwrap();
+    assert_eq!((status.sessions.len(), status.pool.warm, status.pool.starting), (2, 0, 0));
+    drop(first);
+    server.wait("ended", |status| status.sessions.len() == 1);
+    assert_eq!(server.status().unwrap().pool.starting, 0, "the second has just begun");
+    drop(second);
+    server.wait("refilled", |status| status.sessions.is_empty() && status.pool.warm == 1);
+}
+
+#[test]
 fn a_worker_that_lies_harms_nobody() {
     let server = Server::start(&[]);
     let mut bystander = server.begin();

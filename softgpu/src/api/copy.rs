@@ -441,7 +441,7 @@ pub(crate) fn run(
 fn now(active: &Active, stream: &Arc<Stream>, copy: &Copy, flush: bool) -> Answer {
     active.perform(stream, || {
         if active.fault.now().is_success() {
-            copy.take_turn(active.device.ordinal);
+            copy.take_turn(active.device.board);
         }
     })?;
     if flush {

@@ -143,7 +143,7 @@ impl Device {
     pub(crate) fn attribute(&self, attribute: CUdevice_attribute) -> Option<i32> {
         match attribute {
             MULTIPROCESSOR_COUNT => return Some(self.multiprocessors),
-            PCI_BUS_ID => return Some(self.ordinal + 1),
+            PCI_BUS_ID => return Some(self.board + 1),
             0 | ATTRIBUTE_COUNT.. => return None,
             _ => {}
         }
@@ -157,15 +157,13 @@ impl Device {
         Some(sizes.unwrap_or(0))
     }
 
-    /// A UUID that is the same in every process: "pxOS softgpu", and the ordinal.
+    /// A UUID that is the same in every process: "pxOS softgpu", and the number of the board.
     pub(crate) fn uuid(&self) -> CUuuid {
-        let mut bytes = *b"pxOS softgpu\0\0\0\0";
-        bytes[12..].copy_from_slice(&self.ordinal.to_be_bytes());
-        CUuuid { bytes }
+        super::visible::uuid(self.board)
     }
 
     /// Domain, bus, device and function as text.
     pub(crate) fn pci_bus_id(&self) -> String {
-        format!("0000:{:02X}:00.0", self.ordinal + 1)
+        format!("0000:{:02X}:00.0", self.board + 1)
     }
 }

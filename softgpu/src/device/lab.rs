@@ -111,16 +111,16 @@ fn now() -> u64 {
 }
 
 /// Occupies the device for as long as the model says that a kernel takes.
-pub(crate) fn occupy(device: i32, shape: &Shape) {
+pub(crate) fn occupy(board: i32, shape: &Shape) {
     let Some(lab) = LAB.get_or_init(make) else { return };
     let blocks: f64 = shape.grid.iter().map(|size| f64::from(*size)).product();
-    lab.pass(ordinal(device), nanos(lab.per_kernel + lab.per_block * blocks), lab.slice);
+    lab.pass(timeline(board), nanos(lab.per_kernel + lab.per_block * blocks), lab.slice);
 }
 
 /// Occupies the engine of a direction for as long as the model says that a copy takes, and makes the copy meanwhile.
-pub(crate) fn occupy_engine(device: i32, to_device: bool, bytes: u64, copy: impl FnOnce()) {
+pub(crate) fn occupy_engine(board: i32, to_device: bool, bytes: u64, copy: impl FnOnce()) {
     let Some(lab) = LAB.get_or_init(make) else { return copy() };
-    let busy_until = &lab.busy_until[DEVICES * (1 + usize::from(to_device)) + ordinal(device)];
+    let busy_until = &lab.busy_until[DEVICES * (1 + usize::from(to_device)) + timeline(board)];
     let end = reserve(busy_until, now(), nanos(lab.per_mib * bytes as f64 / f64::from(1 << 20)));
     copy();
     std::thread::sleep(Duration::from_nanos(end.saturating_sub(now())));
@@ -131,8 +131,9 @@ pub(crate) fn times_copies() -> bool {
     LAB.get_or_init(make).as_ref().is_some_and(|lab| lab.per_mib > 0.0)
 }
 
-fn ordinal(device: i32) -> usize {
-    usize::try_from(device).unwrap_or(0) % DEVICES
+/// Which of the lab's devices a board is: the same one in every process, whatever its ordinal there.
+fn timeline(board: i32) -> usize {
+    usize::try_from(board).unwrap_or(0) % DEVICES
 }
 
 /// Reserves the next `length` of a timeline from `earliest` on; when it ends.

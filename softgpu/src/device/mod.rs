@@ -26,6 +26,7 @@ pub(crate) mod stream;
 pub(crate) mod table;
 pub mod texture;
 pub(crate) mod user_object;
+mod visible;
 
 use context::Context;
 use memory::Memory;
@@ -42,8 +43,10 @@ pub(crate) struct Platform {
 /// One device.
 #[derive(Debug)]
 pub(crate) struct Device {
-    /// Its number.
+    /// Its number in this process.
     pub(crate) ordinal: CUdevice,
+    /// Its number among all devices, of which `CUDA_VISIBLE_DEVICES` shows the process some.
+    pub(crate) board: i32,
     /// Its memory.
     pub(crate) memory: Memory,
     /// How many multiprocessors it claims to have.
@@ -139,10 +142,10 @@ pub(crate) fn platform() -> Result<&'static Platform, CUresult> {
 }
 
 /// Makes the devices, once: `PXSOFT_DEVICES` of them (default 1), each with `PXSOFT_MEMORY` MiB (default 4096) and
-/// `PXSOFT_MULTIPROCESSORS` multiprocessors (default 16).
+/// `PXSOFT_MULTIPROCESSORS` multiprocessors (default 16); of these, `CUDA_VISIBLE_DEVICES` says which the process sees.
 ///
 /// # Errors
-/// `CUDA_ERROR_NO_DEVICE` for zero devices, `CUDA_ERROR_OUT_OF_MEMORY` when their addresses cannot be reserved,
+/// `CUDA_ERROR_NO_DEVICE` where none is left, `CUDA_ERROR_OUT_OF_MEMORY` when their addresses cannot be reserved,
 /// `CUDA_ERROR_NOT_INITIALIZED` in the child of a fork.
 pub(crate) fn initialise() -> Result<&'static Platform, CUresult> {
     if PHASE.load(Ordering::Relaxed) == LIVE {
@@ -182,16 +185,20 @@ fn make() -> Result<Platform, CUresult> {
         std::env::var(name).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(default)
     };
     let count = i32::try_from(number("PXSOFT_DEVICES", 1)).unwrap_or(1).min(64);
-    if count == 0 {
+    let wanted = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let boards = visible::boards(count, wanted.as_deref());
+    if boards.is_empty() {
         return Err(CUresult::ERROR_NO_DEVICE);
     }
     let bytes = number("PXSOFT_MEMORY", 4096).max(1).saturating_mul(1 << 20);
     let multiprocessors = i32::try_from(number("PXSOFT_MULTIPROCESSORS", 16)).unwrap_or(16).clamp(1, 1024);
-    let devices = (0..count)
-        .map(|ordinal| {
+    let devices = (0..)
+        .zip(boards)
+        .map(|(ordinal, board)| {
             let memory = Memory::new(bytes).map_err(|_| CUresult::ERROR_OUT_OF_MEMORY)?;
             Ok(Arc::new(Device {
                 ordinal,
+                board,
                 memory,
                 multiprocessors,
                 fault: AtomicU32::new(0),

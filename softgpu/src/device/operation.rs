@@ -59,15 +59,15 @@ impl Operation {
             return Ok(());
         }
         match self {
-            Self::Copy(copy) => copy.take_turn(active.device.ordinal),
+            Self::Copy(copy) => copy.take_turn(active.device.board),
             Self::Staged(copy, bytes) => {
-                lab::occupy_engine(active.device.ordinal, true, copy.total(), || copy.scatter(bytes));
+                lab::occupy_engine(active.device.board, true, copy.total(), || copy.scatter(bytes));
             }
             Self::Fill(fill) => fill.execute(),
             Self::Kernel(launch) => {
                 if !active.is_ending() {
                     kernel::run(active, &launch.target, &launch.shape, &launch.parameters)?;
-                    lab::occupy(active.device.ordinal, &launch.shape);
+                    lab::occupy(active.device.board, &launch.shape);
                 }
             }
             Self::Host(call) => {

@@ -342,6 +342,13 @@ impl Server {
         status.sessions.into_iter().find(|session| session.pid == pid).expect("waited for")
     }
 
+    /// The session of a VM that has one.
+    #[must_use]
+    pub fn session_of_vm(&self, vm: &str) -> Session {
+        let status = self.wait("the VM's session", |status| status.sessions.iter().any(|s| s.vm == vm));
+        status.sessions.into_iter().find(|session| session.vm == vm).expect("waited for")
+    }
+
     /// What it holds when nobody uses it. Waits until no session stands, its pool is full and dead workers are buried; fails
     /// where that does not come, as it would after a leak of processes.
     #[must_use]

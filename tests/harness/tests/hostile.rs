@@ -362,10 +362,10 @@ fn a_graph_leads_to_no_frame() {
 }
 
 /// Sends an image with a kernel `nothing`, and loads it as a library.
-fn load(guest: &mut Guest, context: u64, library: u64) {
+fn load(guest: &mut Guest, context: u64, library: u64, hash: u64) {
     let bytes =
         b".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry nothing()\n{\n    ret;\n}\n\0";
-    let hash = [7_u64, 7];
+    let hash = [hash, 7];
     guest.post(control::IMAGE, context, |writer| {
         writer.put(hash);
         writer.put(bytes.len() as u64);
@@ -389,7 +389,7 @@ fn a_librarys_module_goes_with_it() {
     let mut guest = server.begin();
     let context = guest.retain();
     let (library, module) = (handle(HandleKind::Library, 0), handle(HandleKind::Module, 0));
-    load(&mut guest, context, library);
+    load(&mut guest, context, library, 1);
     let find = |guest: &mut Guest| {
         ask(guest, context, op::cuLibraryGetModule, |writer| {
             [library, module].into_iter().for_each(|field| writer.put(field));
@@ -419,7 +419,7 @@ fn a_librarys_module_goes_with_it() {
     });
     assert_eq!(launch.0, INVALID_HANDLE);
     // Nothing of it is left: the handles name what comes next.
-    load(&mut guest, context, library);
+    load(&mut guest, context, library, 2);
     assert_eq!((find(&mut guest), function(&mut guest, 0)), (SUCCESS, SUCCESS));
 }
 

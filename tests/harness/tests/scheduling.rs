@@ -6,7 +6,8 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
 use pxos_harness::{Driver, Fixture, Program, Server, probe, process};
-use std::time::Duration;
+use pxos_protocol::admin::Decision;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PROMPT: Duration = Duration::from_secs(5);
@@ -172,4 +173,40 @@ fn a_guest_that_dies_at_a_closed_gate_leaves_nothing() {
     bad.signal(libc::SIGKILL);
     assert!(process::is_gone_within(worker, PROMPT), "its worker stays\n{}", process::stacks(worker));
     shared.server.assert_settles_as(&before);
+}
+
+#[test]
+fn limits_that_change_hold_within_a_tenth_of_a_second() {
+    let shared = Shared::start(&[("alone", "")], &[]);
+    let guest = shared.guest("alone").args(["init", "say", "go", "share", "60000"]).start();
+    guest.wait_for("say go");
+    let nanos = || shared.server.session_of(guest.pid()).usage.gpu_nanos;
+    let part = |milliseconds: u64| {
+        let (start, before) = (Instant::now(), nanos());
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        (nanos() - before) as f64 / start.elapsed().as_nanos() as f64
+    };
+    let set = |cap: &str| {
+        let finished = shared.server.pxctl(&["vm", "set", "alone", cap]);
+        assert!(finished.status.success(), "{finished}");
+        // The promise; then it is measured whether it holds.
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert!(part(500) > 0.5, "it has the device to itself");
+    set("gpu.max=5%");
+    let capped = part(1000);
+    assert!(capped < 0.08, "{:.1} % of the device beside a cap of 5 %", capped * 100.0);
+    set("gpu.max=max");
+    let free = part(500);
+    assert!(free > 0.4, "{:.1} % of the device", free * 100.0);
+    // The log says why, with the lease that was given.
+    let decisions = shared.server.pxctl(&["decisions", "--vm", "alone", "--last", "4096", "--json"]);
+    let decisions: Vec<Decision> = serde_json::from_str(&decisions.stdout).expect("JSON");
+    for reason in ["gpu.max used up", "alone"] {
+        assert!(decisions.iter().any(|decision| decision.reason == reason), "'{reason}' in {decisions:#?}");
+    }
+    assert!(decisions.windows(2).all(|pair| pair[0].number < pair[1].number && pair[0].time <= pair[1].time));
+    assert!(decisions.iter().all(|decision| decision.vm == "alone" && decision.device == 0));
+    assert!(decisions.iter().any(|decision| decision.gate == "open" && decision.lease.is_some()));
+    guest.signal(libc::SIGKILL);
 }

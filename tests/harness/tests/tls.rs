@@ -1,5 +1,5 @@
 //! TLS: a guest that reaches the server over a network is who its certificate says, and nobody without one gets in. The
-//! commands that make certificates are those of docs/guests.md, as they stand there.
+//! commands that make certificates and the server's settings are those of docs/guests.md, as they stand there.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is nothing but tests")]
 
 use pxos_harness::{Fixture, Program, Server, probe, skipped, tool};
@@ -55,18 +55,11 @@ fn free_port() -> u16 {
     listener.local_addr().expect("a listener has an address").port()
 }
 
-/// A server that speaks TLS, and its port.
-fn server(certificates: &Certificates, more: &str) -> (Server, u16) {
+/// A server that speaks TLS under these settings, and its port.
+fn server(settings: &str) -> (Server, u16) {
     let port = free_port();
-    let path = |name: &str| certificates.path(name).display().to_string();
-    let server = Fixture::new()
-        .arg(&format!("--listen=tls:127.0.0.1:{port}"))
-        .configuration(&format!(
-            "[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n{more}",
-            path("host.pem"),
-            path("host.key"),
-        ))
-        .start();
+    let server =
+        Fixture::new().arg(&format!("--listen=tls:127.0.0.1:{port}")).configuration(settings).start();
     (server, port)
 }
 
@@ -126,8 +119,15 @@ impl Drop for Carrier {
     }
 }
 
-const RULES: &str =
-    "[default]\npolicy = \"deny\"\n[[vm]]\nname = \"red\"\ncertificate = \"red\"\nmemory_max = \"64M\"\n";
+/// The guide's settings, with certificates where the test has them and a quota that softgpu has room for.
+fn settings(certificates: &Certificates) -> String {
+    let settings = block("listen = [\"tls:");
+    for part in ["policy = \"deny\"", "client_ca", "certificate = \"red\"", "memory_max = \"8G\""] {
+        assert!(settings.contains(part), "no {part} in {settings}");
+    }
+    let folder = format!("{}/", certificates.0.path().display());
+    settings.replace("/etc/pxos/", &folder).replace("\"8G\"", "\"64M\"")
+}
 
 #[test]
 fn a_guest_is_who_its_certificate_says() {
@@ -135,8 +135,7 @@ fn a_guest_is_who_its_certificate_says() {
         Ok(certificates) => certificates,
         Err(reason) => return skipped(&reason),
     };
-    let client_ca = format!("client_ca = \"{}\"\n{RULES}", certificates.path("ca.pem").display());
-    let (server, port) = server(&certificates, &client_ca);
+    let (server, port) = server(&settings(&certificates));
     let before = server.settled();
 
     let red = Carrier::start(&certificates, port, Some("red"), "gpu-host");
@@ -188,8 +187,12 @@ fn a_token_does_where_no_certificates_are_asked_for() {
         Ok(certificates) => certificates,
         Err(reason) => return skipped(&reason),
     };
-    let rules = "[[vm]]\nname = \"green\"\ntoken = \"0123456789abcdef\"\n";
-    let (server, port) = server(&certificates, rules);
+    let path = |name: &str| certificates.path(name).display().to_string();
+    let (server, port) = server(&format!(
+        "[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n[[vm]]\nname = \"green\"\ntoken = \"0123456789abcdef\"\n",
+        path("host.pem"),
+        path("host.key"),
+    ));
     let carrier = Carrier::start(&certificates, port, None, "gpu-host");
     let ran = carrier.program(&probe()).env("PXOS_TOKEN", "0123456789abcdef").arg("init").run();
     assert!(ran.stdout.contains("init CUDA_SUCCESS"), "{}{}", ran.stdout, ran.stderr);

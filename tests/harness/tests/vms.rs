@@ -78,7 +78,7 @@ fn a_vm_is_made_drained_killed_and_destroyed() {
     assert!(
         pxctl(&server, &["vm", "list"])
             .lines()
-            .any(|line| line.starts_with("red ") && line.contains("64.0 MiB"))
+            .any(|line| line.starts_with("red ") && line.contains(" 64.0M "))
     );
     pxctl(&server, &["vm", "drain", "red"]);
     pxctl(&server, &["vm", "set", "red", "max_processes=max"]);

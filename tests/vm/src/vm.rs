@@ -182,11 +182,7 @@ fn start_device(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
     let socket = folder.join("vhost");
     let _ = std::fs::remove_file(&socket);
     let child = Command::new(&parts.vsock_device)
-        .args(["--guest-cid", &plan.cid.to_string(), "--tx-buffer-size", "262144"])
-        .arg("--socket")
-        .arg(&socket)
-        .arg("--uds-path")
-        .arg(folder.join("vsock"))
+        .args(device_arguments(folder, plan).iter().flat_map(|(option, value)| [*option, value]))
         .stdin(Stdio::null())
         .stdout(log(folder, "device.log"))
         .stderr(log(folder, "device.log"))
@@ -198,6 +194,16 @@ fn start_device(parts: &Parts, folder: &Path, plan: &Plan) -> Child {
         std::thread::sleep(Duration::from_millis(5));
     }
     child
+}
+
+/// The device process's command line; docs/guests.md has the same.
+fn device_arguments(folder: &Path, plan: &Plan) -> [(&'static str, String); 4] {
+    [
+        ("--guest-cid", plan.cid.to_string()),
+        ("--socket", folder.join("vhost").display().to_string()),
+        ("--uds-path", folder.join("vsock").display().to_string()),
+        ("--tx-buffer-size", "262144".into()),
+    ]
 }
 
 /// What a machine is made of, for QEMU's command line; docs/guests.md has the same.
@@ -272,6 +278,12 @@ mod tests {
             });
             assert!(line.is_some(), "docs/guests.md has no line with {option} {value}");
         }
-        assert!(guide.contains("--tx-buffer-size 262144") && guide.contains("--uds-path"));
+        let line = guide.lines().find(|line| line.trim().starts_with("vhost-device-vsock "));
+        let line = line.expect("docs/guests.md starts the device process");
+        for (option, value) in device_arguments(Path::new("/run/vm3"), &plans[0]) {
+            let own = value.starts_with("/run/vm3");
+            let wanted = if own { format!("{option} /run/vm3.") } else { format!("{option} {value}") };
+            assert!(line.contains(&wanted), "no {wanted} in {line}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `init` | `cuInit`, the first device's primary context, the module of the kernels |
 //! | `alloc BYTES`, `free`, `meminfo` | allocates and keeps, frees the last, asks for free and total memory |
+//! | `seen`, `find ADDRESS`, `peer ORDINAL` | lists devices; looks for a PCI address; asks whether device 0 reaches that one |
 //! | `fill FUNCTION BYTES`, `drop` | allocates pieces by that function until it is refused; gives all of them back |
 //! | `streams COUNT` | makes streams until one is refused, then frees one and makes another |
 //! | `allocstorm` | allocates and frees pieces of all sizes for ever, and never minds a refusal |
@@ -27,6 +28,7 @@
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 mod attributes;
+mod devices;
 mod driver;
 mod fill;
 mod nvml;
@@ -177,6 +179,9 @@ impl Probe {
                 let status = unsafe { (self.driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
                 format!("{} {free} {total}", self.name(status))
             }
+            "seen" => devices::list(self)?,
+            "find" => devices::find(self, &text(args)?)?,
+            "peer" => devices::peer(self, number(args)?)?,
             "streams" => self.streams(number(args)?),
             "allocstorm" => self.allocation_storm(),
             "fill" => self.filled.fill(&self.driver, &text(args)?, number(args)? as u64)?,
