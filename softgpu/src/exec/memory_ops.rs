@@ -198,6 +198,18 @@ impl<P: Place, A: Addr> Exec for LoadAny<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let shape = Shape::unpack(inst.code);
+        // SAFETY: the caller's promise (`OpFn`); `consecutive` has checked the pointer.
+        unsafe {
+            if mask == FULL
+                && let Some(from) = consecutive::<P, A>(cx, inst, shape.bytes)
+            {
+                for at in 0..WARP {
+                    let value = fetch(from.add(at * shape.bytes as usize), shape);
+                    deposit(cx, inst.d, at, shape.width, value);
+                }
+                return Flow::Next;
+            }
+        }
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
             unsafe {
@@ -296,8 +308,12 @@ impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
         let aux = &cx.aux[inst.aux as usize];
         let count = aux.defs.len();
         let bytes = shape.bytes * count as u32;
-        // SAFETY: the caller's promise (`OpFn`).
-        let first = if mask == FULL { unsafe { consecutive::<P, A>(cx, inst, bytes) } } else { None };
+        let first = if mask == FULL {
+            // SAFETY: the caller's promise (`OpFn`).
+            unsafe { consecutive::<P, A>(cx, inst, bytes) }
+        } else {
+            None
+        };
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `consecutive` or `aligned` has checked the pointer for the whole vector.
             unsafe {
@@ -383,6 +399,18 @@ impl<P: Place, A: Addr> Exec for StoreAny<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let shape = Shape::unpack(inst.code);
+        // SAFETY: the caller's promise (`OpFn`); `consecutive` has checked the pointer.
+        unsafe {
+            if mask == FULL
+                && let Some(to) = consecutive::<P, A>(cx, inst, shape.bytes)
+            {
+                for at in 0..WARP {
+                    let value = withdraw(cx, inst.b, at, shape.width);
+                    put(to.add(at * shape.bytes as usize), shape.bytes, value);
+                }
+                return Flow::Next;
+            }
+        }
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
             unsafe {
@@ -405,8 +433,12 @@ impl<P: Place, A: Addr> Exec for StoreVector<P, A> {
         let shape = Shape::unpack(inst.code);
         let aux = &cx.aux[inst.aux as usize];
         let bytes = shape.bytes * aux.uses.len() as u32;
-        // SAFETY: the caller's promise (`OpFn`).
-        let first = if mask == FULL { unsafe { consecutive::<P, A>(cx, inst, bytes) } } else { None };
+        let first = if mask == FULL {
+            // SAFETY: the caller's promise (`OpFn`).
+            unsafe { consecutive::<P, A>(cx, inst, bytes) }
+        } else {
+            None
+        };
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `consecutive` or `aligned` has checked the pointer for the whole vector.
             unsafe {

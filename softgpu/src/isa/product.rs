@@ -277,7 +277,7 @@ mod tests {
         use Element::{Bf16, F16, F32, S8, S32, Tf32, U8};
         type Make = fn(Shape, [Element; 4]) -> Option<Mma>;
         let (wmma, mma): (Make, Make) = (Mma::wmma, Mma::mma_sync);
-        let cases: [(Make, (u32, u32, u32), [Element; 4]); 14] = [
+        let cases = [
             (wmma, (16, 16, 16), [F32, F16, F16, F32]),
             (wmma, (16, 16, 16), [F16, F16, F16, F16]),
             (wmma, (16, 16, 16), [F32, F16, F16, F16]),
