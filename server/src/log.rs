@@ -229,10 +229,17 @@ impl Limited {
     }
 }
 
+/// Whether a character changes how those beside it are shown, or is not shown itself: separators of lines, directions of
+/// writing, joiners, marks of order (Unicode 16.0, general categories Zl, Zp, Cf).
+fn changes_layout(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// What a guest says of itself, made fit for a log and a terminal: at most `limit` characters, none that controls.
 #[must_use]
 pub fn printable(text: &str, limit: usize) -> String {
-    let fit = |c: char| if c.is_control() || c == '\u{fffd}' { '?' } else { c };
+    let fit = |c: char| if c.is_control() || changes_layout(c) || c == '\u{fffd}' { '?' } else { c };
     let mut short: String = text.chars().take(limit).map(fit).collect();
     if text.chars().nth(limit).is_some() {
         short.push('…');
@@ -243,6 +250,16 @@ pub fn printable(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guest_says_stays_on_its_line_and_in_its_order() {
+        assert_eq!(printable("a\nb\u{1b}[2J\u{9b}", 64), "a?b?[2J?");
+        assert_eq!(
+            printable("app\u{2028}session ends\u{202e}dlrow\u{200b}\u{feff}", 64),
+            "app?session ends?dlrow??"
+        );
+        assert_eq!(printable("größer 数", 64), "größer 数");
+    }
 
     #[test]
     fn a_flood_is_cut_and_counted() {

@@ -15,6 +15,10 @@ const PIECE: usize = 64 << 10;
 /// destroy ours.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a peer may take to take more of what is left for it once our side has closed: one that does not read would keep
+/// the thread, and the daemon's descriptors, for as long as it likes.
+const GONE: Duration = Duration::from_secs(5);
+
 /// How carrying ended.
 #[derive(Debug)]
 pub struct Carried {
@@ -92,6 +96,8 @@ fn both_ways(
     // Decrypted, and not yet taken by the plain side.
     let mut waiting: Vec<u8> = Vec::new();
     let (mut peer_goes_on, mut peer_takes, mut plain_takes) = (true, true, true);
+    // Whether the plain side has closed, as far as is known while nothing is read from it.
+    let mut plain_is_gone = false;
     loop {
         if waiting.is_empty() && plain_takes {
             match tls.reader().read(&mut piece) {
@@ -118,9 +124,15 @@ fn both_ways(
         if !waiting.is_empty() {
             of_plain |= libc::POLLOUT;
         }
+        if of_plain == 0 && !plain_is_gone {
+            of_plain = libc::POLLRDHUP;
+        }
         let mut wanted = [(stream.as_raw_fd(), of_stream), (plain.as_raw_fd(), of_plain)];
-        poll(&mut wanted, None)?;
+        if poll(&mut wanted, plain_is_gone.then_some(GONE))? == 0 {
+            return Ok(());
+        }
         let [(_, at_stream), (_, at_plain)] = wanted;
+        plain_is_gone |= of_plain == libc::POLLRDHUP && at_plain != 0;
         if at_plain != 0 && of_plain & libc::POLLOUT != 0 {
             match (&*plain).write(&waiting) {
                 Ok(count) => {
@@ -191,7 +203,7 @@ fn finish(tls: &mut Connection, stream: &TcpStream) -> io::Result<()> {
     }
     stream.shutdown(Shutdown::Write)?;
     let mut rest = [0; 4096];
-    while poll(&mut [(stream.as_raw_fd(), libc::POLLIN)], Some(left()))? > 0 {
+    while !left().is_zero() && poll(&mut [(stream.as_raw_fd(), libc::POLLIN)], Some(left()))? > 0 {
         match (&*stream).read(&mut rest) {
             Ok(0) => break,
             Ok(_) => {}
@@ -324,6 +336,59 @@ mod tests {
                 });
             (server.join().unwrap(), got)
         }
+    }
+
+    /// Has a server carry for a guest that does as it likes with its connection, after `plain` has done as it likes with the
+    /// other end; how long that takes, at most until the guest is dropped after 20 s.
+    fn carry_for(
+        files: &Files,
+        plain: impl FnOnce(UnixStream),
+        guest: impl FnOnce(&TcpStream) + Send + 'static,
+    ) -> Duration {
+        let [certificate, key] = ["host.pem", "host.key"].map(|file| files.path(file));
+        let acceptor = Acceptor::load(Identity { certificate: &certificate, key: &key }, None).unwrap();
+        let connector = Connector::load(&files.path("ca.pem"), "host", None).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        std::thread::spawn(move || {
+            let stream = TcpStream::connect(address).unwrap();
+            let _tls = connector.connect(&stream, deadline).unwrap();
+            stream.set_nonblocking(false).unwrap();
+            guest(&stream);
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        });
+        let (stream, _) = listener.accept().unwrap();
+        let accepted = acceptor.accept(&stream, deadline).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        plain(theirs);
+        let begun = Instant::now();
+        let _ = carry(accepted.connection, &stream, &ours);
+        begun.elapsed()
+    }
+
+    #[test]
+    fn a_peer_that_never_ends_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        if certificates(folder.path()).is_none() {
+            return; // as above
+        }
+        let files = Files(folder.path().to_owned());
+        let flood = |stream: &TcpStream| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < deadline && (&*stream).write_all(&[0; 4096]).is_ok() {}
+        };
+        let took = carry_for(&files, drop, flood);
+        assert!(took < 3 * LINGER, "a flood behind the farewell holds the thread for {took:?}");
+        // One that does not read what the session has sent, which is more than the system buffers, before it ended.
+        let stuff = |plain: UnixStream| {
+            std::thread::spawn(move || {
+                plain.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+                while (&plain).write_all(&[0; 65536]).is_ok() {}
+            });
+        };
+        let took = carry_for(&files, stuff, |_| {});
+        assert!(took < 3 * GONE, "a peer that does not read holds the thread for {took:?}");
     }
 
     #[test]

@@ -110,10 +110,14 @@ impl BoxCopy {
         width.checked_mul(height)?.checked_mul(depth)
     }
 
-    /// From the first byte of a linear end to the last: how much memory must lie behind its address.
+    /// From the first byte of a linear end to the last: how much memory must lie behind its address. `None` where that is no
+    /// number, or where rows or planes lie over each other: the last of them need not be where the copy ends then.
     #[must_use]
     pub fn reach(&self, pitch: u64, rows: u64) -> Option<u64> {
         let [width, height, depth] = self.extent;
+        if pitch < width || (depth > 1 && rows < height) {
+            return None;
+        }
         let planes = pitch.checked_mul(rows)?.checked_mul(depth - 1)?;
         pitch.checked_mul(height - 1)?.checked_add(planes)?.checked_add(width)
     }
@@ -162,5 +166,15 @@ mod tests {
         let copy = BoxCopy { to: Place::Payload, from: Place::Payload, extent: [3, 4, 2] };
         assert_eq!(copy.reach(10, 6), Some(60 + 30 + 3));
         assert_eq!(copy.reach(u64::MAX, 6), None);
+    }
+
+    #[test]
+    fn rows_that_lie_over_each_other_reach_nowhere() {
+        let copy = BoxCopy { to: Place::Payload, from: Place::Payload, extent: [4096, 256, 2] };
+        assert_eq!(copy.reach(0, 0), None);
+        assert_eq!(copy.reach(4095, 256), None);
+        assert_eq!(copy.reach(4096, 255), None);
+        let plane = BoxCopy { extent: [4096, 256, 1], ..copy };
+        assert_eq!(plane.reach(4096, 0), Some(4096 * 256));
     }
 }

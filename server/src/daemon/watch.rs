@@ -9,7 +9,9 @@ use super::{Daemon, Event, system};
 use crate::handoff::{self, EndReason, FromWorker};
 use crate::vm::gpus;
 use pxos_protocol::admin::Usage;
+use pxos_protocol::control::Snapshot;
 use pxos_protocol::transport::{Socket, Transport};
+use pxos_protocol::types::attribute;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -113,7 +115,14 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
                 let overhead = daemon.nvml.memory_of(worker.pid).unwrap_or(0);
                 worker.overhead.store(overhead, Ordering::Relaxed);
             }
+            let exposed = reaches_host_memory(&snapshot);
             let outcome = daemon.pool.ready(worker, snapshot);
+            if exposed && outcome.is_some() {
+                warn!(
+                    "kernels on this device reach all memory of their worker, which is not what docs/threat-model.md takes for \
+                     granted: load nvidia-uvm with uvm_disable_hmm=1"
+                );
+            }
             daemon.tell(outcome.map(Event::Driver));
             Heard::Ready
         }
@@ -137,6 +146,13 @@ fn hear(daemon: &Arc<Daemon>, worker: &Arc<Worker>, said: &mut Said) -> Heard {
             Heard::Wrong
         }
     }
+}
+
+/// Whether kernels can read and write memory of their process that nobody has given them: heterogeneous memory management, or
+/// translation by the processor's page tables.
+fn reaches_host_memory(snapshot: &Snapshot) -> bool {
+    !snapshot.software
+        && snapshot.devices.iter().any(|device| device.attribute(attribute::PAGEABLE_MEMORY_ACCESS) != 0)
 }
 
 /// The worker is dead and waited for.
@@ -218,12 +234,19 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
     }
 }
 
-/// Closes a guest's connection with nothing unread in it. A close over unread bytes is an error at the other end, not an end of
+/// Reads that [`close`] makes: 16 MiB, four times what a guest's socket buffers.
+const LEFT: usize = 1024;
+
+/// Closes a guest's connection with nothing unread in it, unless the guest goes on sending. A close over unread bytes is an error at the other end, not an end of
 /// the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest would wait for ever.
 fn close(connection: &Socket) {
     connection.close();
     let mut scrap = [0; 16 << 10];
-    while connection.is_readable() && matches!(connection.receive(&mut scrap), Ok(1..)) {}
+    for _ in 0..LEFT {
+        if !(connection.is_readable() && matches!(connection.receive(&mut scrap), Ok(1..))) {
+            break;
+        }
+    }
 }
 
 /// A word for the status, and what else there is to say.

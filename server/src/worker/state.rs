@@ -14,7 +14,7 @@ use crate::driver::Result;
 use crate::handoff::Limits;
 use crate::quota::Kind;
 use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, HandleKind};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// A context of the guest's.
@@ -52,6 +52,19 @@ pub(crate) struct Function {
     pub(crate) param_bytes: usize,
 }
 
+/// Memory that went with a context, by what it counts as. It is given back to the quota once the driver has said that the
+/// context is gone: late is better than early.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Freed([(Kind, u64); 3]);
+
+impl Freed {
+    /// Gives it back.
+    pub(crate) fn release(self, session: &Session) {
+        self.0.into_iter().for_each(|(kind, bytes)| session.ledger.release(kind, bytes));
+    }
+}
+
 /// Everything that only the leader touches.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -59,6 +72,8 @@ pub(crate) struct State {
     pub(crate) streams: Table<Owned>,
     pub(crate) events: Table<Owned>,
     pub(crate) modules: Table<Owned>,
+    /// Modules that are a library's: the guest's handle of each, and that of its library.
+    pub(crate) of_libraries: HashMap<u64, u64>,
     pub(crate) libraries: Table<Owned>,
     pub(crate) functions: Table<Function>,
     pub(crate) kernels: Table<Function>,
@@ -115,6 +130,7 @@ impl State {
             streams: Table::new(HandleKind::Stream),
             events: Table::new(HandleKind::Event),
             modules: Table::new(HandleKind::Module),
+            of_libraries: HashMap::new(),
             libraries: Table::new(HandleKind::Library),
             functions: Table::new(HandleKind::Function),
             kernels: Table::new(HandleKind::Kernel),
@@ -197,11 +213,16 @@ impl State {
         if let Some(native) = self.per_thread.get(&(thread, context)) {
             return Ok(*native);
         }
+        session.ledger.open_stream()?;
         let mut native = 0;
         // A blocking stream: the per-thread default stream synchronises with the legacy one (CUDA driver API, "Stream
         // synchronization behavior").
         // SAFETY: a pointer to a local.
-        unsafe { session.driver.cuStreamCreateWithPriority(&raw mut native, 0, 0)? };
+        let made = unsafe { session.driver.cuStreamCreateWithPriority(&raw mut native, 0, 0) };
+        if let Err(error) = made {
+            session.ledger.close_streams(1);
+            return Err(error);
+        }
         self.per_thread.insert((thread, context), native);
         Ok(native)
     }
@@ -231,37 +252,49 @@ impl State {
         session.ledger.reserve(kind, bytes)
     }
 
+    /// What was allocated in one context is another's from now on.
+    pub(crate) fn pass_on(&mut self, from: u64, to: u64) {
+        self.allocations.values_mut().filter(|(_, of)| *of == from).for_each(|(_, of)| *of = to);
+        self.arrays.pass_on(from, to);
+    }
+
     /// Forgets everything that goes with a context.
-    pub(crate) fn forget_context(&mut self, session: &Session, raw: u64) {
+    pub(crate) fn forget_context(&mut self, session: &Session, raw: u64) -> Freed {
         let Self { modules, functions, .. } = self;
         functions.forget(|function| {
             !function.is_kernel && modules.get(function.owner).is_ok_and(|module| module.context == raw)
         });
-        let closed = Cell::new(0);
+        let closed = RefCell::new(Vec::new());
         self.streams.forget(|stream| {
             let dead = stream.context == raw;
-            closed.set(closed.get() + usize::from(dead));
+            closed.borrow_mut().extend(dead.then_some(stream.native));
             dead
         });
-        session.ledger.close_streams(closed.get());
+        let mut closed = closed.into_inner();
+        closed
+            .extend(self.per_thread.extract_if(|(_, context), _| *context == raw).map(|(_, native)| native));
+        session.ledger.close_streams(closed.len());
+        let ended = closed.into_iter().map(|stream| self.graphs.abandon_capture(stream)).sum();
+        self.graphs.lapse(session, ended);
         self.events.forget(|event| event.context == raw);
         self.modules.forget(|module| module.context == raw);
-        self.per_thread.retain(|(_, context), _| *context != raw);
-        session.ledger.release(Kind::Array, self.arrays.forget_context(raw));
+        let Self { modules, of_libraries, .. } = self;
+        of_libraries.retain(|module, _| modules.get(*module).is_ok());
+        let arrays = self.arrays.forget_context(raw);
         let mut freed = 0;
         self.allocations.retain(|_, (bytes, context)| {
             freed += if *context == raw { *bytes } else { 0 };
             *context != raw
         });
-        session.ledger.release(Kind::Linear, freed);
         self.links.forget(|link| link.context == raw);
         self.fences.forget_context(raw);
         self.primitives.forget_context(raw);
         session.submissions.forget_context(raw);
-        session.ledger.release(Kind::Imported, self.ipc.forget_context(raw));
+        let imported = self.ipc.forget_context(raw);
         self.upload.forget();
         if let Some(areas) = &mut self.areas {
             areas.forget();
         }
+        Freed([(Kind::Array, arrays), (Kind::Linear, freed), (Kind::Imported, imported)])
     }
 }

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Submissions under way at once in one context: as many as have a record.
 const RECORDS: usize = 64;
+/// `CU_STREAM_NON_BLOCKING`.
+const NON_BLOCKING: u32 = 1;
 
 /// What runs.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ struct Slot {
     host: usize,
     start: u64,
     end: u64,
+    /// A stream of the worker's own in that context, in which records are cleared: the submission's may be gone by then.
+    cleaner: u64,
 }
 
 /// One submission.
@@ -71,7 +75,12 @@ impl Ticket {
         self.slot.device
     }
 
-    /// Its stream.
+    /// The guest's handle of its context, which has to be current when it is concluded.
+    pub(crate) fn context(&self) -> u64 {
+        self.slot.context
+    }
+
+    /// Its stream, good in the call that submits it.
     pub(crate) fn stream(&self) -> u64 {
         self.stream
     }
@@ -118,11 +127,11 @@ impl Ticket {
     /// Makes the record zero again, on both sides.
     fn clear(&self, session: &Session) -> Result {
         let host: *mut [u8; FAULT_RECORD_BYTES] = std::ptr::with_exposed_provenance_mut(self.slot.host);
-        // SAFETY: memory of ours that nobody else uses while the ticket lives; a stream of this session's.
+        // SAFETY: memory of ours that nobody else uses while the ticket lives; a stream of ours, in the context that is current.
         unsafe {
             host.write_volatile([0; FAULT_RECORD_BYTES]);
-            session.driver.cuMemsetD8Async(self.slot.device, 0, FAULT_RECORD_BYTES, self.stream)?;
-            session.driver.cuStreamSynchronize(self.stream)
+            session.driver.cuMemsetD8Async(self.slot.device, 0, FAULT_RECORD_BYTES, self.slot.cleaner)?;
+            session.driver.cuStreamSynchronize(self.slot.cleaner)
         }
     }
 
@@ -297,6 +306,9 @@ fn make_slots(session: &Session, context: u64, generation: u64) -> Result<Vec<Sl
         driver.cuMemsetD8Async(device, 0, bytes, 0)?;
         driver.cuStreamSynchronize(0)?;
     }
+    let mut cleaner = 0;
+    // SAFETY: a pointer to a local.
+    unsafe { driver.cuStreamCreateWithPriority(&raw mut cleaner, NON_BLOCKING, 0)? };
     let mut slots = Vec::with_capacity(RECORDS);
     for index in 0..RECORDS {
         let (mut start, mut end) = (0, 0);
@@ -312,6 +324,7 @@ fn make_slots(session: &Session, context: u64, generation: u64) -> Result<Vec<Sl
             host: host.expose_provenance() + index * FAULT_RECORD_BYTES,
             start,
             end,
+            cleaner,
         });
     }
     Ok(slots)

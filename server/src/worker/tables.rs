@@ -1,8 +1,10 @@
 //! The worker's side of handles: a guest's handle is an allegation until this table knows it (design D6).
 //!
-//! The guest mints `(slot, generation)`, so a lookup is an index and a comparison, without hashing.
+//! The guest mints `(slot, generation)`, so a lookup is an index and a comparison, without hashing. A handle names one object
+//! from its making to its end: were a second filed under it, what is kept about the first would be believed of the second.
 
 use pxos_protocol::types::{CUresult, GuestHandle, HandleKind};
+use std::collections::HashMap;
 
 /// How far beyond the end a new slot may lie: threads of a guest that mint at the same time arrive out of order.
 const SLACK: usize = 1 << 16;
@@ -12,12 +14,15 @@ const SLACK: usize = 1 << 16;
 pub(crate) struct Table<T> {
     kind: HandleKind,
     entries: Vec<Option<(u16, T)>>,
+    /// Objects whose slot has another generation by now: two threads of a guest may make one and end one at the same time, and
+    /// the making arrive first.
+    displaced: HashMap<u64, T>,
 }
 
 impl<T> Table<T> {
     /// An empty table.
     pub(crate) fn new(kind: HandleKind) -> Self {
-        Self { kind, entries: Vec::new() }
+        Self { kind, entries: Vec::new(), displaced: HashMap::new() }
     }
 
     fn slot(&self, raw: u64) -> Result<GuestHandle, CUresult> {
@@ -25,17 +30,32 @@ impl<T> Table<T> {
         handle.ok_or(CUresult::ERROR_INVALID_HANDLE)
     }
 
-    /// Files an object under the handle that the guest minted; what was there before comes back.
-    pub(crate) fn insert(&mut self, raw: u64, object: T) -> Result<Option<T>, CUresult> {
+    /// Whether an object may be filed under a handle: one of this kind, within reach, that names nothing yet. Asked before the
+    /// driver makes the object, so that none is made that nobody can name and nobody counts.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_HANDLE` where it may not.
+    pub(crate) fn check(&self, raw: u64) -> Result<(), CUresult> {
+        let handle = self.slot(raw)?;
+        let within_reach = (handle.slot as usize) < self.entries.len() + SLACK;
+        if within_reach && self.get(raw).is_err() { Ok(()) } else { Err(CUresult::ERROR_INVALID_HANDLE) }
+    }
+
+    /// Files an object under the handle that the guest minted.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn insert(&mut self, raw: u64, object: T) -> Result<(), CUresult> {
+        self.check(raw)?;
         let handle = self.slot(raw)?;
         let slot = handle.slot as usize;
         if slot >= self.entries.len() {
-            if slot >= self.entries.len() + SLACK {
-                return Err(CUresult::ERROR_INVALID_HANDLE);
-            }
             self.entries.resize_with(slot + 1, || None);
         }
-        Ok(self.entries[slot].replace((handle.generation, object)).map(|(_, object)| object))
+        if let Some((generation, before)) = self.entries[slot].replace((handle.generation, object)) {
+            self.displaced.insert(GuestHandle { generation, ..handle }.encode(), before);
+        }
+        Ok(())
     }
 
     /// The object behind a handle.
@@ -43,7 +63,7 @@ impl<T> Table<T> {
         let handle = self.slot(raw)?;
         match self.entries.get(handle.slot as usize) {
             Some(Some((generation, object))) if *generation == handle.generation => Ok(object),
-            _ => Err(CUresult::ERROR_INVALID_HANDLE),
+            _ => self.displaced.get(&raw).ok_or(CUresult::ERROR_INVALID_HANDLE),
         }
     }
 
@@ -52,37 +72,39 @@ impl<T> Table<T> {
         let handle = self.slot(raw)?;
         match self.entries.get_mut(handle.slot as usize) {
             Some(Some((generation, object))) if *generation == handle.generation => Ok(object),
-            _ => Err(CUresult::ERROR_INVALID_HANDLE),
+            _ => self.displaced.get_mut(&raw).ok_or(CUresult::ERROR_INVALID_HANDLE),
         }
     }
 
     /// Takes an object out.
     pub(crate) fn remove(&mut self, raw: u64) -> Result<T, CUresult> {
-        self.get(raw)?;
         let handle = self.slot(raw)?;
-        self.entries[handle.slot as usize]
-            .take()
-            .map(|(_, object)| object)
-            .ok_or(CUresult::ERROR_INVALID_HANDLE)
+        let entry = self.entries.get_mut(handle.slot as usize);
+        let taken = entry.and_then(|entry| entry.take_if(|(generation, _)| *generation == handle.generation));
+        let taken = taken.map(|(_, object)| object).or_else(|| self.displaced.remove(&raw));
+        taken.ok_or(CUresult::ERROR_INVALID_HANDLE)
     }
 
     /// Some object for which `wanted` says so.
     pub(crate) fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<&T> {
-        self.entries.iter().flatten().map(|(_, object)| object).find(|object| wanted(object))
+        let entries = self.entries.iter().flatten().map(|(_, object)| object);
+        entries.chain(self.displaced.values()).find(|object| wanted(object))
     }
 
     /// Visits every object.
     pub(crate) fn for_each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
         self.entries.iter_mut().flatten().for_each(|(_, object)| visit(object));
+        self.displaced.values_mut().for_each(visit);
     }
 
     /// The guest's handle of some object for which `wanted` says so.
     pub(crate) fn find_raw(&self, wanted: impl Fn(&T) -> bool) -> Option<u64> {
-        (0..).zip(&self.entries).find_map(|(slot, entry)| {
+        let found = (0..).zip(&self.entries).find_map(|(slot, entry)| {
             let (generation, object) = entry.as_ref()?;
             let handle = GuestHandle { kind: self.kind as u8, generation: *generation, slot };
             wanted(object).then(|| handle.encode())
-        })
+        });
+        found.or_else(|| self.displaced.iter().find(|(_, object)| wanted(object)).map(|(raw, _)| *raw))
     }
 
     /// Forgets every object for which `dead` says so.
@@ -90,6 +112,7 @@ impl<T> Table<T> {
         for entry in &mut self.entries {
             entry.take_if(|(_, object)| dead(object));
         }
+        self.displaced.retain(|_, object| !dead(object));
     }
 }
 
@@ -130,5 +153,30 @@ mod tests {
         assert!(table.get(raw(3, 0)).is_err());
         table.forget(|object| *object == 'b');
         assert!(table.get(raw(3, 1)).is_err());
+    }
+
+    #[test]
+    fn a_handle_names_one_object() {
+        let mut table = Table::new(HandleKind::Event);
+        table.insert(raw(3, 0), 'a').unwrap();
+        assert_eq!(table.check(raw(3, 0)), Err(CUresult::ERROR_INVALID_HANDLE));
+        assert_eq!(table.insert(raw(3, 0), 'b'), Err(CUresult::ERROR_INVALID_HANDLE));
+        assert_eq!(table.get(raw(3, 0)), Ok(&'a'));
+        // The slot's next generation was made before the last one was ended: both are there.
+        table.insert(raw(3, 1), 'b').unwrap();
+        assert_eq!((table.get(raw(3, 0)), table.get(raw(3, 1))), (Ok(&'a'), Ok(&'b')));
+        assert!(table.insert(raw(3, 0), 'c').is_err());
+        assert_eq!(table.find_raw(|object| *object == 'a'), Some(raw(3, 0)));
+        assert_eq!(table.remove(raw(3, 0)), Ok('a'));
+        assert_eq!(
+            (table.remove(raw(3, 0)), table.get(raw(3, 1))),
+            (Err(CUresult::ERROR_INVALID_HANDLE), Ok(&'b'))
+        );
+        table.insert(raw(3, 0), 'c').unwrap();
+        table.forget(|object| *object == 'b');
+        assert_eq!(
+            (table.get(raw(3, 0)), table.get(raw(3, 1))),
+            (Ok(&'c'), Err(CUresult::ERROR_INVALID_HANDLE))
+        );
     }
 }

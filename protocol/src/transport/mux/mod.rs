@@ -54,7 +54,8 @@ struct Mux {
     epoch: u64,
     channels: BTreeMap<u32, Channel>,
     last: u32,
-    /// Channels that the other side has opened and nobody has taken.
+    /// Channels that the other side has opened and nobody has taken; at most [`MAX_CHANNELS`], however often it closes them and
+    /// begins again, since each is a descriptor.
     opened: Vec<UnixStream>,
 }
 
@@ -154,6 +155,7 @@ impl Mux {
         match (self.role, mark) {
             (Role::Host, Mark::Begin) => {
                 self.channels.clear();
+                self.opened.clear();
                 self.out.clear();
                 self.last = 0;
                 self.epoch = epoch;
@@ -205,7 +207,8 @@ impl Mux {
             return Err(Broken);
         }
         self.last = id;
-        let pair = if self.channels.len() < MAX_CHANNELS { UnixStream::pair().ok() } else { None };
+        let has_room = self.channels.len().max(self.opened.len()) < MAX_CHANNELS;
+        let pair = if has_room { UnixStream::pair().ok() } else { None };
         let entered = pair.and_then(|(ours, theirs)| {
             self.enter(id, ours).ok()?;
             self.opened.push(theirs);

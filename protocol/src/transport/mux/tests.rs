@@ -222,3 +222,26 @@ fn channels_are_bounded() {
     }
     assert_eq!(kept.len(), MAX_CHANNELS);
 }
+
+#[test]
+fn channels_that_come_and_go_take_no_more_descriptors_than_those_that_stay() {
+    let open = |epoch: u64, channel: u32, kind: Kind| {
+        Record { kind, channel, epoch: u32::try_from(epoch).unwrap(), value: 0 }.to_bytes()
+    };
+    let mut begins = Vec::new();
+    for epoch in 1..=20 {
+        begins.extend(marker(Mark::Begin, epoch));
+        (1..=64).for_each(|channel| begins.extend(open(epoch, channel, Kind::Open)));
+    }
+    let mut closes = marker(Mark::Begin, 1).to_vec();
+    for channel in 1..=1000 {
+        closes.extend(open(1, channel, Kind::Open));
+        closes.extend(open(1, channel, Kind::Close));
+    }
+    for bytes in [begins, closes] {
+        let mut mux = Mux::new(Role::Host);
+        mux.take(&bytes).unwrap();
+        let held = mux.channels.len() + mux.opened.len();
+        assert!(held <= 2 * MAX_CHANNELS, "{held} descriptors");
+    }
+}

@@ -29,6 +29,14 @@ pub(crate) struct Array {
     bytes: u64,
 }
 
+impl Array {
+    /// A part of it, which goes with it and with its context, whatever context is current. A part of a part is one of the whole.
+    fn part(self, native: u64, handle: u64) -> Self {
+        let parent = if self.parent == 0 { self.handle } else { self.parent };
+        Self { native, context: self.context, handle, parent, bytes: 0 }
+    }
+}
+
 /// All arrays of a session, and what refers to them.
 #[derive(Debug)]
 pub(crate) struct Arrays {
@@ -71,6 +79,17 @@ impl Arrays {
         self.textures.retain(|_, context| *context != raw);
         self.surfaces.retain(|_, context| *context != raw);
         freed.get()
+    }
+
+    /// What was made in one context is another's from now on.
+    pub(crate) fn pass_on(&mut self, from: u64, to: u64) {
+        for table in [&mut self.arrays, &mut self.mipmapped] {
+            table.for_each_mut(|array| {
+                if array.context == from {
+                    array.context = to;
+                }
+            });
+        }
     }
 
     /// The guest's handle of an array by the driver's.
@@ -204,6 +223,8 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     let (driver, session) = (call.driver(), call.session);
+    let table = if mipmapped { &call.state.arrays.mipmapped } else { &call.state.arrays.arrays };
+    table.check(handle)?;
     let bytes = bytes_of(driver, &descriptor, levels, device_of(call))?;
     let bytes = session.ledger.charge(bytes)?;
     call.state.reserve(session, Kind::Array, bytes)?;
@@ -255,19 +276,19 @@ pub(in super::super) fn part(call: &mut Call<'_>) -> Answer {
     let number = call.get()?;
     let driver = call.driver();
     let mut native = 0;
+    let whole;
     // SAFETY: an array of this session's; a pointer to a local.
     unsafe {
         if call.header.op == op::cuMipmappedArrayGetLevel {
-            let whole = call.state.arrays.mipmapped.get(parent)?.native;
-            driver.cuMipmappedArrayGetLevel(&raw mut native, whole, number)?;
+            whole = *call.state.arrays.mipmapped.get(parent)?;
+            driver.cuMipmappedArrayGetLevel(&raw mut native, whole.native, number)?;
         } else {
-            let whole = call.state.arrays.arrays.get(parent)?.native;
-            driver.cuArrayGetPlane(&raw mut native, whole, number)?;
+            whole = *call.state.arrays.arrays.get(parent)?;
+            driver.cuArrayGetPlane(&raw mut native, whole.native, number)?;
         }
     }
     let told = describe(driver, native)?;
-    let part = Array { native, context: call.header.context, handle, parent, bytes: 0 };
-    call.state.arrays.arrays.insert(handle, part)?;
+    call.state.arrays.arrays.insert(handle, whole.part(native, handle))?;
     put_descriptor(&mut call.reply(), &told);
     done()
 }
@@ -327,6 +348,16 @@ mod tests {
         // 100 x 20, 50 x 10, 25 x 5 floats.
         assert_eq!(bound(&plane, 3), Some(448 * 24 + 256 * 16 + 128 * 8));
         assert_eq!(bound(&CUDA_ARRAY3D_DESCRIPTOR { width: usize::MAX, ..plane }, 0), None);
+    }
+
+    #[test]
+    fn a_part_goes_with_the_whole() {
+        let whole = Array { native: 1, context: 7, handle: 10, parent: 0, bytes: 100 };
+        let level = whole.part(2, 11);
+        let plane = level.part(3, 12);
+        for part in [level, plane] {
+            assert_eq!((part.context, part.parent, part.bytes), (7, 10, 0));
+        }
     }
 
     #[test]

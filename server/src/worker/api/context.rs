@@ -12,6 +12,10 @@ pub(in super::super) fn retain(call: &mut Call<'_>) -> Answer {
         return Err(CUresult::ERROR_INVALID_DEVICE.into());
     }
     if call.state.contexts.get(handle).is_err() {
+        // One that ends under one handle would leave behind what it held under the other.
+        if call.state.contexts.find(|context| context.primary && context.device == device).is_some() {
+            return Err(CUresult::ERROR_INVALID_VALUE.into());
+        }
         call.state.contexts.insert(handle, Context { native: 0, device, primary: true })?;
     }
     done()
@@ -32,7 +36,7 @@ pub(in super::super) fn reset(call: &mut Call<'_>) -> Answer {
     call.session.gate.forget_context(native);
     // A primary context that is made anew has the driver's own limits.
     call.state.small_stack = call.state.small_stack.filter(|small| !small.is_of(native));
-    call.state.forget_context(call.session, handle);
+    let freed = call.state.forget_context(call.session, handle);
     call.session.left();
     let driver = call.driver();
     // SAFETY: plain calls; the worker's own retain is given back, so that the next use makes a new context.
@@ -40,12 +44,14 @@ pub(in super::super) fn reset(call: &mut Call<'_>) -> Answer {
         driver.cuDevicePrimaryCtxReset_v2(device)?;
         driver.cuDevicePrimaryCtxRelease_v2(device)?;
     }
+    freed.release(call.session);
     done()
 }
 
 /// `cuCtxCreate`: handle, device, flags.
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (handle, device, flags): (u64, i32, u32) = (call.get()?, call.get()?, call.get()?);
+    call.state.contexts.check(handle)?;
     let mut native = 0;
     let driver = call.driver();
     call.session.left();
@@ -65,12 +71,18 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
 /// `cuCtxDestroy`: handle.
 pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
+    let known = call.state.contexts.get(handle).map_err(|_| CUresult::ERROR_INVALID_CONTEXT)?;
+    // The driver's own, or a green one's, which live on: everything in them does.
+    if known.primary || call.state.green.is_of_green(handle) {
+        return Err(CUresult::ERROR_INVALID_CONTEXT.into());
+    }
     let context = call.state.contexts.remove(handle).map_err(|_| CUresult::ERROR_INVALID_CONTEXT)?;
     call.session.gate.forget_context(context.native);
-    call.state.forget_context(call.session, handle);
+    let freed = call.state.forget_context(call.session, handle);
     call.session.left();
     // SAFETY: a context of this session's, taken out of the table.
     unsafe { call.driver().cuCtxDestroy_v2(context.native)? };
+    freed.release(call.session);
     done()
 }
 

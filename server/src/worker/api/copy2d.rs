@@ -133,10 +133,13 @@ fn contexts(call: &mut Call<'_>) -> std::result::Result<Option<[u64; 2]>, Failed
     Ok(Some(natives))
 }
 
-/// Refuses bytes of a frame where they would become part of a graph, which reads them when the frame is long gone. Captures
-/// begin in the leader's turn, as this runs in it.
-fn refuse_capture(driver: &Driver, stream: u64) -> Result {
-    match capture_status_of(driver, stream)? {
+/// Refuses bytes of a frame, or of an answer, where they would become part of a graph, which reads or writes them when they are
+/// long gone and their memory is another's. Captures begin in the leader's turn, as this runs in it.
+pub(super) fn refuse_capture(call: &Call<'_>, stream: u64) -> Result {
+    if !call.state.graphs.may_capture() {
+        return Ok(());
+    }
+    match capture_status_of(call.driver(), stream)? {
         capture_status::NONE => Ok(()),
         _ => Err(CUresult::ERROR_STREAM_CAPTURE_UNSUPPORTED),
     }
@@ -196,7 +199,7 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         _ => {}
     }
     if copy.from == Place::Payload {
-        refuse_capture(call.driver(), stream)?;
+        refuse_capture(call, stream)?;
     }
     let to = end(call, &copy, copy.to, std::ptr::null_mut())?;
     let from = end(call, &copy, copy.from, data.as_ptr().cast_mut().cast())?;

@@ -7,6 +7,7 @@ use pxos_protocol::types::CUresult;
 /// `cuEventCreate`: handle, flags.
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (handle, flags): (u64, u32) = (call.get()?, call.get()?);
+    call.state.events.check(handle)?;
     let mut native = 0;
     // SAFETY: a pointer to a local.
     unsafe { call.driver().cuEventCreate(&raw mut native, flags)? };

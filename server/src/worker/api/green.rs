@@ -41,6 +41,21 @@ impl Default for Green {
 }
 
 impl Green {
+    /// Whether a context is a green context's.
+    pub(super) fn is_of_green(&self, context: u64) -> bool {
+        self.by_context.contains_key(&context)
+    }
+
+    /// The driver's handle of a green context, whose context is the one that the guest says.
+    fn native(&self, green: u64, context: u64) -> Result<u64, CUresult> {
+        let native = self.table.get(green)?.native;
+        if self.by_context.get(&context) == Some(&green) {
+            Ok(native)
+        } else {
+            Err(CUresult::ERROR_INVALID_CONTEXT)
+        }
+    }
+
     /// The number under which a resource is kept; equal ones share it.
     fn keep(&mut self, resource: CUdevResource) -> Result<u64, CUresult> {
         let same = |kept: &CUdevResource| {
@@ -167,6 +182,8 @@ pub(in super::super) fn describe(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (handle, context): (u64, u64) = (call.get()?, call.get()?);
     let (descriptor, device, flags): (u64, i32, u32) = (call.get()?, call.get()?, call.get()?);
+    call.state.green.table.check(handle)?;
+    call.state.contexts.check(context)?;
     let index = usize::try_from(descriptor.wrapping_sub(1)).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     let descriptor = *call.state.green.descriptors.get(index).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     let (mut native, mut native_context) = (0, 0);
@@ -187,14 +204,19 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     let context = call.get()?;
     let handle = call.state.green.by_context.remove(&context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     let green = call.state.green.table.remove(handle)?;
-    if let Ok(context) = call.state.contexts.get(context) {
-        call.session.gate.forget_context(context.native);
+    if let Ok(known) = call.state.contexts.get(context) {
+        call.session.gate.forget_context(known.native);
+        // Its memory is the primary context's, which does not end with it (CUDA driver API, "Green Contexts").
+        let device = known.device;
+        let primary = call.state.contexts.find_raw(|context| context.primary && context.device == device);
+        call.state.pass_on(context, primary.unwrap_or(0));
     }
-    call.state.forget_context(call.session, context);
+    let freed = call.state.forget_context(call.session, context);
     let _ = call.state.contexts.remove(context);
     call.session.left();
     // SAFETY: a green context of this session's, taken out of the table.
     unsafe { call.driver().cuGreenCtxDestroy(green.native)? };
+    freed.release(call.session);
     done()
 }
 
@@ -219,7 +241,9 @@ pub(in super::super) fn event(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn stream(call: &mut Call<'_>) -> Answer {
     let (green, context, handle): (u64, u64, u64) = (call.get()?, call.get()?, call.get()?);
     let (flags, priority): (u32, i32) = (call.get()?, call.get()?);
-    let green = call.state.green.table.get(green)?.native;
+    // A stream goes with its context: filed under another it would be found when it is gone.
+    let green = call.state.green.native(green, context)?;
+    call.state.streams.check(handle)?;
     call.session.ledger.open_stream()?;
     let mut native = 0;
     // SAFETY: a green context of this session's; a pointer to a local.

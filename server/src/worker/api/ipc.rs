@@ -145,6 +145,7 @@ pub(in super::super) fn event_handle(call: &mut Call<'_>) -> Answer {
 /// `cuIpcOpenEventHandle`: handle, share.
 pub(in super::super) fn open_event(call: &mut Call<'_>) -> Answer {
     let (handle, share): (u64, Share) = (call.get()?, call.get()?);
+    call.state.events.check(handle)?;
     let record = call.session.exchange.find(Kind::Event, &share)?;
     let native = CUipcEventHandle { reserved: bytes(record.native) };
     let mut event = 0;

@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Most attributes of one launch.
 const MAX_ATTRIBUTES: u64 = 64;
 
+/// Behind the last attribute of CUDA 13.0, `CU_LAUNCH_ATTRIBUTE_NVLINK_UTIL_CENTRIC_SCHEDULING`.
+const LATER_ATTRIBUTES: u32 = 17;
+
 /// Reads launch attributes, with the events inside them turned into the driver's.
 fn attributes(call: &mut Call<'_>, count: u64) -> Result<Vec<CUlaunchAttribute>, Failed> {
     if count > MAX_ATTRIBUTES {
@@ -35,11 +38,21 @@ pub(super) fn attribute_value(state: &State, id: u32, mut value: [u64; 8]) -> Re
         launch_attribute::PROGRAMMATIC_EVENT | launch_attribute::LAUNCH_COMPLETION_EVENT => {
             value[0] = state.events.get(value[0])?.native;
         }
-        // Its value is a handle that the driver writes to.
-        launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE => return Err(CUresult::ERROR_NOT_SUPPORTED),
+        // Its value is a handle that the driver writes to. What a later driver's attributes hold is not known here.
+        launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE | LATER_ATTRIBUTES.. => {
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
         _ => {}
     }
     Ok(value)
+}
+
+/// A block that is shorter than the function's parameters, with zeros behind it: whether the driver looks at the length that it is
+/// told is its own affair, and what lies behind a frame is not the guest's to see.
+pub(super) fn filled_up(block: &[u8], param_bytes: usize) -> Vec<u8> {
+    let mut whole = block.to_vec();
+    whole.resize(param_bytes.max(block.len()), 0);
+    whole
 }
 
 /// Two 32-bit numbers of one word.
@@ -65,6 +78,13 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
     let state = &mut *call.state;
     let function = state.kernels.get(raw).or_else(|_| state.functions.get(raw))?;
     let mut size = block.len();
+    let filled;
+    let block = if packed && size < function.param_bytes {
+        filled = filled_up(block, function.param_bytes);
+        &filled[..]
+    } else {
+        block
+    };
     let mut extra: [*mut c_void; 5] = [
         std::ptr::without_provenance_mut(1),
         block.as_ptr().cast_mut().cast(),
@@ -244,4 +264,32 @@ pub(in super::super) fn clusters(call: &mut Call<'_>) -> Answer {
     }
     call.reply().put(answer);
     done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::Limits;
+
+    #[test]
+    fn an_attribute_with_something_unknown_in_it_stays_here() {
+        let state = State::new(0, None, &Limits::default());
+        let value = [7; 8];
+        for id in [0, launch_attribute::COOPERATIVE, launch_attribute::PRIORITY, 16] {
+            assert_eq!(attribute_value(&state, id, value), Ok(value), "{id}");
+        }
+        for id in [launch_attribute::DEVICE_UPDATABLE_KERNEL_NODE, 17, 99, u32::MAX] {
+            assert_eq!(attribute_value(&state, id, value), Err(CUresult::ERROR_NOT_SUPPORTED), "{id}");
+        }
+        assert!(
+            attribute_value(&state, launch_attribute::PROGRAMMATIC_EVENT, value).is_err(),
+            "no such event"
+        );
+    }
+
+    #[test]
+    fn a_short_block_is_filled_up() {
+        assert_eq!(filled_up(&[1, 2], 4), [1, 2, 0, 0]);
+        assert_eq!(filled_up(&[1, 2, 3], 2), [1, 2, 3]);
+    }
 }

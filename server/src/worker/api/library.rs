@@ -1,7 +1,7 @@
 //! Libraries and kernels.
 
 use super::super::dispatch::{Answer, Call, done, may_wait};
-use super::super::state::Owned;
+use super::super::state::{Owned, State};
 use super::module::{Jit, file, name, unlinked, write_names, write_variable};
 
 /// `cuLibraryLoadData`: handle, hash, JIT options, hashes of the images from before the link. Library options do not
@@ -10,6 +10,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     let (handle, hash): (u64, [u64; 2]) = (call.get()?, call.get()?);
     let mut jit = Jit::read(call)?;
     let unlinked = unlinked(call)?;
+    call.state.libraries.check(handle)?;
     call.state.grow_stack(call.session)?;
     let image = call.state.images.loadable(hash, &unlinked)?;
     let mut native = 0;
@@ -39,6 +40,13 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let library = call.state.libraries.remove(handle)?;
     call.state.kernels.forget(|kernel| kernel.owner == handle);
+    // Its modules go with it, and what was found in them.
+    let State { modules, of_libraries, functions, arrays, .. } = call.state;
+    for (module, _) in of_libraries.extract_if(|_, library| *library == handle) {
+        let _ = modules.remove(module);
+        functions.forget(|function| function.owner == module);
+        arrays.references.forget(|reference| reference.module == module);
+    }
     // SAFETY: a library of this session's, taken out of the table.
     may_wait(call, move |session| unsafe { session.driver.cuLibraryUnload(library.native) })
 }
@@ -80,6 +88,7 @@ pub(in super::super) fn module(call: &mut Call<'_>) -> Answer {
     // SAFETY: a library of this session's; a pointer to a local.
     unsafe { call.driver().cuLibraryGetModule(&raw mut native, library)? };
     call.state.modules.insert(handle, Owned { native, context: call.header.context })?;
+    call.state.of_libraries.insert(handle, owner);
     done()
 }
 

@@ -40,6 +40,7 @@ impl std::fmt::Debug for Link {
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let mut jit = Jit::read(call)?;
+    call.state.links.check(handle)?;
     let count = u32::try_from(jit.options.len()).expect("bounded where they are read");
     let mut native = 0;
     // SAFETY: arrays of `count` entries, whose pointers lead to buffers of `jit`, which lives as long as the state.

@@ -4,6 +4,7 @@ use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
 use super::super::estimate::Key;
 use super::super::flight::Place;
 use super::super::session::Session;
+use super::copy2d::refuse_capture;
 use crate::driver::Result;
 use crate::quota::Kind;
 use crate::scheduler::page::Direction;
@@ -128,6 +129,7 @@ pub(in super::super) fn to_device(call: &mut Call<'_>) -> Answer {
     let to = call.get()?;
     let stream = call.get_stream()?;
     let bytes = call.fields.get_bytes()?;
+    refuse_capture(call, stream)?;
     add(&call.session.stats.copy_bytes_to_device, bytes.len() as u64);
     let (session, place, waits) = (call.session, call.place(stream), call.header.wants_reply());
     let upload = &mut call.state.upload;
@@ -148,6 +150,7 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let length = call.get_usize()?;
     let request = call.header.request;
+    refuse_capture(call, stream)?;
     add(&call.session.stats.copy_bytes_to_host, length as u64);
     let place = call.place(stream);
     Ok(Outcome::Later(Box::new(move |session, _| {
@@ -172,13 +175,19 @@ pub(super) fn is_one_call(session: &Session, stream: u64, bytes: usize) -> bool 
 
 fn small_to_host(session: &Session, request: u64, from: u64, stream: u64, length: usize) -> Result {
     let mut bytes = vec![0_u8; length];
-    // SAFETY: a buffer of the length given; a copy to pageable memory is complete when the stream is.
-    unsafe {
-        if is_one_call(session, stream, length) {
-            session.driver.cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), from, length)?;
-        } else {
+    if is_one_call(session, stream, length) {
+        // SAFETY: a buffer of the length given.
+        unsafe { session.driver.cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), from, length)? };
+    } else {
+        // SAFETY: a buffer of the length given; a copy to pageable memory is complete when the stream is.
+        let complete = unsafe {
             session.driver.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, length, stream)?;
-            session.driver.cuStreamSynchronize(stream)?;
+            session.driver.cuStreamSynchronize(stream)
+        };
+        if complete.is_err() {
+            // A fault, or the guest has begun to capture the stream meanwhile: the device may still write there.
+            bytes.leak();
+            return complete;
         }
     }
     send_data(session, request, 0, &bytes);

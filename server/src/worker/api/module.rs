@@ -105,6 +105,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     let (handle, hash): (u64, [u64; 2]) = (call.get()?, call.get()?);
     let mut jit = Jit::read(call)?;
     let unlinked = unlinked(call)?;
+    call.state.modules.check(handle)?;
     call.state.grow_stack(call.session)?;
     let image = call.state.images.loadable(hash, &unlinked)?;
     let mut native = 0;
@@ -129,6 +130,10 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
 /// `cuModuleUnload`: handle.
 pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
+    if call.state.of_libraries.contains_key(&handle) {
+        // The library's to unload (CUDA driver API, cuModuleUnload).
+        return Err(CUresult::ERROR_NOT_PERMITTED.into());
+    }
     let module = call.state.modules.remove(handle)?;
     call.state.functions.forget(|function| function.owner == handle && !function.is_kernel);
     call.state.arrays.references.forget(|reference| reference.module == handle);

@@ -38,8 +38,6 @@ struct Pool {
     native: u64,
     /// Bytes of it that stand in the session's count.
     counted: u64,
-    /// Allocations from it that the guest has not freed.
-    live: u64,
     /// Made by the guest, and so to be destroyed by it; the others are a device's own.
     made: bool,
     /// Another process's, opened here.
@@ -52,8 +50,10 @@ struct Pool {
 struct Allocation {
     /// The guest's handle of the pool.
     pool: u64,
-    /// What counts by itself: an allocation of another process's pool.
+    /// How long it is.
     bytes: u64,
+    /// Whether it counts by itself: one of another process's pool.
+    imported: bool,
 }
 
 /// All pools of a session.
@@ -61,8 +61,10 @@ struct Allocation {
 pub(crate) struct Pools {
     table: Table<Pool>,
     allocations: HashMap<u64, Allocation>,
-    /// Destroyed pools whose allocations live on: what stands in the count, and how many they are.
-    destroyed: HashMap<u64, (u64, u64)>,
+    /// Pools that the guest has destroyed while some of their memory was in use, or was still to be freed in a stream: the
+    /// driver's handle and what stands in the count. They are destroyed when they are empty, so that the driver can say when
+    /// that is.
+    leaving: Vec<(u64, u64)>,
     /// Bytes that are free once the event has happened, and what they count as.
     pending: Vec<(u64, QuotaKind, u64)>,
 }
@@ -72,7 +74,7 @@ impl Default for Pools {
         Self {
             table: Table::new(HandleKind::MemoryPool),
             allocations: HashMap::new(),
-            destroyed: HashMap::new(),
+            leaving: Vec::new(),
             pending: Vec::new(),
         }
     }
@@ -105,6 +107,17 @@ impl Pools {
                 correct(session, &mut pool.counted, now);
             }
         });
+        self.leaving.retain_mut(|(native, counted)| {
+            // SAFETY: a pool of this session's.
+            let _ = unsafe { driver.cuMemPoolTrimTo(*native, 0) };
+            let Ok(now) = size_of_pool(driver, *native, RESERVED) else { return true };
+            correct(session, counted, now);
+            if now == 0 {
+                // SAFETY: a pool of this session's that nobody names any more.
+                let _ = unsafe { driver.cuMemPoolDestroy(*native) };
+            }
+            now > 0
+        });
         self.pending.retain(|(event, kind, bytes)| {
             // SAFETY: an event of ours.
             if unsafe { driver.cuEventQuery(*event) } == Err(CUresult::ERROR_NOT_READY) {
@@ -131,18 +144,8 @@ impl Pools {
     /// Forgets an allocation that the guest frees; `None` where it is none of a pool.
     pub(super) fn forget(&mut self, session: &Session, address: u64, stream: Option<u64>) -> Option<()> {
         let allocation = self.allocations.remove(&address)?;
-        if allocation.bytes > 0 {
+        if allocation.imported {
             self.give_back(session, QuotaKind::Imported, allocation.bytes, stream);
-        }
-        if let Ok(pool) = self.table.get_mut(allocation.pool) {
-            pool.live -= 1;
-        } else if let Some((counted, live)) = self.destroyed.get_mut(&allocation.pool) {
-            *live -= 1;
-            if *live == 0 {
-                let counted = *counted;
-                self.destroyed.remove(&allocation.pool);
-                self.give_back(session, QuotaKind::Pool, counted, stream);
-            }
         }
         Some(())
     }
@@ -171,10 +174,11 @@ impl Pools {
 /// A device's own pool: handle, device.
 pub(in super::super) fn of_device(call: &mut Call<'_>) -> Answer {
     let (handle, device): (u64, i32) = (call.get()?, call.get()?);
+    call.state.pools.table.check(handle)?;
     let mut native = 0;
     // SAFETY: a pointer to a local.
     unsafe { call.driver().cuDeviceGetDefaultMemPool(&raw mut native, device)? };
-    file(call, handle, Pool { native, counted: 0, live: 0, made: false, imported: false, shares: Vec::new() })
+    file(call, handle, Pool { native, counted: 0, made: false, imported: false, shares: Vec::new() })
 }
 
 fn file(call: &mut Call<'_>, handle: u64, pool: Pool) -> Answer {
@@ -189,6 +193,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let location = location(call)?;
     let max_size = call.get_usize()?;
     let usage: u16 = call.get()?;
+    call.state.pools.table.check(handle)?;
     if location.kind != location_type::DEVICE {
         return Err(CUresult::ERROR_NOT_SUPPORTED.into());
     }
@@ -204,7 +209,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let mut native = 0;
     // SAFETY: pointers to locals.
     unsafe { call.driver().cuMemPoolCreate(&raw mut native, &raw const props)? };
-    file(call, handle, Pool { native, counted: 0, live: 0, made: true, imported: false, shares: Vec::new() })
+    file(call, handle, Pool { native, counted: 0, made: true, imported: false, shares: Vec::new() })
 }
 
 /// The next fields, a location.
@@ -232,25 +237,23 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     if !pool.made {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
-    let mut pool = call.state.pools.table.remove(handle)?;
+    let pool = call.state.pools.table.remove(handle)?;
     let session = call.session;
     pool.shares.iter().for_each(|share| session.exchange.withdraw(share));
     let driver = call.driver();
-    if !pool.imported {
-        // What is in use stays until it is freed (CUDA driver API, cuMemPoolDestroy); the rest goes now.
-        // SAFETY: a pool of this session's.
-        let _ = unsafe { driver.cuMemPoolTrimTo(pool.native, 0) };
-        let left = size_of_pool(driver, pool.native, RESERVED).unwrap_or(pool.counted);
-        correct(session, &mut pool.counted, left);
-        if pool.live == 0 {
-            correct(session, &mut pool.counted, 0);
-        }
+    if pool.imported {
+        // SAFETY: a pool of this session's, taken out of the table.
+        unsafe { driver.cuMemPoolDestroy(pool.native)? };
+        return done();
     }
-    if pool.live > 0 {
-        call.state.pools.destroyed.insert(handle, (pool.counted, pool.live));
-    }
-    // SAFETY: a pool of this session's, taken out of the table.
-    unsafe { driver.cuMemPoolDestroy(pool.native)? };
+    // What is in use stays until it is freed, and nothing is kept then (CUDA driver API, cuMemPoolDestroy).
+    let mut nothing = 0_u64;
+    // SAFETY: a pool of this session's; a pointer to a local of the attribute's type.
+    let _ =
+        unsafe { driver.cuMemPoolSetAttribute(pool.native, RELEASE_THRESHOLD, (&raw mut nothing).cast()) };
+    let State { pools, .. } = call.state;
+    pools.leaving.push((pool.native, pool.counted));
+    pools.recount(session);
     done()
 }
 
@@ -349,8 +352,7 @@ pub(in super::super) fn allocate(call: &mut Call<'_>) -> Answer {
         pools.trim(session);
         return Err(CUresult::ERROR_OUT_OF_MEMORY.into());
     }
-    pool.live += 1;
-    pools.allocations.insert(address, Allocation { pool: handle, bytes: 0 });
+    pools.allocations.insert(address, Allocation { pool: handle, bytes: bytes as u64, imported: false });
     call.reply().put(address);
     done()
 }
@@ -424,6 +426,7 @@ pub(in super::super) fn export(call: &mut Call<'_>) -> Answer {
 /// `cuMemPoolImportFromShareableHandle`: handle, share.
 pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
     let (handle, share): (u64, Share) = (call.get()?, call.get()?);
+    call.state.pools.table.check(handle)?;
     let (_, descriptor) = call.session.exchange.fetch(Kind::Pool, &share)?;
     let mut native = 0;
     let number = usize::try_from(descriptor.as_raw_fd()).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)?;
@@ -436,18 +439,19 @@ pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
             0,
         )?;
     }
-    file(call, handle, Pool { native, counted: 0, live: 0, made: true, imported: true, shares: Vec::new() })
+    file(call, handle, Pool { native, counted: 0, made: true, imported: true, shares: Vec::new() })
 }
 
-/// `cuMemPoolExportPointer`: address, bytes; the share comes back.
+/// `cuMemPoolExportPointer`: address, bytes as the guest knows them; the share comes back.
 pub(in super::super) fn export_pointer(call: &mut Call<'_>) -> Answer {
-    let (address, bytes): (u64, u64) = (call.get()?, call.get()?);
+    let (address, _): (u64, u64) = (call.get()?, call.get()?);
     let session = call.session;
     let allocation = call.state.pools.allocations.get(&address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     let mut data = CUmemPoolPtrExportData { reserved: [0; 64] };
     // SAFETY: an allocation of a pool of this session's; a pointer to a local.
     unsafe { session.driver.cuMemPoolExportPointer(&raw mut data, address)? };
-    let record = Record { bytes, native: words(data.reserved), extra: [0; 8] };
+    // What counts for who opens it is no guest's to say.
+    let record = Record { bytes: allocation.bytes, native: words(data.reserved), extra: [0; 8] };
     let share = session.exchange.publish(Kind::PoolPointer, &record)?;
     if let Ok(pool) = call.state.pools.table.get_mut(allocation.pool) {
         pool.shares.push(share);
@@ -473,8 +477,7 @@ pub(in super::super) fn import_pointer(call: &mut Call<'_>) -> Answer {
         session.ledger.release(QuotaKind::Imported, record.bytes);
         return Err(error.into());
     }
-    pools.allocations.insert(address, Allocation { pool: handle, bytes: record.bytes });
-    pools.table.get_mut(handle)?.live += 1;
+    pools.allocations.insert(address, Allocation { pool: handle, bytes: record.bytes, imported: true });
     let mut reply = call.reply();
     reply.put(address);
     reply.put(record.bytes);

@@ -407,6 +407,7 @@ pub(in super::super) fn status(call: &mut Call<'_>) -> Answer {
         completion.write(&mut call.reply());
         return done();
     };
+    call.state.enter(call.session, ticket.context())?;
     if wait == 0 {
         let completion = call.session.submissions.poll(call.session, ticket);
         completion.write(&mut call.reply());

@@ -88,8 +88,12 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
             (Direction::ToHost, [&session.stats.copy_bytes_to_host, &session.stats.shared_bytes_out])
         }
         (true, true) => {
-            // SAFETY: both are registered ranges, see above.
-            unsafe { session.driver.cuMemcpyAsync(to, from, bytes, stream)? };
+            // The device's engine copies it as it does everything else.
+            in_pieces(session, place, Direction::ToHost, bytes, |offset, bytes| {
+                let (to, from) = (to + offset as u64, from + offset as u64);
+                // SAFETY: both are registered ranges, see above; a piece of the whole.
+                unsafe { session.driver.cuMemcpyAsync(to, from, bytes, stream) }
+            })?;
             return Ok(if waits { synchronise(stream) } else { Outcome::Done(Ok(())) });
         }
         (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),

@@ -8,6 +8,7 @@ use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, CUstream};
 /// `cuStreamCreateWithPriority`: handle, flags, priority.
 pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (handle, flags, priority): (u64, u32, i32) = (call.get()?, call.get()?, call.get()?);
+    call.state.streams.check(handle)?;
     call.session.ledger.open_stream()?;
     let mut native = 0;
     // SAFETY: a pointer to a local.
@@ -19,8 +20,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
 /// Files a stream that was taken out of the quota, or gives it back.
 pub(super) fn file(call: &mut Call<'_>, handle: u64, made: Result<Owned>) -> Answer {
     match made.and_then(|owned| call.state.streams.insert(handle, owned)) {
-        // A guest that mints a handle twice loses the first stream, which goes with its session.
-        Ok(_) => done(),
+        Ok(()) => done(),
         Err(error) => {
             call.session.ledger.close_streams(1);
             Err(error.into())
@@ -35,8 +35,11 @@ pub(in super::super) fn destroy(call: &mut Call<'_>) -> Answer {
     call.session.gate.settle(call.session);
     call.session.ledger.close_streams(1);
     call.state.fences.forget_stream(stream.native);
+    let ended = call.state.graphs.abandon_capture(stream.native);
     // SAFETY: a stream of this session's, taken out of the table.
-    unsafe { call.driver().cuStreamDestroy_v2(stream.native)? };
+    let destroyed = unsafe { call.driver().cuStreamDestroy_v2(stream.native) };
+    call.state.graphs.lapse(call.session, ended);
+    destroyed?;
     done()
 }
 

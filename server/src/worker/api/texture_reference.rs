@@ -1,6 +1,7 @@
 //! Texture and surface references: the names under which device code of before CUDA 12 reads textures.
 
 use super::super::dispatch::{Answer, Call, done};
+use super::super::state::Owned;
 use super::module::name;
 use crate::driver::Result;
 use pxos_protocol::api::op;
@@ -21,7 +22,7 @@ pub(crate) struct Reference {
 pub(in super::super) fn find(call: &mut Call<'_>) -> Answer {
     let (module, handle): (u64, u64) = (call.get()?, call.get()?);
     let name = name(call)?;
-    let native_module = call.state.modules.get(module)?.native;
+    let Owned { native: native_module, context } = *call.state.modules.get(module)?;
     let driver = call.driver();
     let mut native = 0;
     // SAFETY: a module of this session's; pointers to a local and a C string.
@@ -32,7 +33,7 @@ pub(in super::super) fn find(call: &mut Call<'_>) -> Answer {
             driver.cuModuleGetTexRef(&raw mut native, native_module, name.as_ptr())?;
         }
     }
-    let reference = Reference { native, context: call.header.context, module };
+    let reference = Reference { native, context, module };
     call.state.arrays.references.insert(handle, reference)?;
     done()
 }

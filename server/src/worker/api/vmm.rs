@@ -136,6 +136,8 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
     let (props, words) = props(call)?;
     let flags: u64 = call.get()?;
     let session = call.session;
+    // Before the memory is made: what no handle names is never given back.
+    call.state.vmm.physical.check(handle)?;
     call.state.reserve(session, QuotaKind::Physical, bytes as u64)?;
     let State { vmm, .. } = call.state;
     let mut native = 0;
@@ -150,7 +152,7 @@ pub(in super::super) fn create(call: &mut Call<'_>) -> Answer {
         props: words,
         shares: Vec::new(),
     };
-    if let Err(error) = made.and_then(|()| vmm.physical.insert(handle, physical).map(|_| ())) {
+    if let Err(error) = made.and_then(|()| vmm.physical.insert(handle, physical)) {
         session.ledger.release(QuotaKind::Physical, bytes as u64);
         return Err(error.into());
     }
@@ -313,6 +315,7 @@ pub(in super::super) fn export(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
     let (handle, share): (u64, Share) = (call.get()?, call.get()?);
     let session = call.session;
+    call.state.vmm.physical.check(handle)?;
     let (record, descriptor) = session.exchange.fetch(Kind::Physical, &share)?;
     let number = usize::try_from(descriptor.as_raw_fd()).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)?;
     // The memory outlives the process that made it for as long as this one holds it, so it counts here as well.
@@ -336,7 +339,7 @@ pub(in super::super) fn import(call: &mut Call<'_>) -> Answer {
         props: record.extra,
         shares: Vec::new(),
     };
-    if let Err(error) = opened.and_then(|()| vmm.physical.insert(handle, physical).map(|_| ())) {
+    if let Err(error) = opened.and_then(|()| vmm.physical.insert(handle, physical)) {
         session.ledger.release(QuotaKind::Imported, record.bytes);
         return Err(error.into());
     }

@@ -24,8 +24,8 @@ pub(in crate::worker) fn create(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn destroy(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let graph = call.state.graphs.graph(id)?;
-    if graph.inside != 0 {
-        // It belongs to its node.
+    if graph.inside != 0 || call.state.graphs.is_captured(id) {
+        // It belongs to its node, or a stream still captures into it.
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     // SAFETY: a graph of the session's.
@@ -175,6 +175,7 @@ pub(in crate::worker) fn add(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn set(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let mut decoded = params::read(call)?;
+    decoded.refuse_allocation()?;
     let node = call.state.graphs.node(id)?;
     // SAFETY: a node of the session's; parameters whose pointers lead to memory of `decoded`.
     unsafe { call.driver().cuGraphNodeSetParams(node.native, &raw mut decoded.native)? };
@@ -188,6 +189,10 @@ pub(in crate::worker) fn set(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn destroy_node(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let node = call.state.graphs.node(id)?;
+    if call.state.graphs.is_captured(node.graph) {
+        // The stream's next node may depend on it.
+        return Err(CUresult::ERROR_INVALID_VALUE.into());
+    }
     // SAFETY: a node of the session's.
     unsafe { call.driver().cuGraphDestroyNode(node.native)? };
     call.state.graphs.forget_node(id);

@@ -2,6 +2,7 @@
 //! driver forbids to a thread would hit the wrong one. The guest decides what a mode forbids.
 
 use super::super::super::dispatch::{Answer, Call, done};
+use super::super::super::gate::is_capturing;
 use super::build::{edges, pointer};
 use super::{params, replace};
 use crate::driver::{Driver, Result};
@@ -57,6 +58,7 @@ fn begun(call: &mut Call<'_>, stream: u64) -> Answer {
     call.state.graphs.has_captured = true;
     let native = info(call, stream)?.graph;
     let id = call.state.graphs.graph_id(native, 0);
+    call.state.graphs.capture(stream, id, false);
     call.reply().put(id);
     done()
 }
@@ -87,7 +89,7 @@ pub(in crate::worker) fn begin_to_graph(call: &mut Call<'_>) -> Answer {
             capture_mode::RELAXED,
         )?;
     }
-    call.state.graphs.has_captured = true;
+    call.state.graphs.capture(stream, id, true);
     call.reply().put(id);
     done()
 }
@@ -100,15 +102,16 @@ pub(in crate::worker) fn end(call: &mut Call<'_>) -> Answer {
     let mut native = 0;
     // SAFETY: a stream of the session's; a pointer to a local.
     let ended = unsafe { call.driver().cuStreamEndCapture(stream, &raw mut native) };
-    let known = call.state.graphs.graph_ids.get(&before).copied();
     if let Err(error) = ended {
-        // The driver has destroyed what it captured, if it was a graph of its own.
-        if let Some(id) = known.filter(|_| native == 0) {
-            let ended = call.state.graphs.forget_graph(id);
+        // A stream that captures nothing, or another's capture, goes on with what it does.
+        if native == 0 && !is_capturing(call.session, stream) {
+            let ended = call.state.graphs.abandon_capture(stream);
             call.state.graphs.lapse(call.session, ended);
         }
         return Err(error.into());
     }
+    call.state.graphs.captures.remove(&stream);
+    let known = call.state.graphs.graph_ids.get(&before).copied();
     let id = match known {
         // The driver may give the graph another name when it hands it over.
         Some(id) if native != before => {

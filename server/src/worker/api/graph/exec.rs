@@ -166,6 +166,7 @@ pub(in crate::worker) fn update(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn set(call: &mut Call<'_>) -> Answer {
     let (id, node): (u64, u64) = (call.get()?, call.get()?);
     let mut decoded = params::read(call)?;
+    decoded.refuse_allocation()?;
     let native = call.state.graphs.node(node)?.native;
     let exec = call.state.graphs.exec(id)?.native;
     // SAFETY: objects of this session's; parameters whose pointers lead to memory of `decoded`.

@@ -70,7 +70,7 @@ impl Graphs {
     }
 
     /// Promises of so many bytes have ended.
-    pub(super) fn lapse(&mut self, session: &Session, bytes: u64) {
+    pub(crate) fn lapse(&mut self, session: &Session, bytes: u64) {
         if bytes > 0 {
             self.memory.promised = self.memory.promised.saturating_sub(bytes);
             self.settle(session);

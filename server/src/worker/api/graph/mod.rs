@@ -88,6 +88,14 @@ struct Exec {
     done: Option<(Arc<Done>, u64)>,
 }
 
+/// A capture under way: its graph is the driver's until it has ended (CUDA driver API, cuStreamGetCaptureInfo).
+#[derive(Clone, Copy, Debug)]
+struct Capture {
+    graph: u64,
+    /// Whether the graph was the guest's before, and will be so when the capture fails.
+    guests: bool,
+}
+
 /// All that a session has.
 #[derive(Debug, Default)]
 pub(crate) struct Graphs {
@@ -108,6 +116,8 @@ pub(crate) struct Graphs {
     memory: memory::Memory,
     /// Whether a stream was ever captured.
     has_captured: bool,
+    /// What streams capture into, by the driver's stream.
+    captures: HashMap<u64, Capture>,
 }
 
 impl Graphs {
@@ -186,6 +196,29 @@ impl Graphs {
             graph.nodes.insert(id);
         }
         id
+    }
+
+    /// Whether a stream may be captured: none is before the first capture has begun.
+    pub(crate) fn may_capture(&self) -> bool {
+        self.has_captured
+    }
+
+    /// Notes that a stream captures into a graph.
+    fn capture(&mut self, stream: u64, graph: u64, guests: bool) {
+        self.has_captured = true;
+        self.captures.insert(stream, Capture { graph, guests });
+    }
+
+    /// Whether a stream captures into a graph.
+    fn is_captured(&self, graph: u64) -> bool {
+        self.captures.values().any(|capture| capture.graph == graph)
+    }
+
+    /// A stream's capture has come to nothing, and the driver has destroyed what was its own; how many bytes of promises end
+    /// with it.
+    pub(crate) fn abandon_capture(&mut self, stream: u64) -> u64 {
+        let own = self.captures.remove(&stream).filter(|capture| !capture.guests);
+        own.map_or(0, |capture| self.forget_graph(capture.graph))
     }
 
     /// Forgets a node, and the graphs inside it.
@@ -303,6 +336,21 @@ mod tests {
         assert!(graphs.node(node).is_err() && graphs.node(inner).is_err() && graphs.graph(body).is_err());
         // The driver may use the address again: that is another graph.
         assert_ne!(graphs.graph_id(0x1000, 0), graph);
+    }
+
+    #[test]
+    fn a_capture_that_fails_takes_the_drivers_graph_along() {
+        let mut graphs = Graphs::default();
+        let (own, guests) = (graphs.graph_id(0x1000, 0), graphs.graph_id(0x1010, 0));
+        graphs.capture(1, own, false);
+        graphs.capture(2, guests, true);
+        graphs.graph_mut(own).unwrap().promises = vec![Arc::new(7)];
+        assert!(graphs.is_captured(own) && graphs.is_captured(guests));
+        assert_eq!(
+            (graphs.abandon_capture(1), graphs.abandon_capture(2), graphs.abandon_capture(3)),
+            (7, 0, 0)
+        );
+        assert!(graphs.graph(own).is_err() && graphs.graph(guests).is_ok() && !graphs.is_captured(guests));
     }
 
     #[test]

@@ -56,6 +56,15 @@ impl Decoded {
             _operations: Vec::new(),
         }
     }
+
+    /// Refuses parameters of a node that allocates: what such a node may take was counted when it was made.
+    pub(super) fn refuse_allocation(&self) -> Read<()> {
+        if self.native.kind == node_type::MEM_ALLOC {
+            Err(CUresult::ERROR_INVALID_VALUE.into())
+        } else {
+            Ok(())
+        }
+    }
 }
 
 type Read<T> = Result<T, Failed>;
@@ -142,8 +151,12 @@ fn kernel(call: &mut Call<'_>, decoded: &mut Decoded) -> Read<()> {
     let (grid_dim, block_dim): ([u32; 3], [u32; 3]) = (call.get()?, call.get()?);
     let shared_mem_bytes = call.get()?;
     let packed = call.get::<u32>()? != 0;
-    let block = call.fields.get_bytes()?.to_vec();
+    let mut block = call.fields.get_bytes()?.to_vec();
     let function = call.state.function(raw)?;
+    let size = block.len();
+    if packed {
+        block = super::super::launch::filled_up(&block, function.param_bytes);
+    }
     let mut native = function.native;
     if by_kernel && !function.is_kernel {
         return Err(CUresult::ERROR_INVALID_HANDLE.into());
@@ -156,7 +169,7 @@ fn kernel(call: &mut Call<'_>, decoded: &mut Decoded) -> Read<()> {
     let start: *mut u8 = block.as_ptr().cast_mut();
     let (mut kernel_params, mut extra) = (std::ptr::null_mut(), std::ptr::null_mut());
     if packed {
-        *decoded._size = block.len();
+        *decoded._size = size;
         decoded._pointers = vec![
             std::ptr::without_provenance_mut(1),
             start.cast(),
