@@ -1,7 +1,7 @@
 //! A worker without a driver, for the daemon's tests: what it does depends on the driver that it is told to open.
 //!
 //! `/fake/ready` serves a session that answers pings; `/fake/slow` does so after a while; `/fake/fail` says that the
-//! driver fails; `/fake/die` dies at once; `/fake/silent` never becomes ready; `/fake/garbage` talks nonsense; and
+//! driver fails; `/fake/blind` is ready with two devices, whatever `CUDA_VISIBLE_DEVICES` says; `/fake/die` dies at once; `/fake/silent` never becomes ready; `/fake/garbage` talks nonsense; and
 //! `/fake/gone` dies while it is warm. `libcuda.so.1` fails and `libpxsoft.so` is ready. In a session, a ping's thread
 //! number asks for more: see [`Mischief`].
 
@@ -58,7 +58,7 @@ fn main() {
     let stats = Stats::inherit(&page).expect("the daemon's page");
     let say = |message: &FromWorker| handoff::send(&control, message, &[]).expect("the daemon listens");
     match args.driver.to_str().expect("a fake driver") {
-        "/fake/ready" => {}
+        "/fake/ready" | "/fake/blind" => {}
         "/fake/slow" => std::thread::sleep(Duration::from_millis(400)),
         "/fake/fail" | "libcuda.so.1" => {
             return say(&FromWorker::Failed { message: "the fake driver fails on purpose".into() });
@@ -83,7 +83,13 @@ fn main() {
     }
     stats.context_bytes.store(527 << 20, Ordering::Relaxed);
     stats.set_state(State::Warm);
-    say(&FromWorker::Ready { snapshot: snapshot(), pid: std::process::id() });
+    let mut found = snapshot();
+    if args.driver.ends_with("blind") {
+        let mut other = found.devices[0].clone();
+        (other.uuid, other.uuid_v2) = ([0xcd; 16], [0xcd; 16]);
+        found.devices.push(other);
+    }
+    say(&FromWorker::Ready { snapshot: found, pid: std::process::id() });
     let Ok(Some((ToWorker::Assign(assign), mut beside))) = handoff::receive::<ToWorker>(&control) else {
         return;
     };

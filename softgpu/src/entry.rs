@@ -10,9 +10,9 @@ use crate::api;
     expect(clippy::wildcard_imports, reason = "the entry points, wherever they are defined")
 )]
 use crate::api::{
-    array::*, batch::*, capture::*, context::*, copy::*, device::*, error::*, event::*, execution::*,
-    graph::*, graph_node::*, graph_object::*, initialise::*, ipc::*, legacy::*, library::*, link::*,
-    managed::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*,
+    array::*, batch::*, capture::*, conditional::*, context::*, copy::*, device::*, error::*, event::*,
+    execution::*, graph::*, graph_node::*, graph_object::*, initialise::*, ipc::*, legacy::*, library::*,
+    link::*, managed::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, pool::*, stream::*,
     stream_value::*, texture::*, virtual_memory::*,
 };
 use pxos_protocol::for_each_driver_fn;
@@ -51,7 +51,7 @@ not_supported! {
     cuGraphAddExternalSemaphoresWaitNode cuGraphExternalSemaphoresWaitNodeGetParams
     cuGraphExternalSemaphoresWaitNodeSetParams cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeGetParams
     cuGraphBatchMemOpNodeSetParams cuGraphExecBatchMemOpNodeSetParams cuGraphExecExternalSemaphoresSignalNodeSetParams
-    cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphConditionalHandleCreate cuTexRefSetArray
+    cuGraphExecExternalSemaphoresWaitNodeSetParams cuTexRefSetArray
     cuTexRefSetMipmappedArray cuTexRefSetAddress cuTexRefSetAddress_v2 cuTexRefSetAddress2D cuTexRefSetAddress2D_v2
     cuTexRefSetAddress2D_v3 cuTexRefSetFormat cuTexRefSetAddressMode cuTexRefSetFilterMode cuTexRefSetMipmapFilterMode
     cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp cuTexRefSetMaxAnisotropy cuTexRefSetBorderColor
@@ -93,6 +93,7 @@ fn chapters() -> Vec<Vec<(&'static str, Vec<api::Class>)>> {
         api::array::signatures(),
         api::batch::signatures(),
         api::capture::signatures(),
+        api::conditional::signatures(),
         api::context::signatures(),
         api::copy::signatures(),
         api::device::signatures(),

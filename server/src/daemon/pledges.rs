@@ -26,6 +26,7 @@ pub(super) struct Pledging {
 /// A VM that has sessions or may have some.
 struct Holder {
     vm: Arc<Vm>,
+    minimum: u64,
     devices: Vec<usize>,
 }
 
@@ -100,14 +101,15 @@ fn with_parties<T>(daemon: &Daemon, of: impl FnOnce(&[Party<'_>], &[u64]) -> T) 
     let mut holders: BTreeMap<u64, Holder> = BTreeMap::new();
     for vm in daemon.vms.all() {
         let devices = vm.rights().gpus.resolve(&snapshot).unwrap_or_default();
-        holders.insert(vm.number, Holder { vm, devices });
+        let minimum = vm.limits().memory_min;
+        holders.insert(vm.number, Holder { vm, minimum, devices });
     }
     // What contexts hold is nobody's to take. It is known where there is NVML.
     let mut contexts: Vec<(usize, u64)> = warm(daemon, &snapshot);
     daemon.sessions.map(|_, session| {
-        // A VM that is destroyed holds what it holds until its last worker is gone; and one whose devices are others now
-        // has sessions on those that it had.
-        let empty = || Holder { vm: Arc::clone(&session.vm), devices: Vec::new() };
+        // A VM that is destroyed is promised nothing, and holds what it holds until its last worker is gone; and one whose
+        // devices are others now has sessions on those that it had.
+        let empty = || Holder { vm: Arc::clone(&session.vm), minimum: 0, devices: Vec::new() };
         let holder = holders.entry(session.vm.number).or_insert_with(empty);
         for device in &session.devices {
             if !holder.devices.contains(device) {
@@ -128,7 +130,7 @@ fn with_parties<T>(daemon: &Daemon, of: impl FnOnce(&[Party<'_>], &[u64]) -> T) 
         .map(|(number, holder)| Party {
             vm: *number,
             quota: &holder.vm.quota,
-            minimum: holder.vm.limits().memory_min,
+            minimum: holder.minimum,
             devices: &holder.devices,
         })
         .collect();

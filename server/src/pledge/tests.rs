@@ -232,7 +232,7 @@ fn child(account: &Account, device: &AtomicU64, promised: bool, greedy: bool) ->
         device.fetch_sub(bytes, Ordering::SeqCst);
         account.release(Kind::Linear, bytes);
     };
-    for _ in 0..1000 {
+    for _ in 0..5000 {
         let has = account.reserve(Kind::Linear, 150).is_ok();
         if !has && promised {
             return 1;

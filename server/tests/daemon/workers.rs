@@ -1,7 +1,8 @@
 //! Workers that fail, die, hang and lie; the pool that replaces them.
 
-use crate::server::{Server, hello, is_alive, wait_dead};
+use crate::server::{Guest, Server, hello, is_alive, wait_dead};
 use pxos_protocol::admin::Request;
+use pxos_protocol::endpoint::Endpoint;
 use pxos_protocol::types::CUresult;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -231,4 +232,30 @@ fn children(pid: u32) -> Vec<u32> {
     }
     assert!(children.iter().all(|child| is_alive(*child)), "a zombie among {children:?}");
     children
+}
+
+#[test]
+fn a_worker_that_sees_other_devices_than_it_should_serves_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let rule = |name: &str, gpus: &str| {
+        format!("[[vm]]\nname = \"{name}\"\nsocket = \"{}\"\ngpus = \"{gpus}\"\n", at(name).display())
+    };
+    std::fs::write(at("server.toml"), rule("red", "1") + &rule("both", "0,1")).unwrap();
+    let [red, both] = ["red", "both"].map(|name| Endpoint::Unix(at(name)));
+    let binary = Path::new(env!("CARGO_BIN_EXE_pxos-server"));
+    let server = Server::spawn_binary(binary, &["--driver", "/fake/blind"], directory);
+    server.wait("running", |status| status.server.state == "running");
+    server.wait_log("it sees GPU-abababab-abab-abab-abab-abababababab,GPU-cdcdcdcd-");
+    let mut red = Guest::connect(&red);
+    red.hello(&hello());
+    let refusal = red.refusal();
+    assert!(refusal.message.contains("no worker can be started: it sees GPU-"), "{refusal:?}");
+    // Who is to see both is served, and all others are.
+    for mut guest in [Guest::connect(&both), server.connect()] {
+        guest.hello(&hello());
+        assert!(guest.welcome().session > 0);
+        assert!(guest.ping(1));
+    }
+    assert_eq!(server.status().unwrap().devices.len(), 2);
 }

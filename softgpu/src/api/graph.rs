@@ -435,6 +435,7 @@ fn dot(nodes: &[Node]) -> String {
             Body::Fill(_) => "MEMSET",
             Body::Host(_) => "HOST",
             Body::Child(_) => "GRAPH",
+            Body::Conditional(_) => "CONDITIONAL",
             Body::Empty => "EMPTY",
             Body::Wait(_) => "WAIT_EVENT",
             Body::Record(_) => "EVENT_RECORD",

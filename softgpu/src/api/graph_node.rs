@@ -4,7 +4,7 @@
 use super::capture::nodes;
 use super::execution::Given;
 use super::graph::{CUgraphEdgeData, find, graph_memory, live, live_exec};
-use super::{Answer, In, Out, copy as api_copy, driver_fns};
+use super::{Answer, In, Out, conditional, copy as api_copy, driver_fns};
 use crate::device::allocation;
 use crate::device::context;
 use crate::device::event::EVENTS;
@@ -264,6 +264,7 @@ driver_fns! {
             Body::Fill(_) => MEMSET,
             Body::Host(_) => HOST,
             Body::Child(_) => GRAPH,
+            Body::Conditional(_) => CONDITIONAL,
             Body::Empty => EMPTY,
             Body::Wait(_) => WAIT_EVENT,
             Body::Record(_) => EVENT_RECORD,
@@ -310,6 +311,7 @@ const WAIT_EVENT: c_uint = 6;
 const EVENT_RECORD: c_uint = 7;
 const MEM_ALLOC: c_uint = 10;
 const MEM_FREE: c_uint = 11;
+const CONDITIONAL: c_uint = 13;
 
 /// A kernel node's parameters as they were up to CUDA 11 (cuda.h 13.0).
 #[repr(C)]
@@ -515,6 +517,11 @@ fn any_body(parameters: Out<CUgraphNodeParams>) -> Answer<Body> {
             Body::Allocate(memory)
         }
         MEM_FREE => Body::Free(first),
+        CONDITIONAL => {
+            let body = conditional::body(Out::from_api(given.words.as_mut_ptr().cast()))?;
+            parameters.put(given)?;
+            body
+        }
         _ => return Err(CUresult::ERROR_NOT_SUPPORTED),
     })
 }

@@ -7,6 +7,7 @@ mod argument;
 pub mod array;
 pub mod batch;
 pub mod capture;
+pub mod conditional;
 pub mod context;
 pub mod copy;
 pub mod device;

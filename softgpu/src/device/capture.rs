@@ -110,10 +110,11 @@ impl Capture {
         UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other.id != self.id);
     }
 
-    /// Whether all work has come together in the nodes that the origin's next one would come after.
+    /// Whether all work has come together in the nodes that the origin's next one would come after: these, and whatever
+    /// they come after, by way of nodes that the application put into the graph itself, too.
     pub(crate) fn is_joined(&self, after: &[CUgraphNode]) -> bool {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().all(|node| after.contains(node))
+        open.iter().all(|node| after.iter().any(|last| self.graph.precedes(*node, *last)))
     }
 }
 

@@ -4,10 +4,11 @@
 //! A [`Graph`] is what the application edits; a [`GraphExec`] is a copy of it that runs. A launch is one piece of work in
 //! its stream that runs the nodes one after the other in an order that the dependencies allow.
 
-use super::context::Active;
+use super::conditional::{Conditional, ConditionalNode};
 use super::event::Event;
+use super::graph_run::{self, Run};
 use super::marker::Marker;
-use super::operation::{Copy, Fill, HostCall, Launch, Operation};
+use super::operation::{Copy, Fill, HostCall, Launch};
 use super::table::Table;
 use super::user_object::{Reference, UserObject};
 use pxos_protocol::types::{
@@ -29,6 +30,8 @@ pub(crate) enum Body {
     Host(HostCall),
     /// Runs another graph, of which the node has its own copy.
     Child(Arc<Graph>),
+    /// Runs one of its graphs, or none, as a value says that kernels set.
+    Conditional(Arc<ConditionalNode>),
     /// Does nothing.
     Empty,
     /// Waits for an event's recording at the time of the launch.
@@ -119,6 +122,8 @@ pub(crate) struct Graph {
     nodes: Mutex<Vec<Node>>,
     /// User objects that it keeps alive.
     objects: Mutex<Vec<Reference>>,
+    /// Values for conditional nodes that were made for it.
+    conditionals: Mutex<Vec<Arc<Conditional>>>,
     this: Weak<Self>,
 }
 
@@ -135,18 +140,20 @@ pub(crate) struct GraphExec {
 #[derive(Debug)]
 struct ExecState {
     nodes: Vec<ExecNode>,
+    /// The values of its conditional nodes, however deep.
+    conditionals: Vec<Arc<Conditional>>,
     /// The last launch: one launch of an executable graph runs at a time.
     last: Option<Arc<Marker>>,
 }
 
 /// A node of an executable graph.
 #[derive(Debug, Clone)]
-struct ExecNode {
+pub(super) struct ExecNode {
     /// The node that it was made from.
     node: CUgraphNode,
-    body: Body,
+    pub(super) body: Body,
     after: Vec<CUgraphNode>,
-    enabled: bool,
+    pub(super) enabled: bool,
 }
 
 /// Every graph of the process.
@@ -173,10 +180,16 @@ impl Graph {
                 handle,
                 nodes: Mutex::default(),
                 objects: Mutex::default(),
+                conditionals: Mutex::default(),
                 this: Weak::clone(this),
             })
         };
         Ok(GRAPHS.insert_shared_with(make)?.1)
+    }
+
+    /// Keeps a value for a conditional node.
+    pub(crate) fn keep(&self, value: Arc<Conditional>) {
+        lock(&self.conditionals).push(value);
     }
 
     /// Takes references to a user object.
@@ -259,6 +272,11 @@ impl Graph {
         Ok(())
     }
 
+    /// Whether a node is another, or comes before it, however far.
+    pub(crate) fn precedes(&self, first: CUgraphNode, last: CUgraphNode) -> bool {
+        reaches(&lock(&self.nodes), first, last)
+    }
+
     /// Takes a dependency away.
     ///
     /// # Errors
@@ -300,6 +318,7 @@ impl Graph {
             names.insert(node.handle, handle);
             let body = match &node.body {
                 Body::Child(child) => Body::Child(child.duplicate()?),
+                Body::Conditional(node) => Body::Conditional(Arc::new(node.duplicate()?)),
                 other => other.clone(),
             };
             nodes.push(Node { handle, body, after: Vec::new(), original: node.handle });
@@ -319,10 +338,13 @@ impl Graph {
         drop(objects);
         for node in std::mem::take(&mut *lock(&self.nodes)) {
             NODES.remove(node.handle);
-            if let Body::Child(child) = node.body {
-                child.destroy();
+            match node.body {
+                Body::Child(child) => child.destroy(),
+                Body::Conditional(node) => node.bodies.iter().for_each(|body| body.destroy()),
+                _ => {}
             }
         }
+        lock(&self.conditionals).clear();
     }
 }
 
@@ -345,7 +367,7 @@ fn reaches(nodes: &[Node], from: CUgraphNode, to: CUgraphNode) -> bool {
 }
 
 /// Nodes of a graph in an order that their dependencies allow. Dependencies never close a circle ([`Graph::connect`]).
-fn in_order(nodes: Vec<Node>) -> Vec<ExecNode> {
+pub(super) fn in_order(nodes: Vec<Node>) -> Vec<ExecNode> {
     let mut left = nodes;
     let mut done = Vec::with_capacity(left.len());
     while !left.is_empty() {
@@ -369,7 +391,8 @@ impl GraphExec {
     /// `CUDA_ERROR_OUT_OF_MEMORY` when there are no more handles.
     pub(crate) fn create(graph: &Graph, flags: u64) -> Result<CUgraphExec, CUresult> {
         let nodes = in_order(freeze(graph.nodes())?);
-        let state = Mutex::new(ExecState { nodes, last: None });
+        let conditionals = conditionals(&nodes);
+        let state = Mutex::new(ExecState { nodes, conditionals, last: None });
         let objects = lock(&graph.objects).clone();
         let (handle, _) = EXECS.insert_with(|_| Self { flags, state, objects })?;
         Ok(handle)
@@ -439,6 +462,7 @@ impl GraphExec {
         for (old, fresh) in state.nodes.iter_mut().zip(new) {
             old.body = fresh.body;
         }
+        state.conditionals = conditionals(&state.nodes);
         Ok(())
     }
 
@@ -446,9 +470,11 @@ impl GraphExec {
     /// new ones.
     pub(crate) fn prepare(&self) -> Run {
         let state = lock(&self.state);
-        let steps = steps(&state.nodes);
+        let steps = graph_run::steps(&state.nodes);
+        let conditionals = state.conditionals.clone();
         let marker = Marker::new();
-        Run { steps, after: state.last.clone(), marker, _objects: self.objects.clone() }
+        let after = state.last.clone();
+        Run { steps, conditionals, after, marker, _objects: self.objects.clone() }
     }
 
     /// Notes a launch, for the next one to wait for.
@@ -457,80 +483,33 @@ impl GraphExec {
     }
 }
 
+fn conditionals(nodes: &[ExecNode]) -> Vec<Arc<Conditional>> {
+    let bodies: Vec<_> = nodes.iter().map(|node| node.body.clone()).collect();
+    graph_run::conditionals(&bodies)
+}
+
 /// A copy of nodes whose child graphs are copies too, so that later edits do not reach them.
 fn freeze(nodes: Vec<Node>) -> Result<Vec<Node>, CUresult> {
     nodes
         .into_iter()
         .map(|mut node| {
-            if let Body::Child(child) = &node.body {
-                let copy = child.duplicate()?;
-                // The copy needs no name of its own.
-                GRAPHS.remove(copy.handle);
-                node.body = Body::Child(copy);
+            // The copies need no names of their own.
+            match &node.body {
+                Body::Child(child) => {
+                    let copy = child.duplicate()?;
+                    GRAPHS.remove(copy.handle);
+                    node.body = Body::Child(copy);
+                }
+                Body::Conditional(conditional) => {
+                    let copy = conditional.duplicate()?;
+                    copy.bodies.iter().for_each(|body| drop(GRAPHS.remove(body.handle)));
+                    node.body = Body::Conditional(Arc::new(copy));
+                }
+                _ => {}
             }
             Ok(node)
         })
         .collect()
-}
-
-/// One launch of an executable graph.
-#[derive(Debug)]
-pub(crate) struct Run {
-    steps: Vec<Step>,
-    /// The launch before it.
-    pub(crate) after: Option<Arc<Marker>>,
-    /// Reached at its end.
-    pub(crate) marker: Arc<Marker>,
-    /// User objects that live until then.
-    _objects: Vec<Reference>,
-}
-
-#[derive(Debug)]
-enum Step {
-    Do(Operation),
-    Wait(Arc<Marker>),
-    Reach(Arc<Marker>),
-}
-
-fn steps(nodes: &[ExecNode]) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for node in nodes.iter().filter(|node| node.enabled) {
-        match &node.body {
-            Body::Kernel(kernel) => steps.push(Step::Do(Operation::Kernel(kernel.launch.clone()))),
-            Body::Copy(copy, _) => steps.push(Step::Do(Operation::Copy(*copy))),
-            Body::Fill(fill) => steps.push(Step::Do(Operation::Fill(fill.clone()))),
-            Body::Host(call) => steps.push(Step::Do(Operation::Host(*call))),
-            Body::Child(graph) => steps.extend(self::steps(&in_order(graph.nodes()))),
-            Body::Wait(event) => steps.extend(event.marker().map(Step::Wait)),
-            Body::Record(event) => {
-                let marker = Marker::new();
-                event.record(Arc::clone(&marker));
-                steps.push(Step::Reach(marker));
-            }
-            Body::Empty | Body::Allocate(_) | Body::Free(_) => {}
-        }
-    }
-    steps
-}
-
-impl Run {
-    /// Runs the nodes.
-    ///
-    /// # Errors
-    /// The first fault of a kernel.
-    pub(crate) fn execute(self, active: &Active) -> Result<(), CUresult> {
-        let mut result = Ok(());
-        for step in self.steps {
-            match step {
-                Step::Do(operation) if result.is_ok() => result = operation.run(active),
-                Step::Do(_) => {}
-                Step::Wait(marker) => marker.wait(),
-                Step::Reach(marker) => marker.reach(),
-            }
-        }
-        self.marker.reach();
-        result
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::attribute::{
     BLOCKS_PER_MULTIPROCESSOR, MAX_THREADS, REGISTERS, SHARED_PER_BLOCK, SHARED_PER_BLOCK_OPTIN,
     SHARED_PER_MULTIPROCESSOR, SHARED_RESERVED, THREADS_PER_MULTIPROCESSOR,
 };
+use super::conditional::Conditional;
 use super::context::Active;
 use super::module::{self, Code, Module};
 use super::table::Table;
@@ -375,6 +376,10 @@ impl Host for KernelHost<'_> {
         if lock(&self.active.heap).remove(&address).is_some() {
             self.active.device.memory.free(address);
         }
+    }
+
+    fn set_conditional(&self, handle: u64, value: u32) -> bool {
+        Conditional::find(handle).map(|found| found.set(value)).is_some()
     }
 
     fn multiprocessors(&self) -> u32 {

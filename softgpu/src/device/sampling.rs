@@ -2,6 +2,7 @@
 //! [`super::texture`] with an image and a place; pure but for the reads of the image's memory.
 #![expect(
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "coordinates become texel numbers, and channels take as many bits as the format has"
 )]
 
@@ -70,6 +71,7 @@ pub(super) fn face_coordinates(face: u32, [x, y, z]: [f32; 3]) -> (f32, f32) {
 }
 
 /// Reads one to three sides of an image at a place; `layer` fixes the third.
+#[inline]
 pub(super) fn sample_plane(
     how: &CUDA_TEXTURE_DESC,
     image: &Image,
@@ -106,6 +108,13 @@ pub(super) fn sample_plane(
     }
     if !linear {
         return texel(how, image, near);
+    }
+    if weight == [0.0; 3] {
+        // At the middle of a texel: what the sum below comes to.
+        return match texel(how, image, near) {
+            Texel::Float(channels) => Texel::Float(channels.map(|channel| 0.0 + channel)),
+            bits @ Texel::Bits(_) => bits,
+        };
     }
     let mut sum = [0.0f32; 4];
     for corner in 0..1 << sides {
@@ -156,6 +165,10 @@ fn neighbours(at: f32, size: u32, mode: u32, normalised: bool, linear: bool) -> 
     };
     let scaled = if normalised { folded * extent } else { folded };
     let index = |number: f32| {
+        // Every texel number is a float; NaN becomes the first.
+        if mode == CLAMP && size <= 1 << 24 {
+            return Some(number.max(0.0).min(extent - 1.0) as u32);
+        }
         let last = i64::from(size) - 1;
         let number = if number.is_nan() { 0 } else { number as i64 };
         let met = match mode {
@@ -168,18 +181,32 @@ fn neighbours(at: f32, size: u32, mode: u32, normalised: bool, linear: bool) -> 
     if !linear {
         // What folding has brought to the very end belongs to the last texel.
         let found = match mode {
-            WRAP | MIRROR => index(scaled.floor().min(extent - 1.0)),
-            _ => index(scaled.floor()),
+            WRAP | MIRROR => index(floor(scaled).min(extent - 1.0)),
+            _ => index(floor(scaled)),
         };
         return (found, found, 0.0);
     }
     let shifted = scaled - 0.5;
-    let below = shifted.floor();
-    let weight = ((shifted - below) * 256.0).round() / 256.0;
+    let below = floor(shifted);
+    let parts = (shifted - below) * 256.0;
+    // To the nearest, ties upwards.
+    let weight = if parts - floor(parts) < 0.5 { floor(parts) } else { floor(parts) + 1.0 } / 256.0;
     (index(below), index(below + 1.0), weight)
 }
 
+/// The next whole number below, without a call of the C library for what textures are read at.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    // Beyond 2^23 every float is whole.
+    if x.abs() >= 8_388_608.0 || x.is_nan() {
+        return x;
+    }
+    let towards_zero = x as i32 as f32;
+    if towards_zero > x { towards_zero - 1.0 } else { towards_zero }
+}
+
 /// One texel, or the border's colour.
+#[inline]
 pub(super) fn texel(how: &CUDA_TEXTURE_DESC, image: &Image, place: [Index; 3]) -> Texel {
     let as_integer = how.flags & texture_flag::READ_AS_INTEGER != 0;
     let channel_size = channel_bytes(image.format).unwrap_or(1);
@@ -192,15 +219,19 @@ pub(super) fn texel(how: &CUDA_TEXTURE_DESC, image: &Image, place: [Index; 3]) -
     let is_there = in_row + u64::from(image.element_bytes()) <= image.pitch;
     let at = image.address + u64::from(z) * image.plane + u64::from(y) * image.pitch + in_row;
     let read = |channel: u32| {
-        let mut bytes = [0u8; 4];
         if !is_there {
             return 0;
         }
         let from = pointer(at + u64::from(channel * channel_size));
         // SAFETY: inside the image, whose memory the object keeps, or which the application keeps while kernels use it;
         // device memory stays mapped in any case.
-        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), channel_size as usize) };
-        u32::from_le_bytes(bytes)
+        unsafe {
+            match channel_size {
+                4 => from.cast::<u32>().read_unaligned(),
+                2 => u32::from(from.cast::<u16>().read_unaligned()),
+                _ => u32::from(from.read()),
+            }
+        }
     };
     if as_float {
         let mut channels = [0.0, 0.0, 0.0, 1.0];

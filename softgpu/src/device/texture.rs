@@ -158,6 +158,7 @@ pub(crate) fn forget_life(life: u64) {
 impl Object {
     /// Reads through a texture object: four channels as bits, floats for textures that are read as such. `None` for an
     /// object that is no texture.
+    #[inline]
     pub(crate) fn fetch(&self, fetch: &Fetch) -> Option<[u32; 4]> {
         let how = self.texture.as_ref()?;
         let levels = self.levels();
@@ -290,6 +291,7 @@ impl Object {
     }
 
     /// Reads at a place of a level.
+    #[inline]
     fn sample(&self, how: &CUDA_TEXTURE_DESC, level: usize, fetch: &Fetch) -> Texel {
         let Some(image) = self.image(level) else { return Texel::Bits([0; 4]) };
         let (first, count) = self.layers.unwrap_or((0, image.size[2]));

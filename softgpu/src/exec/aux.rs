@@ -46,6 +46,8 @@ pub(super) enum Builtin {
     AssertFail,
     Malloc,
     Free,
+    /// Sets the value that a conditional node of a graph looks at.
+    SetConditional,
     /// A function of the device runtime that launches kernels from kernels.
     Device(super::children::Function),
 }

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::cast_possible_truncation,
-    reason = "addresses within a window are checked against its size"
+    reason = "addresses within a window are checked against its size; arguments of 32 bits come in words of 64"
 )]
 
 use super::LOCAL_WINDOW;
@@ -34,6 +34,15 @@ pub(super) fn call(job: &Job<'_>, cx: &mut Cx<'_>, site: &CallSite, builtin: Bui
                 let address = arg(cx, 0);
                 if address != 0 {
                     job.host.free(address);
+                }
+                0
+            }
+            Builtin::SetConditional => {
+                let (handle, value) = (arg(cx, 0), arg(cx, 1) as u32);
+                if !job.host.set_conditional(handle, value) {
+                    let text = format!("cudaGraphSetConditional: {handle:#x} is no live handle");
+                    cx.fail(FaultKind::IllegalAddress, lane, text);
+                    return false;
                 }
                 0
             }

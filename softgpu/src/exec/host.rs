@@ -11,6 +11,12 @@ pub trait Host: Sync {
     /// Device-side `free` of an address that [`Host::malloc`] returned.
     fn free(&self, addr: u64);
 
+    /// Sets the value that a conditional node of a graph looks at; false for a handle that is none.
+    fn set_conditional(&self, handle: u64, value: u32) -> bool {
+        let _ = (handle, value);
+        false
+    }
+
     /// Whether the launch should stop; polled every few thousand instructions.
     fn cancelled(&self) -> bool {
         false

@@ -198,6 +198,18 @@ impl<P: Place, A: Addr> Exec for LoadAny<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let shape = Shape::unpack(inst.code);
+        // SAFETY: the caller's promise (`OpFn`); `consecutive` has checked the pointer.
+        unsafe {
+            if mask == FULL
+                && let Some(from) = consecutive::<P, A>(cx, inst, shape.bytes)
+            {
+                for at in 0..WARP {
+                    let value = fetch(from.add(at * shape.bytes as usize), shape);
+                    deposit(cx, inst.d, at, shape.width, value);
+                }
+                return Flow::Next;
+            }
+        }
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
             unsafe {
@@ -251,6 +263,26 @@ unsafe fn give(to: *mut u8, bytes: u32, data: &[u64; 4]) {
     }
 }
 
+/// Writes the two or four words of a vector, out of registers: written to memory first and then read as a whole, they would
+/// have to be waited for.
+#[inline(always)]
+unsafe fn give_words(to: *mut u8, words: [u32; 4], count: usize) {
+    let pair = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+    // SAFETY: as in `take`; `count` is 2 or 4.
+    unsafe {
+        if count == 2 {
+            return to.cast::<u64>().write(pair(0));
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_mm_set_epi64x, _mm_storeu_si128};
+            _mm_storeu_si128(to.cast(), _mm_set_epi64x(pair(2).cast_signed(), pair(0).cast_signed()));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        to.cast::<u128>().write_unaligned(u128::from(pair(0)) | u128::from(pair(2)) << 64);
+    }
+}
+
 /// Copies 16 bytes in one piece; the device side is aligned to 16.
 #[inline(always)]
 unsafe fn copy16(from: *const u8, to: *mut u8) {
@@ -276,13 +308,24 @@ impl<P: Place, A: Addr> Exec for LoadVector<P, A> {
         let aux = &cx.aux[inst.aux as usize];
         let count = aux.defs.len();
         let bytes = shape.bytes * count as u32;
+        let first = if mask == FULL {
+            // SAFETY: the caller's promise (`OpFn`).
+            unsafe { consecutive::<P, A>(cx, inst, bytes) }
+        } else {
+            None
+        };
         for at in Lanes(mask) {
-            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer for the whole vector.
+            // SAFETY: the caller's promise (`OpFn`); `consecutive` or `aligned` has checked the pointer for the whole vector.
             unsafe {
-                let address = A::get(cx, inst, at);
-                let from = match aligned::<P>(cx, at, address, bytes) {
-                    Ok(from) => from,
-                    Err(bad) => return refuse(cx, bad, "load", P::NAME, at, bytes),
+                let from = match first {
+                    Some(first) => first.add(at * bytes as usize),
+                    None => {
+                        let address = A::get(cx, inst, at);
+                        match aligned::<P>(cx, at, address, bytes) {
+                            Ok(from) => from,
+                            Err(bad) => return refuse(cx, bad, "load", P::NAME, at, bytes),
+                        }
+                    }
                 };
                 let data = take(from, bytes);
                 if shape.bytes == 4 && shape.width == 32 {
@@ -356,6 +399,18 @@ impl<P: Place, A: Addr> Exec for StoreAny<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let shape = Shape::unpack(inst.code);
+        // SAFETY: the caller's promise (`OpFn`); `consecutive` has checked the pointer.
+        unsafe {
+            if mask == FULL
+                && let Some(to) = consecutive::<P, A>(cx, inst, shape.bytes)
+            {
+                for at in 0..WARP {
+                    let value = withdraw(cx, inst.b, at, shape.width);
+                    put(to.add(at * shape.bytes as usize), shape.bytes, value);
+                }
+                return Flow::Next;
+            }
+        }
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
             unsafe {
@@ -378,14 +433,33 @@ impl<P: Place, A: Addr> Exec for StoreVector<P, A> {
         let shape = Shape::unpack(inst.code);
         let aux = &cx.aux[inst.aux as usize];
         let bytes = shape.bytes * aux.uses.len() as u32;
+        let first = if mask == FULL {
+            // SAFETY: the caller's promise (`OpFn`).
+            unsafe { consecutive::<P, A>(cx, inst, bytes) }
+        } else {
+            None
+        };
         for at in Lanes(mask) {
-            // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer for the whole vector.
+            // SAFETY: the caller's promise (`OpFn`); `consecutive` or `aligned` has checked the pointer for the whole vector.
             unsafe {
-                let address = A::get(cx, inst, at);
-                let to = match aligned::<P>(cx, at, address, bytes) {
-                    Ok(to) => to,
-                    Err(bad) => return refuse(cx, bad, "store", P::NAME, at, bytes),
+                let to = match first {
+                    Some(first) => first.add(at * bytes as usize),
+                    None => {
+                        let address = A::get(cx, inst, at);
+                        match aligned::<P>(cx, at, address, bytes) {
+                            Ok(to) => to,
+                            Err(bad) => return refuse(cx, bad, "store", P::NAME, at, bytes),
+                        }
+                    }
                 };
+                if shape.bytes == 4
+                    && shape.width == 32
+                    && let count @ (2 | 4) = aux.uses.len()
+                {
+                    let word = |index: usize| lane::<u32>(cx, aux.uses[index & (count - 1)], at);
+                    give_words(to, [word(0), word(1), word(2), word(3)], count);
+                    continue;
+                }
                 let mut data = [0u64; 4];
                 for (index, slot) in aux.uses.iter().enumerate() {
                     let value = withdraw(cx, *slot, at, shape.width);

@@ -347,6 +347,11 @@ impl Mma {
         Self { bit_op: op, ..self }
     }
 
+    /// Whether integer sums clamp.
+    pub(super) const fn clamps(&self) -> bool {
+        self.satfinite
+    }
+
     /// The fragments of A, B, C and D.
     pub const fn fragments(&self) -> [Fragment; 4] {
         [self.a.fragment, self.b.fragment, self.c.fragment, self.d.fragment]

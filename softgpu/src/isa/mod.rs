@@ -13,6 +13,7 @@ pub mod float;
 pub mod half;
 pub mod int;
 pub mod matrix;
+pub mod product;
 
 /// A rounding modifier (PTX ISA, "Rounding Modifiers"). The integer forms `.rni .rzi .rmi .rpi` use the same
 /// values; which is meant follows from the function.

@@ -49,11 +49,13 @@ fn settles(what: &str, pid: u32, before: &Held) {
 }
 
 fn rounds_leave_nothing(way: Way) {
-    let server = Fixture::new().start();
+    let server = Fixture::new().arg("--pool-rest=0s").start();
     let settled = server.settled();
     let mut guest = server.program(sample("mixedLoad"), way).args([ROUNDS, "watched"]).start();
     guest.wait_for("warm");
     let session = server.session_of(guest.pid());
+    // The next worker is one of the server's possessions.
+    server.wait("the next worker", |status| status.pool.warm == 1 && status.pool.starting == 0);
     let processes = [("server", server.pid()), ("worker", session.worker), ("guest", guest.pid())];
     let before = processes.map(|(_, pid)| held(pid));
     guest.say("go on");

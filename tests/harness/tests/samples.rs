@@ -92,6 +92,22 @@ fn some_samples_are_the_same_over_tcp() {
     }
 }
 
+#[test]
+fn conditional_nodes_run_where_the_driver_has_them() {
+    // The program passes on drivers without them, too; softgpu is none of those.
+    let server = Fixture::new().start();
+    for way in [Way::Direct, Way::SharedMemory, Way::Socket] {
+        let lines = server.program(sample("graphConditional"), way).passes().stdout;
+        for line in [
+            "case 3: 8 turns, marks 111",
+            "round 2: 5 turns, 2 odd, 3 even",
+            "captured: 3 turns, marks 1 and 1",
+        ] {
+            assert!(lines.contains(line), "{way:?}: {line} is missing in\n{lines}");
+        }
+    }
+}
+
 /// The runtimes that programs may be linked with: what the contract says, not what happens to be installed.
 const STATIC: [&str; 7] = ["12.9", "13.0", "13.1", "13.2", "13.3", "13.4", "13.5"];
 const SHARED: [&str; 11] =

@@ -45,6 +45,7 @@ pub(in crate::exec) fn builtin(name: &str) -> Option<Builtin> {
         "__assertfail" => Builtin::AssertFail,
         "malloc" => Builtin::Malloc,
         "free" => Builtin::Free,
+        "cudaGraphSetConditional" => Builtin::SetConditional,
         _ => Builtin::Device(crate::exec::children::Function::from_name(name)?),
     })
 }

@@ -3,15 +3,16 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "registers and lanes are few, and stores drop bits")]
 
+use super::fragment::Lines;
 use super::modifiers::Modifiers;
 use super::{AuxLow, Class, Lower, Result, V};
 use crate::exec::aux::Data;
 use crate::exec::fault::FaultKind;
 use crate::exec::memory_ops::{SpaceName, deposit, refuse, withdraw};
-use crate::exec::op::{Cx, Exec, Flow, Inst, Lanes, Mask, OpFn, Phase, common, lane, set_lane};
-use crate::exec::place::{GenericPlace, GlobalPlace, Place, SharedPlace, aligned};
-use crate::exec::special::Value;
-use crate::isa::matrix::{BitOp, Element, Fragment, Mma, Operand as Role, Shape, ldmatrix_coord};
+use crate::exec::op::{Cx, Exec, Flow, Inst, Lane, Lanes, Mask, Phase, common, lane, pick, set_lane};
+use crate::exec::place::{Place, SharedPlace, aligned};
+use crate::isa::matrix::{BitOp, Element, Fragment, Mma, Shape, ldmatrix_coord};
+use crate::isa::product::Register;
 use crate::ptx::Ty;
 use crate::ptx::ast::{Instruction, Operand};
 
@@ -21,14 +22,14 @@ pub(in crate::exec) enum MatrixOp {
     /// D = A·B + C: registers of A, B and C one after the other in `uses`, how many A and B have.
     Mma { mma: Mma, a: usize, b: usize, wide: bool },
     /// Load or store of a fragment.
-    Fragment { fragment: Fragment, element: Element, row_major: bool },
+    Fragment { fragment: Fragment, element: Element, row_major: bool, lines: Option<Lines> },
     /// 8×8 matrices of 16 bits.
     Small { trans: bool },
 }
 
 /// Waits for the whole warp; `None` when it is here.
 #[inline(always)]
-fn whole_warp(cx: &mut Cx<'_>, mask: Mask) -> Option<Flow> {
+pub(super) fn whole_warp(cx: &mut Cx<'_>, mask: Mask) -> Option<Flow> {
     if cx.phase != Phase::Whole {
         let text = "the lanes of the warp execute a matrix instruction at different places".to_owned();
         return Some(cx.fail(FaultKind::IllegalInstruction, mask.trailing_zeros() as usize, text));
@@ -41,7 +42,7 @@ fn whole_warp(cx: &mut Cx<'_>, mask: Mask) -> Option<Flow> {
 }
 
 /// The description of the instruction.
-fn description<'c>(cx: &Cx<'c>, inst: &Inst) -> (&'c [u32], &'c [u32], &'c MatrixOp) {
+pub(super) fn description<'c>(cx: &Cx<'c>, inst: &Inst) -> (&'c [u32], &'c [u32], &'c MatrixOp) {
     let aux = &cx.aux[inst.aux as usize];
     match &aux.data {
         Data::Matrix(op) => (&aux.defs, &aux.uses, op),
@@ -51,6 +52,7 @@ fn description<'c>(cx: &Cx<'c>, inst: &Inst) -> (&'c [u32], &'c [u32], &'c Matri
 
 struct Multiply;
 impl Exec for Multiply {
+    #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         if let Some(flow) = whole_warp(cx, mask) {
             return flow;
@@ -66,6 +68,30 @@ impl Exec for Multiply {
         };
         let (a_slots, rest) = uses.split_at(*a);
         let (b_slots, c_slots) = rest.split_at(*b);
+        let done = if *wide {
+            // SAFETY: the caller's promise (`OpFn`): slots have 32 lanes.
+            let read = |slot: u32| unsafe { u64::slot(cx, slot).cast::<Register<u64>>().read() };
+            mma.run_whole_wide(
+                |at| read(a_slots[at]),
+                |at| read(b_slots[at]),
+                |at| read(c_slots[at]),
+                // SAFETY: as above.
+                |at, register| unsafe { u64::slot(cx, defs[at]).cast::<Register<u64>>().write(register) },
+            )
+        } else {
+            // SAFETY: as above.
+            let read = |slot: u32| unsafe { u32::slot(cx, slot).cast::<Register<u32>>().read() };
+            mma.run_whole(
+                |at| read(a_slots[at]),
+                |at| read(b_slots[at]),
+                |at| read(c_slots[at]),
+                // SAFETY: as above.
+                |at, register| unsafe { u32::slot(cx, defs[at]).cast::<Register<u32>>().write(register) },
+            )
+        };
+        if done {
+            return Flow::Next;
+        }
         mma.run(
             |register, lane| read(a_slots, register, lane),
             |register, lane| read(b_slots, register, lane),
@@ -76,99 +102,6 @@ impl Exec for Multiply {
             },
         );
         Flow::Next
-    }
-}
-
-/// Calls `f(register, bit, pointer, shift)` for each element of each lane.
-unsafe fn each_element<P: Place>(
-    cx: &mut Cx<'_>,
-    inst: &Inst,
-    mask: Mask,
-    what: &str,
-    mut f: impl FnMut(&Cx<'_>, usize, usize, u32, *mut u8, u32),
-) -> Flow {
-    let (_, _, MatrixOp::Fragment { fragment, element, row_major }) = description(cx, inst) else {
-        return Flow::Next;
-    };
-    let bits = element.bits();
-    let per_register = fragment.per_register();
-    for at in Lanes(mask) {
-        // SAFETY: the caller's promise (`OpFn`).
-        let (base, stride) = unsafe { (lane::<u64>(cx, inst.a, at), u64::from(lane::<u32>(cx, inst.b, at))) };
-        for index in 0..fragment.elements() {
-            let (row, col) = fragment.coord(at as u32, index);
-            let linear = if *row_major {
-                u64::from(row) * stride + u64::from(col)
-            } else {
-                u64::from(col) * stride + u64::from(row)
-            };
-            let bit = linear * u64::from(bits);
-            let bytes = (bits / 8).max(1);
-            let pointer = match aligned::<P>(cx, at, base.wrapping_add(bit / 8), bytes) {
-                Ok(pointer) => pointer,
-                Err(bad) => return refuse(cx, bad, what, P::NAME, at, bytes),
-            };
-            let register = (index / per_register) as usize;
-            f(cx, at, register, index % per_register * bits, pointer, (bit % 8) as u32);
-        }
-    }
-    Flow::Next
-}
-
-/// The bits of one element in memory.
-unsafe fn fetch_bits(pointer: *const u8, bits: u32, shift: u32) -> u64 {
-    // SAFETY: the caller has located an aligned element.
-    unsafe {
-        match bits {
-            64 => pointer.cast::<u64>().read(),
-            32 => u64::from(pointer.cast::<u32>().read()),
-            16 => u64::from(pointer.cast::<u16>().read()),
-            8 => u64::from(pointer.read()),
-            bits => u64::from(pointer.read()) >> shift & ((1 << bits) - 1),
-        }
-    }
-}
-
-struct LoadFragment<P>(std::marker::PhantomData<P>);
-impl<P: Place> Exec for LoadFragment<P> {
-    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
-        if let Some(flow) = whole_warp(cx, mask) {
-            return flow;
-        }
-        let (defs, _, MatrixOp::Fragment { element, .. }) = description(cx, inst) else { return Flow::Next };
-        let bits = element.bits();
-        let width = if bits == 64 { 64 } else { 32 };
-        // SAFETY: the caller's promise (`OpFn`); `each_element` hands over located elements.
-        unsafe {
-            each_element::<P>(cx, inst, mask, "wmma.load", |cx, at, register, bit, pointer, shift| {
-                let value = fetch_bits(pointer, bits, shift);
-                let old = if bit == 0 { 0 } else { withdraw(cx, defs[register], at, width) };
-                deposit(cx, defs[register], at, width, old | value << bit);
-            })
-        }
-    }
-}
-
-struct StoreFragment<P>(std::marker::PhantomData<P>);
-impl<P: Place> Exec for StoreFragment<P> {
-    unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
-        if let Some(flow) = whole_warp(cx, mask) {
-            return flow;
-        }
-        let (_, uses, MatrixOp::Fragment { element, .. }) = description(cx, inst) else { return Flow::Next };
-        let bits = element.bits();
-        let width = if bits == 64 { 64 } else { 32 };
-        // SAFETY: the caller's promise (`OpFn`); `each_element` hands over located elements, of 16 bits and more for results.
-        unsafe {
-            each_element::<P>(cx, inst, mask, "wmma.store", |cx, at, register, bit, pointer, _| {
-                let value = withdraw(cx, uses[register], at, width) >> bit;
-                match bits {
-                    64 => pointer.cast::<u64>().write(value),
-                    32 => pointer.cast::<u32>().write(value as u32),
-                    _ => pointer.cast::<u16>().write(value as u16),
-                }
-            })
-        }
     }
 }
 
@@ -240,7 +173,7 @@ impl Exec for Transpose {
 }
 
 /// The register type of an element's fragment.
-fn register_ty(element: Element) -> Ty {
+pub(super) fn register_ty(element: Element) -> Ty {
     if element.bits() == 64 { Ty::B64 } else { Ty::B32 }
 }
 
@@ -328,62 +261,7 @@ impl<'a> Lower<'_, 'a> {
             wide: ty == Ty::B64,
         };
         let aux = AuxLow { defs, uses, data: Data::Matrix(Box::new(op)) };
-        self.emit_aux(common::<Multiply>(), V::NONE, [V::NONE; 3], 0, aux);
-        Ok(())
-    }
-
-    fn fragment_access(&mut self, i: &Instruction<'a>, m: &mut Modifiers<'_, 'a>) -> Result<()> {
-        let store = m.flag("store");
-        if !store && !m.flag("load") {
-            return m.error("one of .load, .store and .mma is missing");
-        }
-        let role = match m.one_of(&["a", "b", "c", "d"]) {
-            Some("a") => Role::A,
-            Some("b") => Role::B,
-            Some(_) => Role::C,
-            None => return m.error("the matrix is missing"),
-        };
-        let row_major = m.one_of(&["row", "col"]) == Some("row");
-        let Some(shape) = m.take(Shape::parse) else { return m.error("the shape is missing") };
-        let space = self.space(m);
-        let Some(element) = m.take(Element::parse) else { return m.error("the element type is missing") };
-        let Some(fragment) = Fragment::wmma(shape, role, element) else {
-            return m.error("this shape is not supported for this type");
-        };
-        let at = usize::from(!store);
-        let a = self.address_value(self.operand(i, at)?, space)?;
-        let natural = if row_major { fragment.cols() } else { fragment.rows() };
-        let stride = if i.operands.len() > 2 {
-            self.src(i, 2, Ty::U32)?
-        } else {
-            self.constant(Class::R32, Value::Bits(u64::from(natural)))
-        };
-        let ty = register_ty(element);
-        let list = self.elements(self.operand(i, 1 - at)?);
-        if list.len() != fragment.registers() as usize {
-            return m.error("the number of registers does not fit the shape");
-        }
-        let mut aux = AuxLow {
-            data: Data::Matrix(Box::new(MatrixOp::Fragment { fragment, element, row_major })),
-            ..AuxLow::default()
-        };
-        let run: OpFn = match (store, space) {
-            (false, SpaceName::Global) => common::<LoadFragment<GlobalPlace>>(),
-            (false, SpaceName::Shared) => common::<LoadFragment<SharedPlace>>(),
-            (false, SpaceName::Generic) => common::<LoadFragment<GenericPlace>>(),
-            (true, SpaceName::Global) => common::<StoreFragment<GlobalPlace>>(),
-            (true, SpaceName::Shared) => common::<StoreFragment<SharedPlace>>(),
-            (true, SpaceName::Generic) => common::<StoreFragment<GenericPlace>>(),
-            _ => return m.error("this state space is not supported"),
-        };
-        for operand in &list {
-            if store {
-                aux.uses.push(self.value(operand, ty)?);
-            } else {
-                aux.defs.push(self.target(operand, Self::class_of(ty))?);
-            }
-        }
-        self.emit_aux(run, V::NONE, [a, stride, V::NONE], 0, aux);
+        self.emit_aux(pick::<Multiply>(), V::NONE, [V::NONE; 3], 0, aux);
         Ok(())
     }
 

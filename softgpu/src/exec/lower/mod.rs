@@ -10,6 +10,7 @@ mod compare;
 mod control;
 mod convert;
 mod floating;
+mod fragment;
 mod logic;
 pub(super) mod matrix;
 mod memory;
