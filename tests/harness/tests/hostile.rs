@@ -332,6 +332,19 @@ fn a_graph_that_a_stream_captures_is_not_destroyed() {
 }
 
 #[test]
+fn a_stream_that_captures_nothing_has_no_graph() {
+    let server = limited();
+    let mut guest = server.begin();
+    let context = guest.retain();
+    let create = |guest: &mut Guest| ask(guest, context, op::cuGraphCreate, |writer| writer.put(0_u32)).1[0];
+    let first = create(&mut guest);
+    let (told, last) = ask(&mut guest, context, op::cuStreamGetCaptureInfo_v3, |writer| writer.put(0_u64));
+    assert_eq!((told, last), (SUCCESS, vec![0]));
+    // Numbers are given in order: one between them would name a graph of the driver's that is none.
+    assert_eq!(create(&mut guest), first + 1);
+}
+
+#[test]
 fn a_graph_leads_to_no_frame() {
     let server = limited();
     let mut guest = server.begin();

@@ -143,6 +143,10 @@ pub(in crate::worker) fn status(call: &mut Call<'_>) -> Answer {
 pub(in crate::worker) fn last(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     let info = info(call, stream)?;
+    if info.graph == 0 {
+        call.reply().put(0_u64);
+        return done();
+    }
     let graphs = &mut call.state.graphs;
     let graph = graphs.graph_id(info.graph, 0);
     let last: Vec<(u64, u64)> =
