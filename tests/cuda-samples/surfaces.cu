@@ -283,6 +283,8 @@ int main() {
     cudaSurfaceObject_t surface;
     CHECK(cudaCreateSurfaceObject(&surface, &resource));
     CHECK(cudaDestroySurfaceObject(surface));
+    // No object is destroyed without complaint, as a null pointer is freed.
+    CHECK(cudaDestroySurfaceObject(0));
     CHECK(cudaFreeArray(plain));
     return pass();
 }

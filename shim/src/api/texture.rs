@@ -133,6 +133,9 @@ pub(crate) unsafe fn cuSurfObjectCreate(
 pub(crate) unsafe fn cuSurfObjectDestroy(surfObject: CUsurfObject) -> Result {
     let session = session()?;
     session.check()?;
+    if surfObject == 0 {
+        return Ok(());
+    }
     session.arrays.surfaces.remove(surfObject).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     post(op::cuSurfObjectDestroy, |writer| writer.put(surfObject))
 }

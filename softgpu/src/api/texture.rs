@@ -77,6 +77,9 @@ driver_fns! {
     /// Destroys a surface object.
     ready fn cuSurfObjectDestroy(object: CUsurfObject) {
         let active = context::current()?;
+        if object == 0 {
+            return Ok(());
+        }
         live(object, false)?;
         active.wait();
         texture::remove(object);

@@ -104,15 +104,13 @@ fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
             (Ty::U16 | Ty::S16, Ty::U32 | Ty::S32) => slow1(|a: u32| a as u16),
             (Ty::U32 | Ty::S32, Ty::U8) => slow1(|a: u8| u32::from(a)),
             (Ty::U32 | Ty::S32, Ty::S8) => slow1(|a: i8| i32::from(a)),
-            (Ty::F64, Ty::F32) => slow1(|a: f32| {
-                f64::from_bits(cvt::convert(Num::F64, Num::F32, PLAIN, u64::from(a.to_bits())))
-            }),
+            (Ty::F64, Ty::F32) => op1(|a: f32| f64::from(a)),
             (Ty::F32, Ty::F16) if !rounded => slow1(|a: u16| F16::to_f32(a)),
             (Ty::F32, Ty::S32) => op1(|a: i32| cvt::int_to_f32(a, Round::Rn)),
             (Ty::F32, Ty::U32) => op1(|a: u32| cvt::int_to_f32(a, Round::Rn)),
-            (Ty::F64, Ty::S32) => slow1(|a: i32| f64::from(a)),
+            (Ty::F64, Ty::S32) => op1(|a: i32| f64::from(a)),
             (Ty::F64, Ty::U32) => slow1(|a: u32| f64::from(a)),
-            (Ty::F32, Ty::F64) => slow1(|a: f64| cvt::f64_to_f32(a, Round::Rn, false, false)),
+            (Ty::F32, Ty::F64) => op1(|a: f64| cvt::f64_to_f32(a, Round::Rn, false, false)),
             _ => return None,
         });
     }
@@ -126,9 +124,6 @@ fn usual(to: Ty, from: Ty, mode: CvtMode, rounded: bool) -> Option<OpFn> {
     }
     None
 }
-
-const PLAIN: CvtMode =
-    CvtMode { round: Round::Rn, integral: false, ftz: false, sat: false, relu: false, satfinite: false };
 
 impl<'a> Lower<'_, 'a> {
     /// Lowers `cvt`; false for other opcodes.
