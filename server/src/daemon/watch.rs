@@ -237,8 +237,9 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
 /// Reads that [`close`] makes: 16 MiB, four times what a guest's socket buffers.
 const LEFT: usize = 1024;
 
-/// Closes a guest's connection with nothing unread in it, unless the guest goes on sending. A close over unread bytes is an error at the other end, not an end of
-/// the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest would wait for ever.
+/// Closes a guest's connection with nothing unread in it, unless the guest goes on sending. A close over unread bytes is an
+/// error at the other end, not an end of the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest
+/// would wait for ever.
 fn close(connection: &Socket) {
     connection.close();
     let mut scrap = [0; 16 << 10];
