@@ -8,6 +8,7 @@
 //   pxbench storm [LAUNCHES]               empty launches, and one synchronisation behind them
 //   pxbench work [ROUNDS]                  a bit of everything: what several processes do at once
 //   pxbench graphs [REPETITIONS]           launches of a graph, for a profile
+//   pxbench to_host [COPIES [MIB]]         copies of pageable memory to the host, for a profile
 //   pxbench idle                           a kernel, then nothing until standard input ends
 
 #include <cuda.h>
@@ -249,6 +250,19 @@ static void work(float *data, int rounds) {
     CHECK(cudaFree(device));
 }
 
+static void to_host(int copies, size_t bytes) {
+    char *device;
+    CHECK(cudaMalloc(&device, bytes));
+    char *host = static_cast<char *>(std::malloc(bytes));
+    std::memset(host, 1, bytes);
+    CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
+    double start = now();
+    for (int i = 0; i < copies; i++) CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
+    row("to_host", (now() - start) / copies * 1e6, "us");
+    CHECK(cudaFree(device));
+    std::free(host);
+}
+
 int main(int count, char **arguments) {
     double start = now();
     std::string only = count > 1 ? arguments[1] : "all";
@@ -274,12 +288,16 @@ int main(int count, char **arguments) {
         graphs(data, count > 2 ? std::atoi(arguments[2]) : 50);
         return 0;
     }
+    if (only == "to_host") {
+        to_host(count > 2 ? std::atoi(arguments[2]) : 20, std::strtoull(count > 3 ? arguments[3] : "256", nullptr, 10) << 20);
+        return 0;
+    }
     if (only == "idle") {
         while (std::getchar() != EOF) {}
         return 0;
     }
     if (only != "all") {
-        std::fprintf(stderr, "pxbench: '%s' is none of all, start, storm, work, graphs, idle\n", only.c_str());
+        std::fprintf(stderr, "pxbench: '%s' is none of all, start, storm, work, graphs, to_host, idle\n", only.c_str());
         return 1;
     }
     size_t largest = count > 2 ? std::strtoull(arguments[2], nullptr, 10) << 20 : size_t(256) << 20;

@@ -41,6 +41,8 @@ pack() {
     mkdir -p "$tree/target/release" "$tree/out/tests"
     git ls-files -z -- tests tools primitives nvml/tests docs/*.md python Makefile | xargs -0 cp --parents -t "$tree"
     cp -a out/benches out/samples "$tree/out/"
+    # The runtimes that some programs are linked with.
+    cp --parents .toolchain/cudart-*/lib/libcudart.so.* "$tree"
     rm -rf "$tree"/out/*/.build
     for name in libpxshim.so libpxsoft.so libpxnvml.so pxctl pxos-bench pxos-probe pxos-samples pxos-server; do
         # Symbols stay, for profiles.
@@ -88,7 +90,7 @@ run_part() {
     case $name in
         tests) tests "$@" ;;
         samples) part samples tools/samples.sh "$bin" out/samples --json "$out/samples.json" "$@" ;;
-        nvidia) part nvidia tools/samples.sh "$bin" "$1" --jobs 6 --timeout 60 --json "$out/nvidia.json" "${@:2}" ;;
+        nvidia) part nvidia tools/samples.sh "$bin" "$1" --jobs "${JOBS:-6}" --timeout 60 --json "$out/nvidia.json" "${@:2}" ;;
         bench) part bench tools/bench.sh "$bin" --json "$out/bench.json" --skip idle "$@" ;;
         idle) part idle tools/bench.sh "$bin" --json "$out/idle.json" --only idle --rounds 1 "$@" ;;
         fairness) FAIRNESS_JSON=$out/fairness.json part fairness tools/fairness.sh "$bin" "$@" ;;

@@ -4,16 +4,20 @@
 
 use pxos_primitives::{Diagnostic, Options, compile};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Counts what is allocated.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
-/// One text at a time: the counters are the process's.
+/// One test at a time: the counters are the process's.
 static ONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // SAFETY: everything is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
@@ -36,12 +40,10 @@ static ALLOCATOR: Counting = Counting;
 
 /// Compiles a text that must be refused; what was found, and bytes of memory at the most.
 fn refused(text: &str, options: &Options) -> (Vec<Diagnostic>, usize) {
-    let guard = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let outcome = compile(text, options);
     let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
-    drop(guard);
     let start: String = text.chars().take(60).collect();
     let Err(found) = outcome else { panic!("it compiles: {start}") };
     assert!(!found.is_empty() && found.len() <= options.max_diagnostics + 1, "{start}: {}", found.len());
@@ -78,6 +80,7 @@ fn deep(times: usize) -> Vec<String> {
 
 #[test]
 fn a_long_text_is_refused_for_its_length_before_anything_else() {
+    let _alone = alone();
     let long = "IF 1 < 2:\n".repeat(MILLION);
     assert!(long.len() >= 10_000_000);
     for text in [long, "\u{0}".repeat(10 << 20), "→".repeat(4 << 20)] {
@@ -91,6 +94,7 @@ fn a_long_text_is_refused_for_its_length_before_anything_else() {
 
 #[test]
 fn a_million_of_anything_within_another_is_an_error_and_no_overflow() {
+    let _alone = alone();
     let options = Options { max_text: 64 << 20, ..Options::default() };
     // A million IFs; of the others as many as a text of a few hundred kilobytes holds.
     for text in deep(MILLION).into_iter().take(1).chain(deep(100_000)) {
@@ -108,6 +112,7 @@ fn a_million_of_anything_within_another_is_an_error_and_no_overflow() {
 
 #[test]
 fn within_the_limit_memory_is_bounded_as_well() {
+    let _alone = alone();
     for text in deep(100_000) {
         let mut end = 250_000.min(text.len());
         while !text.is_char_boundary(end) {

@@ -89,10 +89,11 @@ int main() {
     std::printf("an own pool, kept by its threshold, trimmed\n");
     CHECK(cudaMemPoolDestroy(pool));
 
-    // cudaFree of a pool allocation waits for the stream by itself.
+    // cudaFree takes an allocation of a pool as well, once nothing uses it: it does not wait for the stream.
     CHECK(cudaMallocAsync(&own, size, stream));
     fill<<<divide_up(count, 128), 128, 0, stream>>>(own, count, 1);
     CHECK_LAUNCH();
+    CHECK(cudaStreamSynchronize(stream));
     CHECK(cudaFree(own));
     CHECK(cudaDeviceSynchronize());
     int *nothing = reinterpret_cast<int *>(1);

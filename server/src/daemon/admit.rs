@@ -280,13 +280,11 @@ fn share(daemon: &Daemon, endpoint: &Endpoint, vm: &str, hello: &Hello) -> (Memo
 fn take_part(daemon: &Daemon, shared: &SharedFile, vm: &str) -> Result<bar::Slot, bar::NoSlot> {
     let start = Instant::now();
     loop {
+        // Asked first: what is given back in between is free by the time that it is taken.
+        let waits = start.elapsed() < NOTICED
+            || (start.elapsed() < GIVEN_BACK && daemon.sessions.gives_back_part(vm));
         match daemon.bars.take(shared) {
-            Err(bar::NoSlot::Taken(_))
-                if start.elapsed() < NOTICED
-                    || (start.elapsed() < GIVEN_BACK && daemon.sessions.gives_back_part(vm)) =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            Err(bar::NoSlot::Taken(_)) if waits => std::thread::sleep(Duration::from_millis(5)),
             taken => return taken,
         }
     }

@@ -127,12 +127,13 @@ impl Sessions {
         (session.part.take(), session.connection.take())
     }
 
-    /// Whether a session of the VM that has a part of its memory is ending.
+    /// Whether a session of the VM that has a part of its memory is ending, or gives the part back at this moment.
     pub(super) fn gives_back_part(&self, vm: &str) -> bool {
         let ending = |session: &Session| {
-            session.part.is_some()
+            matches!(session.memory, Memory::Slot { .. })
                 && session.vm.name == vm
-                && session.worker.stats.state.load(Ordering::Relaxed) == State::Ending as u64
+                && (session.part.is_none()
+                    || session.worker.stats.state.load(Ordering::Relaxed) == State::Ending as u64)
         };
         self.table.lock().sessions.values().any(ending)
     }

@@ -10,6 +10,7 @@ use crate::handoff::{self, EndReason, FromWorker};
 use crate::vm::gpus;
 use pxos_protocol::admin::Usage;
 use pxos_protocol::control::Snapshot;
+use pxos_protocol::transport::descriptors::is_unix;
 use pxos_protocol::transport::{Socket, Transport};
 use pxos_protocol::types::attribute;
 use std::os::fd::AsFd;
@@ -237,11 +238,14 @@ fn end_session(daemon: &Arc<Daemon>, id: u64, said: &Said, status: ExitStatus, h
 /// Reads that [`close`] makes: 16 MiB, four times what a guest's socket buffers.
 const LEFT: usize = 1024;
 
-/// Closes a guest's connection with nothing unread in it, unless the guest goes on sending. A close over unread bytes is an
-/// error at the other end, not an end of the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself: the guest
-/// would wait for ever.
+/// Closes a guest's connection; a unix one with nothing unread in it, unless the guest goes on sending. A close over unread
+/// bytes is an error at the other end, not an end of the stream, and `vhost-device-vsock` (0.3) keeps such an error to itself:
+/// the guest would wait for ever. Over TCP it is the other way round: only that error wakes a guest that waits for room.
 fn close(connection: &Socket) {
     connection.close();
+    if !is_unix(connection) {
+        return;
+    }
     let mut scrap = [0; 16 << 10];
     for _ in 0..LEFT {
         if !(connection.is_readable() && matches!(connection.receive(&mut scrap), Ok(1..))) {

@@ -255,7 +255,7 @@ impl Flight {
                     batch.end = Some(end);
                 }
             }
-            // Its stream has gone into a capture, or its context is broken: it is not measured.
+            // Its context is broken: it is not measured.
             Err(_) => {
                 self.batches.pop_back();
             }

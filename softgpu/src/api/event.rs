@@ -132,9 +132,11 @@ fn live(event: CUevent) -> Answer<Arc<Event>> {
 /// `CU_EVENT_RECORD_EXTERNAL`.
 const EXTERNAL: c_uint = 1;
 
-/// The sticky fault of an event's context, and whether its recording is a place in a capture.
+/// The sticky fault of an event's context, and whether its recording is a place in a capture, which the question makes useless
+/// (CUDA programming guide, "Prohibited and Unhandled Operations" of stream capture).
 fn check(event: &Event) -> Answer {
-    if event.captured().is_some() {
+    if let Some(captured) = event.captured() {
+        captured.capture.invalidate();
         return Err(CUresult::ERROR_CAPTURED_EVENT);
     }
     event.owner.upgrade().ok_or(CUresult::ERROR_CONTEXT_IS_DESTROYED)?.fault.check()

@@ -139,6 +139,22 @@ fn a_guest_whose_worker_is_killed_while_it_launches_gets_an_error() {
 }
 
 #[test]
+fn a_guest_that_waits_for_room_learns_that_its_worker_is_gone() {
+    let server = fixture();
+    for way in Way::REMOTED {
+        let guest = server.program(probe(), way).args(["init", "say", "go", "storm", "1000000000"]).start();
+        guest.wait_for("say go");
+        let worker = server.session_of(guest.pid()).worker;
+        process::signal(i32::try_from(worker).expect("a pid"), libc::SIGSTOP);
+        // Long enough for everything between the two to fill.
+        std::thread::sleep(Duration::from_secs(1));
+        process::kill(worker);
+        let finished = guest.end_within(PROMPT);
+        assert!(finished.stdout.contains(&format!("storm {LOST}")), "{way:?}: {finished}");
+    }
+}
+
+#[test]
 fn every_thread_of_a_guest_learns_that_its_worker_is_gone() {
     let server = fixture();
     for way in Way::REMOTED {

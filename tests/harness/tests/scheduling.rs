@@ -105,6 +105,14 @@ fn a_cap_holds_alone_and_graphs_do_not_get_around_it() {
 }
 
 #[test]
+fn a_capture_behind_kernels_of_its_stream_stays_whole_beside_a_neighbour() {
+    // Kernels are so short that several of them are measured together.
+    let shared = Shared::start_in(&[("PXSOFT_KERNEL_US", "20")], &[("one", ""), ("other", "")], &[]);
+    let completed = shared.completed(&[("one", "captures"), ("other", "share")], "3000");
+    assert!(completed[0] > 40.0, "{completed:?}");
+}
+
+#[test]
 fn a_large_copy_does_not_hold_up_a_neighbours_small_ones() {
     // 96 MiB take two seconds of an engine that takes whole copies, first come, first served.
     let shared = Shared::start_in(&[("PXSOFT_MIB_US", "24000")], &[("large", ""), ("small", "")], &[]);

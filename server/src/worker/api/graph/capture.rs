@@ -63,10 +63,17 @@ fn begun(call: &mut Call<'_>, stream: u64) -> Answer {
     done()
 }
 
+/// Readies a stream for a capture: a batch that is measured ends before it. An end that the capture took in would be asked about
+/// later, and with that the capture is useless.
+fn ready(call: &Call<'_>) {
+    call.session.gate.settle(call.session);
+}
+
 /// `cuStreamBeginCapture`: stream; the answer is the graph to be.
 pub(in crate::worker) fn begin(call: &mut Call<'_>) -> Answer {
     let stream = call.get_stream()?;
     call.state.graphs.check_room()?;
+    ready(call);
     // SAFETY: a stream of the session's.
     unsafe { call.driver().cuStreamBeginCapture_v2(stream, capture_mode::RELAXED)? };
     begun(call, stream)
@@ -78,6 +85,7 @@ pub(in crate::worker) fn begin_to_graph(call: &mut Call<'_>) -> Answer {
     let id = call.get()?;
     let (nodes, data) = edges(call)?;
     let graph = call.state.graphs.graph(id)?.native;
+    ready(call);
     // SAFETY: objects of the session's; arrays of one length.
     unsafe {
         call.driver().cuStreamBeginCaptureToGraph(

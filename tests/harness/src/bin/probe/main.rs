@@ -11,6 +11,7 @@
 //! | `allocstorm` | allocates and frees pieces of all sizes for ever, and never minds a refusal |
 //! | `sync`, `endless` | synchronises; launches a kernel that never ends |
 //! | `share MILLISECONDS`, `graphs MILLISECONDS` | keeps kernels in flight, singly or as graphs of four; prints how many completed |
+//! | `captures MILLISECONDS` | as `share`, and captures the stream as soon as its kernels are launched |
 //! | `storm COUNT` | launches that many empty kernels; prints how its own memory grew over the second half |
 //! | `work` | copies, launches, synchronises and checks, for ever; prints the first error and how often it went well |
 //! | `copies COUNT BYTES` | copies out and back and compares |
@@ -192,8 +193,9 @@ impl Probe {
             // SAFETY: a plain call.
             "sync" => self.name(unsafe { (self.driver.cuCtxSynchronize)() }),
             "endless" => self.name(self.endless()),
-            "share" => share::run(self, number(args)?, false)?,
-            "graphs" => share::run(self, number(args)?, true)?,
+            "share" => share::run(self, number(args)?, share::What::Kernels)?,
+            "graphs" => share::run(self, number(args)?, share::What::Graphs)?,
+            "captures" => share::run(self, number(args)?, share::What::Captures)?,
             "attributes" => attributes::of_function(self, number(args)?),
             "kernels" => attributes::of_kernel(self)?,
             "storm" => self.storm(number(args)?),

@@ -6,19 +6,35 @@ use std::time::{Duration, Instant};
 /// Kernels that are put into a stream at a time, singly or as one graph.
 const BATCH: usize = 4;
 
+/// What is submitted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Kernels.
+    Kernels,
+    /// Graphs of as many.
+    Graphs,
+    /// Kernels, and in the same stream at once a capture.
+    Captures,
+}
+
 /// Runs for a while; the line says how many kernels completed.
-pub(crate) fn run(probe: &Probe, milliseconds: usize, graphs: bool) -> Result<String, String> {
+pub(crate) fn run(probe: &Probe, milliseconds: usize, what: What) -> Result<String, String> {
     let mut streams = [0_u64; 2];
     let mut execs = [0_u64; 2];
     for (stream, exec) in streams.iter_mut().zip(&mut execs) {
         // CU_STREAM_NON_BLOCKING
         // SAFETY: a pointer to a local.
         check(probe, unsafe { (probe.driver.cuStreamCreate)(&raw mut *stream, 1) })?;
-        if graphs {
+        if what == What::Graphs {
             *exec = capture(probe, *stream)?;
         }
     }
     let submit = |index: usize| match execs[index] {
+        _ if what == What::Captures => {
+            (0..BATCH).try_for_each(|_| check(probe, launch(probe, streams[index])))?;
+            let exec = capture(probe, streams[index])?;
+            call(probe, "cuGraphExecDestroy", [exec, 0])
+        }
         0 => (0..BATCH).try_for_each(|_| check(probe, launch(probe, streams[index]))),
         exec => call(probe, "cuGraphLaunch", [exec, streams[index]]),
     };
@@ -53,6 +69,7 @@ fn capture(probe: &Probe, stream: u64) -> Result<u64, String> {
     let exec_address = (&raw mut exec).expose_provenance() as u64;
     let arguments = [exec_address, graph, 0, 0, 0, 0, 0, 0];
     check(probe, probe.driver.call("cuGraphInstantiateWithFlags", arguments)?)?;
+    call(probe, "cuGraphDestroy", [graph, 0])?;
     Ok(exec)
 }
 
