@@ -119,6 +119,8 @@ run() {
         mkdir -p "$(dirname "$built")"
         ln -sfn "$tree" "$built"
     fi
+    # Programs know the runtimes that they are linked with by that path as well.
+    [ -e "$built/.toolchain" ] || ln -s "$tree/.toolchain" "$built/.toolchain"
     cd "$tree"
     export PXOS_TEST_DRIVER=auto PXOS_BIN_DIR=$tree/target/release PXOS_SAMPLES_DIR=$tree/out/samples
     export LD_LIBRARY_PATH=/usr/local/cuda/lib64:/usr/local/cuda/nvvm/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -29,13 +29,27 @@ pub struct FrameReader {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Whether bulk data went by last. More of it is likely to follow, and what is read ahead of it would be copied twice.
+    bulk: bool,
 }
+
+/// What is taken for bulk data.
+const BULK: usize = 64 << 10;
+
+/// How much is read at once where bulk data is likely: a few small frames.
+const AHEAD: usize = 4 << 10;
 
 impl FrameReader {
     /// Reads frames of at most [`MAX_PAYLOAD`] from `socket`.
     #[must_use]
     pub fn new(socket: Socket) -> Self {
-        Self { socket, buffer: vec![0; HEADER + MAX_PAYLOAD + (64 << 10)].into(), start: 0, end: 0 }
+        Self {
+            socket,
+            buffer: vec![0; HEADER + MAX_PAYLOAD + (64 << 10)].into(),
+            start: 0,
+            end: 0,
+            bulk: false,
+        }
     }
 
     /// The socket.
@@ -87,6 +101,7 @@ impl FrameReader {
     /// [`ReadError`]; the stream is of no more use then.
     pub fn payload(&mut self, header: &Header) -> Result<&[u8], ReadError> {
         let length = header.length as usize;
+        self.bulk = false;
         self.fill(length, ReadError::Torn)?;
         let payload = &self.buffer[self.start..self.start + length];
         self.start += length;
@@ -98,6 +113,7 @@ impl FrameReader {
     /// # Errors
     /// [`ReadError`]; the stream is of no more use then.
     pub fn payload_into(&mut self, destination: &mut [u8]) -> Result<(), ReadError> {
+        self.bulk = destination.len() >= BULK;
         let buffered = destination.len().min(self.end - self.start);
         let (now, mut later) = destination.split_at_mut(buffered);
         now.copy_from_slice(&self.buffer[self.start..self.start + buffered]);
@@ -122,8 +138,10 @@ impl FrameReader {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
+        let most =
+            if self.bulk { self.buffer.len().min(self.end + count.max(AHEAD)) } else { self.buffer.len() };
         while self.end - self.start < count {
-            match self.socket.receive(&mut self.buffer[self.end..])? {
+            match self.socket.receive(&mut self.buffer[self.end..most])? {
                 0 => return Err(closed),
                 count => self.end += count,
             }
@@ -163,6 +181,38 @@ mod tests {
             assert_eq!(header.length, size);
             assert!(reader.payload(&header).unwrap().iter().all(|byte| *byte == 7));
         }
+        writer.join().unwrap();
+        assert!(matches!(reader.header(), Err(ReadError::Closed)));
+    }
+
+    #[test]
+    fn bulk_data_goes_where_it_belongs_and_small_frames_between_it_are_whole() {
+        let (one, other) = Socket::pair().unwrap();
+        let sizes = [8, 500_000, 8, 100_000, 300_000, 0, 4096, 70_000, 8];
+        let bytes_of =
+            |size: usize| (0..size).map(|at| (at * 7 + size).to_le_bytes()[0]).collect::<Vec<u8>>();
+        let writer = std::thread::spawn(move || {
+            for size in sizes {
+                one.send_all(&mut [IoSlice::new(&frame(control::DATA, &bytes_of(size)))]).unwrap();
+            }
+        });
+        let mut reader = FrameReader::new(other);
+        let mut from_buffer = 0;
+        for size in sizes {
+            let header = reader.header().unwrap();
+            assert_eq!(header.length as usize, size);
+            if size < BULK {
+                assert_eq!(reader.payload(&header).unwrap(), bytes_of(size));
+                continue;
+            }
+            let mut place = vec![0; size];
+            if reader.bulk {
+                from_buffer += reader.end - reader.start;
+            }
+            reader.payload_into(&mut place).unwrap();
+            assert_eq!(place, bytes_of(size));
+        }
+        assert!(from_buffer <= AHEAD, "{from_buffer} bytes behind bulk data were copied twice");
         writer.join().unwrap();
         assert!(matches!(reader.header(), Err(ReadError::Closed)));
     }
