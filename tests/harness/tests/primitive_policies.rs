@@ -128,7 +128,7 @@ fn a_loop_of_minutes_does_not_stop_a_neighbour() {
     let good = guest(&server, &folder, "good", probe()).args(["init", "share", "1500"]).run();
     let line = good.stdout.lines().find_map(|line| line.strip_prefix("share ")).unwrap_or_default();
     assert!(line.parse::<u64>().is_ok_and(|count| count > 100), "{}", good.stdout);
-    assert!(!bad.stdout().contains("700"), "it still runs, or has ended well: {}", bad.stdout());
+    assert!(bad.stdout().trim_end().ends_with("running"), "it still runs: {}", bad.stdout());
     process::kill(bad.pid());
 }
 
