@@ -6,7 +6,8 @@
 #   tools/gpu-machine.sh run FILE OUT PART…     there: unpacks FILE and runs its parts one after the other. OUT gets a log of each,
 #                                               their figures, and summary.txt: part, exit code, seconds
 #
-# A part is one of the following, or several words in quotes, where more arguments follow the part's own:
+# A part is one of the following, or several words in quotes, where more arguments follow the part's own. Parts in one pair of
+# quotes with ` + ` between them run side by side, which suits whatever measures nothing: 'tests + nvidia /samples + torch'.
 #   tests [NAME…]      scenarios (all but the slowest: frames, leaks); each is a part of the summary
 #   samples            our own programs, natively twice and remoted
 #   nvidia FOLDER      built programs of NVIDIA's, likewise
@@ -125,8 +126,11 @@ run() {
     export PXOS_TEST_DRIVER=auto PXOS_BIN_DIR=$tree/target/release PXOS_SAMPLES_DIR=$tree/out/samples
     export LD_LIBRARY_PATH=/usr/local/cuda/lib64:/usr/local/cuda/nvvm/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     for words in "$@"; do
-        # shellcheck disable=SC2086 # a part and its arguments
-        run_part $words
+        while read -r words; do
+            # shellcheck disable=SC2086 # a part and its arguments
+            run_part $words < /dev/null &
+        done <<< "${words// + /$'\n'}"
+        wait
     done
     printf '\n'
     cat "$out/summary.txt"
