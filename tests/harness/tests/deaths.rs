@@ -124,47 +124,38 @@ fn a_guest_whose_worker_is_killed_gets_an_error() {
     assert_eq!(server.status().totals.ended.get("signal"), Some(&3));
 }
 
-#[test]
-fn a_guest_whose_worker_is_killed_while_it_launches_gets_an_error() {
+/// A guest's worker is killed in the midst of `work`, a while after it began: the guest is told, over every transport.
+fn assert_told(work: &str, a_while: impl Fn(u32)) {
     let server = fixture();
     for way in Way::REMOTED {
-        let guest = server.program(probe(), way).args(["init", "say", "go", "storm", "1000000000"]).start();
+        let guest = server.program(probe(), way).args(["init", "say", "go", work, "1000000000"]).start();
         guest.wait_for("say go");
-        std::thread::sleep(Duration::from_millis(20));
-        process::kill(server.session_of(guest.pid()).worker);
+        let worker = server.session_of(guest.pid()).worker;
+        a_while(worker);
+        process::kill(worker);
         let finished = guest.end_within(PROMPT);
-        assert!(finished.stdout.contains(&format!("storm {LOST}")), "{way:?}: {finished}");
+        assert!(finished.stdout.contains(&format!("{work} {LOST}")), "{way:?}: {finished}");
     }
     let _ = server.settled();
 }
 
 #[test]
+fn a_guest_whose_worker_is_killed_while_it_launches_gets_an_error() {
+    assert_told("storm", |_| std::thread::sleep(Duration::from_millis(20)));
+}
+
+#[test]
 fn a_guest_that_waits_for_room_learns_that_its_worker_is_gone() {
-    let server = fixture();
-    for way in Way::REMOTED {
-        let guest = server.program(probe(), way).args(["init", "say", "go", "storm", "1000000000"]).start();
-        guest.wait_for("say go");
-        let worker = server.session_of(guest.pid()).worker;
+    assert_told("storm", |worker| {
         process::signal(i32::try_from(worker).expect("a pid"), libc::SIGSTOP);
         // Long enough for everything between the two to fill.
         std::thread::sleep(Duration::from_secs(1));
-        process::kill(worker);
-        let finished = guest.end_within(PROMPT);
-        assert!(finished.stdout.contains(&format!("storm {LOST}")), "{way:?}: {finished}");
-    }
+    });
 }
 
 #[test]
 fn every_thread_of_a_guest_learns_that_its_worker_is_gone() {
-    let server = fixture();
-    for way in Way::REMOTED {
-        let guest = server.program(probe(), way).args(["init", "say", "go", "churn", "1000000000"]).start();
-        guest.wait_for("say go");
-        std::thread::sleep(Duration::from_millis(50));
-        process::kill(server.session_of(guest.pid()).worker);
-        let finished = guest.end_within(PROMPT);
-        assert!(finished.stdout.contains(&format!("churn {LOST}")), "{way:?}: {finished}");
-    }
+    assert_told("churn", |_| std::thread::sleep(Duration::from_millis(50)));
 }
 
 #[test]
