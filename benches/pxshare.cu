@@ -4,7 +4,7 @@
 //   pxshare busy ITERATIONS US[,US...] SECONDS [DEPTH]   kernels of these lengths in turn, always DEPTH in flight (default 8)
 //   pxshare graph ITERATIONS US SECONDS [NODES]   the same, launched as graphs of this many kernels (default 4)
 //   pxshare gemm N SECONDS                   products of N x N matrices by cuBLAS, which is opened as it is found
-//   pxshare trace ITERATIONS US SECONDS      as busy, and when the device ran each kernel
+//   pxshare trace ITERATIONS US[,US...] SECONDS   as busy, and when the device ran each kernel
 //   pxshare latency ITERATIONS US PERIOD_US SECONDS   one kernel each period; how long each took
 //   pxshare steady ITERATIONS US SECONDS     one kernel after the other, each waited for; how long each took
 //   pxshare bad WHAT SECONDS                 a bad neighbour: processes that, one after the other, launch a kernel that never
@@ -258,7 +258,7 @@ static void gemm(int n, double seconds) {
     });
 }
 
-static void trace(double length, double seconds) {
+static void trace(const std::vector<double> &lengths, double seconds) {
     const size_t most = 100'000, depth = 8;
     cudaStream_t stream;
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -269,13 +269,13 @@ static void trace(double length, double seconds) {
     CHECK(cudaMemcpy(device, times.data(), times.size() * sizeof times[0], cudaMemcpyHostToDevice));
     std::vector<cudaEvent_t> events(depth);
     for (auto &event : events) CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    long long iterations = static_cast<long long>(per_microsecond * length);
-    launch(length, stream);
+    launch(lengths[0], stream);
     ready();
     size_t count = 0;
     long long end = now() + static_cast<long long>(seconds * 1e9);
     for (; now() < end && count < most; count++) {
         if (count >= depth) CHECK(cudaEventSynchronize(events[count % depth]));
+        long long iterations = static_cast<long long>(per_microsecond * lengths[count % lengths.size()]);
         traced<<<multiprocessors * 2, 1024, 0, stream>>>(iterations, out, device + 2 * count);
         CHECK(cudaGetLastError());
         CHECK(cudaEventRecord(events[count % depth], stream));
@@ -443,7 +443,7 @@ int main(int count, char **arguments) {
     } else if (mode == "gemm" && count == 4) {
         gemm(std::atoi(arguments[2]), std::atof(arguments[3]));
     } else if (mode == "trace" && count == 5) {
-        trace(std::atof(arguments[3]), std::atof(arguments[4]));
+        trace(numbers(arguments[3]), std::atof(arguments[4]));
     } else if (mode == "steady" && count == 5) {
         steady(std::atof(arguments[3]), std::atof(arguments[4]));
     } else if (mode == "deed" && count == 3) {

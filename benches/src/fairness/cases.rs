@@ -62,7 +62,7 @@ pub(crate) struct Case {
     pub(crate) needs_gpu: bool,
 }
 
-/// VMs that the servers know: name, and what stands in their rule.
+/// VMs that the servers know: name, and what stands in their rule. Those with a cap would get more by weight.
 pub(crate) const VMS: &[(&str, &str)] = &[
     ("a1", "weight = 100"),
     ("b1", "weight = 100"),
@@ -76,9 +76,9 @@ pub(crate) const VMS: &[(&str, &str)] = &[
     ("w9", "weight = 900"),
     ("w30", "weight = 300"),
     ("w70", "weight = 700"),
-    ("cap10", "gpu_max = \"10%\""),
-    ("cap25", "gpu_max = \"25%\""),
-    ("cap50", "gpu_max = \"50%\""),
+    ("cap10", "gpu_max = \"10%\"\nweight = 900"),
+    ("cap25", "gpu_max = \"25%\"\nweight = 900"),
+    ("cap50", "gpu_max = \"50%\"\nweight = 900"),
     ("bad", "memory_max = \"2G\"\nmax_processes = 6"),
     ("fast", "tier = \"latency\""),
 ];

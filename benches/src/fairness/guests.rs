@@ -19,6 +19,8 @@ const POOL: usize = 8;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long workers are given to become warm again between two cases.
 const REFILL: Duration = Duration::from_millis(700);
+/// Longer than a case: a worker that is made ready meanwhile makes a context, which stalls the device for milliseconds.
+const REST: &str = "--pool-rest=30s";
 /// How long a kernel may take where that is limited: longer than any here but the one that never ends.
 const MAX_KERNEL: &str = "--scheduler-max-kernel=300ms";
 /// What comes before the measured time: clocks, estimates, and who owes whom.
@@ -52,8 +54,8 @@ impl Way {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Native => &[],
-            Self::Fifo => &["--scheduler-policy=fifo"],
-            Self::LeaseFq => &["--scheduler-policy=leasefq"],
+            Self::Fifo => &["--scheduler-policy=fifo", REST],
+            Self::LeaseFq => &["--scheduler-policy=leasefq", REST],
             Self::Guarded => &["--scheduler-policy=leasefq", MAX_KERNEL],
         }
     }

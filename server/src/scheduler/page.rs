@@ -68,6 +68,8 @@ pub struct Slot {
     pub max_kernel: AtomicU64,
     /// When all in flight will be complete, as estimated; the clock is that of `deadline`.
     pub done_at: AtomicU64,
+    /// The same if each takes as long as the longest of its kind; as `done_at` where all of a kind are alike.
+    pub done_by: AtomicU64,
     /// Device time of what is in flight and not charged yet, as estimated, in nanoseconds.
     pub pending: AtomicU64,
     /// Device time measured so far, in nanoseconds.
@@ -171,7 +173,7 @@ impl Slot {
     pub fn read(&self, now: Nanos) -> Observation {
         let in_flight = self.in_flight.load(Ordering::Relaxed).min(1 << 20);
         let done_at = self.done_at.load(Ordering::Relaxed);
-        let left = done_at.saturating_sub(now);
+        let left = self.done_by.load(Ordering::Relaxed).saturating_sub(now);
         // What takes longer than it should costs what it takes.
         let pending = self.pending.load(Ordering::Relaxed).saturating_add(now.saturating_sub(done_at));
         // What should be complete and is not may take as long as it likes.

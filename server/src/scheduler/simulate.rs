@@ -15,6 +15,7 @@ use super::{
     ALONE_WINDOW, Gate, HANDOVER, MICROSECOND, Nanos, Observation, Reason, Scheduler, Share, Tuning, VmId,
     WINDOW, WINDOW_COMMANDS, WINDOW_LEAST, YIELD_AFTER,
 };
+use crate::worker::estimate::{Cost, Estimates, Key};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a wake-up from the daemon to a worker or back takes.
@@ -29,6 +30,8 @@ pub(super) struct Workload {
     pub(super) burst: u32,
     /// Then it does nothing for this long.
     pub(super) pause: Nanos,
+    /// Whether its kernels are one function's in one shape, so that nobody can tell a long one from a short one.
+    pub(super) blind: bool,
     /// Whether it marks all of it as urgent.
     pub(super) marked: bool,
     /// When it comes.
@@ -40,12 +43,33 @@ pub(super) struct Workload {
 impl Workload {
     /// Always something to do.
     pub(super) fn busy(kernel: Nanos) -> Self {
-        Self { kernels: vec![kernel], burst: u32::MAX, pause: 0, marked: false, from: 0, until: Nanos::MAX }
+        Self {
+            kernels: vec![kernel],
+            burst: u32::MAX,
+            pause: 0,
+            blind: false,
+            marked: false,
+            from: 0,
+            until: Nanos::MAX,
+        }
+    }
+
+    /// What a kernel of this length is known by.
+    fn key(&self, length: Nanos) -> Key {
+        Key::launch(if self.blind { 0 } else { length }, 0, 0, 0)
     }
 
     /// A kernel, then a pause.
     pub(super) fn periodic(kernel: Nanos, pause: Nanos) -> Self {
-        Self { kernels: vec![kernel], burst: 1, pause, marked: false, from: 0, until: Nanos::MAX }
+        Self {
+            kernels: vec![kernel],
+            burst: 1,
+            pause,
+            blind: false,
+            marked: false,
+            from: 0,
+            until: Nanos::MAX,
+        }
     }
 }
 
@@ -55,7 +79,7 @@ struct Command {
     /// Time of the device that it has had, which others may have had beside it.
     had: Nanos,
     left: f64,
-    estimate: Nanos,
+    cost: Cost,
     /// Nobody knew how long it takes.
     unknown: bool,
     /// When it was asked for.
@@ -71,7 +95,7 @@ struct Guest {
     in_burst: u32,
     resume: Nanos,
     asked: Option<Nanos>,
-    estimates: BTreeMap<Nanos, Nanos>,
+    estimates: Estimates,
     charged: Nanos,
     waiting: bool,
     stopped: bool,
@@ -351,7 +375,7 @@ impl Guest {
             in_burst: 0,
             resume: workload.from,
             asked: None,
-            estimates: BTreeMap::new(),
+            estimates: Estimates::default(),
             charged: 0,
             waiting: false,
             stopped: false,
@@ -365,23 +389,29 @@ impl Guest {
         }
     }
 
-    fn remaining(&self) -> Nanos {
+    /// Until all is complete, each command as long as `length` says.
+    fn left(&self, length: impl Fn(Cost) -> Nanos) -> Nanos {
         self.queue
             .iter()
             .map(|command| {
                 let done = command.length - (command.left.max(0.0) as Nanos).min(command.length);
                 // A command that takes longer than it should is not nearly done.
-                if done > command.estimate { HANDOVER + 1 } else { command.estimate - done }
+                let length = length(command.cost);
+                if done > length { HANDOVER + 1 } else { length - done }
             })
             .sum()
     }
 
+    fn remaining(&self) -> Nanos {
+        self.left(Cost::at_most)
+    }
+
     fn pending(&self) -> Nanos {
-        self.queue.iter().map(|command| command.estimate.max(command.had)).sum()
+        self.queue.iter().map(|command| command.cost.mean.max(command.had)).sum()
     }
 
     fn may_feed(&mut self, now: Nanos, estimate: Nanos, unknown: bool) -> bool {
-        let in_flight = self.remaining();
+        let in_flight = self.left(|cost| cost.mean);
         let count = u32::try_from(self.queue.len()).unwrap();
         match self.gate {
             Gate::Off => true,
@@ -415,9 +445,9 @@ impl Guest {
         while now >= self.resume && self.in_burst < self.workload.burst {
             let asked = *self.asked.get_or_insert(now);
             let length = self.workload.kernels[self.next % self.workload.kernels.len()];
-            let known = self.estimates.get(&length).copied();
-            let (estimate, unknown) = (known.unwrap_or(200 * MICROSECOND), known.is_none());
-            if !self.may_feed(now, estimate, unknown) {
+            let known = self.estimates.of(self.workload.key(length)).0;
+            let (cost, unknown) = (known.unwrap_or(Cost::of(200 * MICROSECOND)), known.is_none());
+            if !self.may_feed(now, cost.mean, unknown) {
                 break;
             }
             tell |= self.queue.is_empty() && matches!(self.gate, Gate::Open { tell: true, .. });
@@ -426,7 +456,7 @@ impl Guest {
             self.asked = None;
             self.next += 1;
             self.in_burst = self.in_burst.saturating_add(u32::from(self.workload.burst != u32::MAX));
-            self.queue.push_back(Command { length, had: 0, left: length as f64, estimate, unknown, asked });
+            self.queue.push_back(Command { length, had: 0, left: length as f64, cost, unknown, asked });
             self.dry_since = None;
             self.told_dry = false;
         }
@@ -436,7 +466,7 @@ impl Guest {
     fn complete(&mut self, now: Nanos, command: &Command) {
         self.done.push((now, command.length));
         self.latencies.push(now - command.asked);
-        self.estimates.insert(command.length, command.length);
+        self.estimates.learn(self.workload.key(command.length), command.length);
         if self.queue.is_empty() {
             self.dry_since = Some(now);
             self.told_dry = false;

@@ -4,7 +4,7 @@
 //! stream still has work of the batch before, that one's end is this one's beginning: one event a batch. What is charged is
 //! the union of all streams' batches on the context's own clock.
 
-use super::estimate::{Estimates, Key};
+use super::estimate::{Cost, Estimates, Key};
 use super::session::Session;
 use crate::driver::Result;
 use crate::scheduler::{HANDOVER, MICROSECOND, Nanos};
@@ -17,7 +17,9 @@ const BATCH: Nanos = 250 * MICROSECOND;
 /// Or this many commands.
 const BATCH_COMMANDS: u32 = 8;
 /// What a command is taken for of which nothing is known.
-pub(super) const UNKNOWN: Nanos = 200 * MICROSECOND;
+pub(super) const UNKNOWN: Cost = Cost::of(200 * MICROSECOND);
+/// How often completions are looked for, at least and at most.
+const NAPS: [Nanos; 2] = [20 * MICROSECOND, 500 * MICROSECOND];
 
 /// A timing event of the worker's.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ struct Batch {
     end: Option<Arc<Event>>,
     commands: u32,
     estimate: Nanos,
+    /// What it may take, where commands of its kind are not all alike.
+    at_most: Nanos,
     /// Whether one of them has never been measured.
     unknown: bool,
     /// What they are, if all are the same.
@@ -113,9 +117,21 @@ impl Flight {
         self.batches.iter().map(|batch| batch.commands).sum()
     }
 
-    /// When the oldest batch should be complete.
-    pub(super) fn head_due(&self) -> Nanos {
-        self.head_since + self.batches.front().map_or(0, |batch| batch.estimate)
+    /// In what time it is worth looking whether the oldest batch is complete: when it should be; around that time, as precisely
+    /// as estimates are, again and again; and the later it is, the less often. Where nobody can tell when that is, in a quarter
+    /// of the time that has passed.
+    pub(super) fn look_in(&self, now: Nanos) -> Nanos {
+        let Some(head) = self.batches.front() else { return NAPS[1] };
+        let due = self.head_since + head.estimate;
+        let precision = head.estimate / 32;
+        let wait = if due > now {
+            (due - now).saturating_sub(precision)
+        } else {
+            (now - due).saturating_sub(precision) / 4
+        };
+        let passed = now.saturating_sub(self.head_since);
+        let wait = if head.at_most > head.estimate { wait.min(passed / 4) } else { wait };
+        wait.clamp(NAPS[0], NAPS[1])
     }
 
     /// Whether something is in flight of which nobody knows how long it takes.
@@ -128,15 +144,20 @@ impl Flight {
         self.batches.iter().map(|batch| batch.estimate).sum()
     }
 
-    /// When all will be complete.
+    /// When all will be complete, as estimated.
     pub(super) fn done_at(&self) -> Nanos {
         self.head_since + self.estimate()
     }
 
+    /// When all will be complete if each takes as long as the longest of its kind.
+    pub(super) fn done_by(&self) -> Nanos {
+        self.head_since + self.batches.iter().map(|batch| batch.at_most).sum::<Nanos>()
+    }
+
     /// Whether what is in flight is nearly complete, and not overdue.
     pub(super) fn is_nearly_done(&self, now: Nanos) -> bool {
-        let done_at = self.done_at();
-        self.batches.is_empty() || (done_at > now && done_at - now <= HANDOVER)
+        let done_by = self.done_by();
+        self.batches.is_empty() || (done_by > now && done_by - now <= HANDOVER)
     }
 
     /// How long the oldest batch has been the oldest.
@@ -184,7 +205,7 @@ impl Flight {
     pub(super) fn submit(
         &mut self,
         session: &Session,
-        (place, key, estimate): (Place, Key, Option<Nanos>),
+        (place, key, cost): (Place, Key, Option<Cost>),
         (now, single): (Nanos, bool),
         launch: impl FnOnce() -> Result,
     ) -> Result {
@@ -210,6 +231,7 @@ impl Flight {
                 end: None,
                 commands: 0,
                 estimate: 0,
+                at_most: 0,
                 unknown: false,
                 key: Some(key),
                 submitted: now,
@@ -217,8 +239,9 @@ impl Flight {
         }
         let Some(batch) = self.batches.back_mut().filter(|batch| batch.end.is_none()) else { return Ok(()) };
         batch.commands += 1;
-        batch.estimate += estimate.unwrap_or(UNKNOWN);
-        batch.unknown |= estimate.is_none();
+        batch.estimate += cost.unwrap_or(UNKNOWN).mean;
+        batch.at_most += cost.unwrap_or(UNKNOWN).at_most();
+        batch.unknown |= cost.is_none();
         if batch.key != Some(key) {
             batch.key = None;
         }

@@ -12,7 +12,7 @@
 //! the daemon when the worker has run dry or nearly drained. Streams under capture pass: nothing of theirs is executed.
 
 use super::dispatch::Failed;
-use super::estimate::{Estimates, Key};
+use super::estimate::{Cost, Estimates, Key};
 use super::flight::{self, Event, Flight, Place, UNKNOWN};
 use super::session::{Fatal, Session};
 use crate::driver::{Driver, Result};
@@ -36,8 +36,6 @@ const MARK: Nanos = 2 * MILLISECOND;
 const MARK_UNKNOWN: u32 = 32;
 /// If nothing completes for this long, the window lets another command pass: what is in flight may be waiting for it.
 const STALLED: Duration = Duration::from_millis(10);
-/// How often completions are looked for, at least and at most.
-const NAPS: [Nanos; 2] = [20 * MICROSECOND, 500 * MICROSECOND];
 /// How long the measuring thread stays without work.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -211,7 +209,7 @@ impl Gate {
         let mut guard = lock(&self.meter);
         let meter = &mut *guard;
         let (known, exact) = meter.estimates.of(key);
-        let estimate = known.unwrap_or(UNKNOWN);
+        let estimate = known.unwrap_or(UNKNOWN).mean;
         let alone = meter.alone.entry(place.device).or_default();
         alone.since += estimate;
         alone.unknown += u32::from(!exact);
@@ -290,7 +288,7 @@ impl Gate {
         launch: impl FnOnce() -> Result,
     ) -> std::result::Result<(), Failed> {
         let urgent = marked.then(|| Urgent::at(slot));
-        let (mut meter, estimate) = self.pass(session, slot, place.device, key)?;
+        let (mut meter, cost) = self.pass(session, slot, place.device, key)?;
         // Ending another context's batch has made that one current.
         session.enter(place.context)?;
         let word = slot.gate.load(Ordering::Acquire);
@@ -299,7 +297,7 @@ impl Gate {
         let flight = meter.flights.entry(place.device).or_default();
         let was_dry = flight.commands() == 0;
         let now = page::now();
-        let launched = flight.submit(session, (place, key, estimate), (now, single), launch);
+        let launched = flight.submit(session, (place, key, cost), (now, single), launch);
         flight.lease.1 += 1;
         crate::stats::bump(&slot.commands, 1);
         if urgent.is_some() {
@@ -330,7 +328,7 @@ impl Gate {
         slot: &Slot,
         device: usize,
         key: Key,
-    ) -> std::result::Result<(MutexGuard<'_, Meter>, Option<Nanos>), Failed> {
+    ) -> std::result::Result<(MutexGuard<'_, Meter>, Option<Cost>), Failed> {
         let mut meter = lock(&self.meter);
         let mut stalled = false;
         loop {
@@ -339,7 +337,7 @@ impl Gate {
             }
             // What was seen while the VM was alone tells what its commands cost now.
             Self::retire_marks(session, &mut meter, device);
-            let estimate = meter.estimates.of(key).0;
+            let cost = meter.estimates.of(key).0;
             let flight = meter.flights.entry(device).or_default();
             let word = slot.gate.load(Ordering::Acquire);
             if word == gate::CLOSED {
@@ -351,7 +349,7 @@ impl Gate {
                 continue;
             }
             if word == gate::OFF || word == gate::FREE {
-                return Ok((meter, estimate));
+                return Ok((meter, cost));
             }
             let deadline = slot.deadline.load(Ordering::Relaxed);
             if flight.lease.0 != deadline {
@@ -359,9 +357,9 @@ impl Gate {
             }
             let (count, work) = (flight.commands(), flight.estimate());
             // What nobody has seen yet may be a graph of seconds: it goes alone, so that one is the most that is overdrawn.
-            let has_room = match estimate {
-                Some(estimate) if !flight.has_unknown() => {
-                    count < WINDOW_LEAST || (count < WINDOW_COMMANDS && work + estimate <= WINDOW)
+            let has_room = match cost {
+                Some(cost) if !flight.has_unknown() => {
+                    count < WINDOW_LEAST || (count < WINDOW_COMMANDS && work + cost.mean <= WINDOW)
                 }
                 _ => count == 0,
             };
@@ -386,7 +384,7 @@ impl Gate {
                 }
                 continue;
             }
-            return Ok((meter, estimate));
+            return Ok((meter, cost));
         }
     }
 
@@ -525,13 +523,11 @@ impl Gate {
                 if flight.told {
                     continue;
                 }
-                (flight.dry_since + YIELD_AFTER).saturating_sub(now)
+                (flight.dry_since + YIELD_AFTER).saturating_sub(now).max(MICROSECOND)
             } else {
-                // When the oldest should be complete; the later it is, the less often it is looked for.
-                let due = flight.head_due();
-                if due > now { due - now } else { (now - due) / 4 }
+                flight.look_in(now)
             };
-            nap = Some(nap.unwrap_or(Nanos::MAX).min(wait.clamp(NAPS[0], NAPS[1])));
+            nap = Some(nap.unwrap_or(Nanos::MAX).min(wait));
         }
         nap
     }
@@ -562,6 +558,7 @@ impl Gate {
 /// Shows the daemon what is in flight.
 fn publish(slot: &Slot, flight: &Flight) {
     slot.done_at.store(flight.done_at(), Ordering::Relaxed);
+    slot.done_by.store(flight.done_by(), Ordering::Relaxed);
     slot.pending.store(flight.estimate(), Ordering::Relaxed);
     if flight.commands() == 0 {
         slot.marked_in_flight.store(0, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 mod api;
 mod callbacks;
 mod dispatch;
-mod estimate;
+pub(crate) mod estimate;
 mod exchange;
 mod fence;
 mod flight;
