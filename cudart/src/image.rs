@@ -9,6 +9,8 @@
 //! also if another one follows at once: the driver loads nothing of a second one (measured), and in an executable or
 //! library the next one belongs to the next wrapper.
 
+mod atomics;
+mod compression;
 mod elf;
 mod fatbin;
 mod params;
@@ -16,7 +18,9 @@ mod source;
 
 use std::ffi::c_void;
 
-pub use fatbin::{Compression, Entry, EntryKind, entries};
+pub use atomics::{SystemAtomics, system_atomics};
+pub use compression::{Compression, DecompressError};
+pub use fatbin::{Entry, EntryKind, entries};
 pub use params::{KernelParams, Param, kernel_params};
 use source::{Memory, Source};
 

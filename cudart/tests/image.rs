@@ -8,8 +8,8 @@ mod tests {
 
     use proptest::prelude::{ProptestConfig, any, prop, proptest};
     use pxos_cudart::image::{
-        Compression, EntryKind, Image, ImageError, Kind, Param, Wrapper, entries, inspect, kernel_params,
-        kind_of, length_of,
+        Compression, EntryKind, Image, ImageError, Kind, Param, SystemAtomics, Wrapper, entries, inspect,
+        kernel_params, kind_of, length_of, system_atomics,
     };
 
     fn data(name: &str) -> Vec<u8> {
@@ -142,19 +142,6 @@ mod tests {
         assert!(inspect_bytes(&fatbin).is_err());
     }
 
-    fn decompressed(compression: Compression, payload: &[u8], len: usize) -> Vec<u8> {
-        use std::io::Read;
-        match compression {
-            Compression::None => payload.to_vec(),
-            Compression::Lz4 => lz4_flex::block::decompress(payload, len).unwrap(),
-            Compression::Zstd => {
-                let mut out = Vec::new();
-                ruzstd::decoding::StreamingDecoder::new(payload).unwrap().read_to_end(&mut out).unwrap();
-                out
-            }
-        }
-    }
-
     #[test]
     fn entries_decompress_to_the_image_they_claim() {
         let none = (Compression::None, Compression::None);
@@ -178,7 +165,7 @@ mod tests {
             assert_eq!(second.version, (9, 0), "{name}");
             for entry in [first, second] {
                 let len = usize::try_from(entry.decompressed_len).unwrap();
-                let image = decompressed(entry.compression, entry.payload, len);
+                let image = entry.image(entry.decompressed_len).unwrap();
                 assert_eq!(image.len(), len, "{name}");
                 let kind = kind_of(&image).unwrap();
                 let expected = if entry.kind == EntryKind::Elf { Kind::Elf } else { Kind::Ptx };
@@ -212,6 +199,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn kernels_without_system_atomics_have_none() {
+        for name in CUBINS.into_iter().chain(FATBINS) {
+            assert_eq!(system_atomics(&data(name)), Ok(SystemAtomics::default()), "{name}");
+        }
+    }
+
+    #[test]
+    fn system_atomics_of_a_program_are_those_of_its_source() {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/samples/atomicsAll");
+        let Ok(program) = fs::read(&program) else {
+            println!("skipped: {} is not there; `make programs` builds it", program.display());
+            return;
+        };
+        // The fatbins of the program and of the runtime that is linked into it; they begin at multiples of eight.
+        let fatbins = (0..program.len()).step_by(8).map(|at| &program[at..]).filter_map(|bytes| {
+            let len = length_of(bytes, Kind::Fatbin).ok()?;
+            Some(&bytes[..len])
+        });
+        let found: Vec<_> =
+            fatbins.map(|bytes| system_atomics(bytes).unwrap()).filter(SystemAtomics::any).collect();
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert!(found.of("_Z9in_globalv"));
+        // Atomics of system scope on shared memory, and none.
+        assert!(!found.of("_Z9in_sharedP7Results") && !found.of("_Z12start_globalv"));
+    }
+
     /// What every parser must do with bytes of a peer: come back, and stay inside.
     fn survives(bytes: &[u8]) {
         for kind in [Kind::Fatbin, Kind::Elf, Kind::Ptx] {
@@ -227,6 +241,7 @@ mod tests {
         if let Ok(kernels) = kernel_params(bytes) {
             assert!(kernels.len() <= bytes.len());
         }
+        let _ = system_atomics(bytes);
     }
 
     proptest! {

@@ -5,8 +5,8 @@
 //! what is there, and every decompressed size against [`MAX_PTX`], before it is used.
 
 use std::fmt;
-use std::io::Read;
 
+use pxos_cudart::image::{Compression, DecompressError};
 use thiserror::Error;
 
 /// The most bytes of PTX that one entry may hold; cuBLAS-sized libraries stay below a tenth of it.
@@ -320,52 +320,27 @@ fn entries<'a>(
 impl Entry<'_> {
     /// The PTX text, decompressed.
     fn text(&self) -> Result<String, ImageError> {
-        let damaged = |method, reason| ImageError::Damaged { entry: self.number, method, reason };
-        if self.flags & (FLAG_OLD_COMPRESSION | FLAG_LZ4 | FLAG_ZSTD) != 0 && self.decompressed > MAX_PTX {
-            return Err(ImageError::TooLarge { bytes: self.decompressed });
-        }
-        if self.flags & FLAG_ZSTD != 0 {
-            let plain = self.zstd().map_err(|reason| damaged("zstd", reason))?;
-            Ok(text_of(&plain)?.to_owned())
+        let compression = if self.flags & FLAG_ZSTD != 0 {
+            Compression::Zstd
         } else if self.flags & FLAG_LZ4 != 0 {
-            let plain = self.lz4().map_err(|reason| damaged("LZ4", reason))?;
-            Ok(text_of(&plain)?.to_owned())
+            Compression::Lz4
         } else if self.flags & FLAG_OLD_COMPRESSION != 0 {
-            Err(ImageError::Unsupported { kind: "a fatbin compressed by a toolkit of before CUDA 11" })
+            return Err(ImageError::Unsupported {
+                kind: "a fatbin compressed by a toolkit of before CUDA 11",
+            });
         } else {
-            Ok(text_of(self.payload)?.to_owned())
-        }
-    }
-
-    fn zstd(&self) -> Result<Vec<u8>, String> {
-        // A window greater than the whole is of no use; 8 MiB is what every decoder must support.
-        let window = self.decompressed.max(8 << 20);
-        let mut source = self.payload;
-        let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut source, window);
-        let decoder = decoder.map_err(|e| e.to_string())?;
-        let mut plain = Vec::new();
-        // One byte more than announced, to notice.
-        decoder.take(self.decompressed + 1).read_to_end(&mut plain).map_err(|e| e.to_string())?;
-        self.whole(plain)
-    }
-
-    fn lz4(&self) -> Result<Vec<u8>, String> {
-        // No LZ4 block expands more than this, so a greater size is refused before memory is set aside for it.
-        if self.decompressed > self.payload.len() as u64 * 255 + 64 {
-            return Err(format!("{} bytes out of {}", self.decompressed, self.payload.len()));
-        }
-        let size = usize::try_from(self.decompressed).map_err(|e| e.to_string())?;
-        let plain = lz4_flex::block::decompress(self.payload, size).map_err(|e| e.to_string())?;
-        self.whole(plain)
-    }
-
-    /// The decompressed bytes, if they are as many as announced.
-    fn whole(&self, plain: Vec<u8>) -> Result<Vec<u8>, String> {
-        if plain.len() as u64 == self.decompressed {
-            Ok(plain)
-        } else {
-            Err(format!("{} bytes announced, at least {} decompressed", self.decompressed, plain.len()))
-        }
+            Compression::None
+        };
+        let plain =
+            compression.decompress(self.payload, self.decompressed, MAX_PTX).map_err(
+                |error| match error {
+                    DecompressError::TooLong { announced, .. } => ImageError::TooLarge { bytes: announced },
+                    DecompressError::Damaged { method, reason } => {
+                        ImageError::Damaged { entry: self.number, method, reason }
+                    }
+                },
+            )?;
+        Ok(text_of(&plain)?.to_owned())
     }
 }
 

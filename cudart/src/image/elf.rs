@@ -88,12 +88,17 @@ pub(super) fn length(source: &impl Source) -> Result<u64, ImageError> {
     Ok(furthest)
 }
 
-/// Whether a section header stands for bytes in the file.
+/// Whether a section header stands for bytes in the file. In relocatable cubins memory without initial contents has
+/// types of its own instead of SHT_NOBITS (measured with `nvcc -rdc=true -cubin` of CUDA 13.0).
 fn has_bytes(section: &[u8]) -> Result<bool, ImageError> {
-    Ok(!matches!(section.u32(0x04)?, SHT_NULL | SHT_NOBITS))
+    Ok(!matches!(
+        section.u32(0x04)?,
+        SHT_NULL | SHT_NOBITS | SHT_CUDA_GLOBAL | SHT_CUDA_SHARED | SHT_CUDA_SHARED_RESERVED
+    ))
 }
 
-/// The sections of a complete object, without those that have no bytes in the file.
+/// The sections of a complete object, without those that have no bytes in the file. Their names and bytes together
+/// are at most a small multiple of the object, so that a reader of all of them does no more work than that.
 pub(super) fn sections(object: &[u8]) -> Result<Vec<Section<'_>>, ImageError> {
     let header = header(&object)?;
     if header.sections.end()? > object.len() as u64 {
@@ -110,15 +115,32 @@ pub(super) fn sections(object: &[u8]) -> Result<Vec<Section<'_>>, ImageError> {
         }
     };
     let mut sections = Vec::new();
+    let mut total = 0;
     header.sections.for_each(&object, |section| {
         if has_bytes(section)? {
             let name = names.get(offset(section.u32(0)?.into())?..).unwrap_or_default();
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            sections.push(Section { name, bytes: section_bytes(object, section)? });
+            let bytes = section_bytes(object, section)?;
+            total += name.len() + bytes.len();
+            if total > MAX_SHARED * object.len() {
+                return Err(ImageError::Damaged { what: "bytes of all elf sections", value: total as u64 });
+            }
+            sections.push(Section { name, bytes });
         }
         Ok(())
     })?;
     Ok(sections)
+}
+
+/// The architecture that an object's code is for, e.g. 90 for `sm_90`; none if it is not for a CUDA device.
+pub(super) fn cuda_architecture(object: &[u8]) -> Result<Option<u32>, ImageError> {
+    header(&object)?;
+    if object.u16(0x12)? != EM_CUDA {
+        return Ok(None);
+    }
+    let flags = object.u32(0x30)?;
+    // Measured: ABI 0x33 of CUDA 12 for architectures before sm_100, and 0x41 of CUDA 13 and of all later ones.
+    Ok(Some(if object[7] < ABI_WIDE_ARCHITECTURE { flags & 0xff } else { flags >> 8 & 0xffff }))
 }
 
 /// The bytes of the section with that header.
@@ -195,12 +217,24 @@ fn offset(value: u64) -> Result<usize, ImageError> {
     usize::try_from(value).map_err(|_| ImageError::TooLong(value))
 }
 
+/// How often the sections may take the object's length. From `sm_100` on some share their bytes with those named
+/// `.nv.merc.…`, and a name may be the tail of another.
+const MAX_SHARED: usize = 4;
+
 const HEADER: usize = 64;
 const PROGRAM_HEADER: u16 = 56;
 const SECTION_HEADER: u16 = 64;
 const ELFCLASS64: u8 = 2;
 const ELFDATA2LSB: u8 = 1;
+const EM_CUDA: u16 = 190;
+const ABI_WIDE_ARCHITECTURE: u8 = 0x41;
 const SHT_NULL: u32 = 0;
 const SHT_NOBITS: u32 = 8;
+/// `.nv.global`; `.nv.global.init` has another type.
+const SHT_CUDA_GLOBAL: u32 = 0x7000_0007;
+/// `.nv.shared.<kernel>`.
+const SHT_CUDA_SHARED: u32 = 0x7000_000a;
+/// `.nv.shared.reserved.<number>`.
+const SHT_CUDA_SHARED_RESERVED: u32 = 0x7000_0015;
 const SHN_XINDEX: u64 = 0xffff;
 const PN_XNUM: u64 = 0xffff;

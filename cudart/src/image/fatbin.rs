@@ -4,6 +4,9 @@
 //! header of at least 64 bytes and a payload rounded up to 8. Flags carry bits of unknown meaning, so that single bits
 //! are tested and never the whole.
 
+use std::borrow::Cow;
+
+use super::compression::{Compression, DecompressError};
 use super::source::Source;
 use super::{FATBIN_MAGIC, ImageError};
 
@@ -16,17 +19,6 @@ pub enum EntryKind {
     Elf,
     /// Something else, e.g. code for link-time optimisation, by its number.
     Other(u16),
-}
-
-/// How an entry's payload is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// As it is.
-    None,
-    /// One raw LZ4 block.
-    Lz4,
-    /// One zstd frame.
-    Zstd,
 }
 
 /// One image in a fatbin.
@@ -48,6 +40,17 @@ pub struct Entry<'a> {
     pub decompressed_len: u64,
     /// Options that the driver's compiler is to be given for this PTX; empty if there are none.
     pub options: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The image itself, which may be followed by padding, if it is not longer than `most`. An image that is not
+    /// compressed is as long as it is.
+    ///
+    /// # Errors
+    /// [`DecompressError`] if it is longer, or damaged.
+    pub fn image(&self, most: u64) -> Result<Cow<'a, [u8]>, DecompressError> {
+        self.compression.decompress(self.payload, self.decompressed_len, most)
+    }
 }
 
 /// The length of the container at the source's start. Reads only its header.
