@@ -150,10 +150,11 @@ pub const QUANTUM_LEAST: Nanos = MILLISECOND;
 pub const QUANTUM_MOST: Nanos = 20 * MILLISECOND;
 /// An empty queue for this long gives the lease back: longer than a guest takes from one call to the next.
 pub const YIELD_AFTER: Nanos = 100 * MICROSECOND;
-/// With this much left in flight the next gate opens: a timer of the daemon's and a wake-up of the worker's. The device takes
-/// 140 µs to turn from one process to another and begins with that when the first has nothing more (measured on an H200, driver
-/// 580), so that a gate that opens sooner gains nothing, and where the estimate is wrong the driver slices between the two.
-pub const HANDOVER: Nanos = 30 * MICROSECOND;
+/// With this much left in flight the next gate opens: what its first launch takes to reach the device, which is a timer of the
+/// daemon's, a wake-up of the worker's and a call of the driver's. The device then still takes 140 µs to turn from one process
+/// to another, and begins with that when the first has nothing more (measured on an H200, driver 580): a gate that opens sooner
+/// gains nothing, and the driver slices between the two.
+pub const HANDOVER: Nanos = 80 * MICROSECOND;
 /// Most device time in flight inside a lease, as estimated.
 pub const WINDOW: Nanos = MILLISECOND;
 /// Most commands in flight inside a lease.

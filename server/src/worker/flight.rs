@@ -7,7 +7,7 @@
 use super::estimate::{Cost, Estimates, Key};
 use super::session::Session;
 use crate::driver::Result;
-use crate::scheduler::{HANDOVER, MICROSECOND, Nanos};
+use crate::scheduler::{HANDOVER, MICROSECOND, MILLISECOND, Nanos};
 use pxos_protocol::types::CUresult;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,10 @@ const BATCH_COMMANDS: u32 = 8;
 pub(super) const UNKNOWN: Cost = Cost::of(200 * MICROSECOND);
 /// How often completions are looked for, at least and at most.
 const NAPS: [Nanos; 2] = [20 * MICROSECOND, 500 * MICROSECOND];
+/// At most, where nobody can tell when the next one is due.
+const NAP_UNSURE: Nanos = 100 * MICROSECOND;
+/// The longest that the device is taken to need before the first command of a lease begins.
+const LAG_MOST: Nanos = MILLISECOND;
 
 /// A timing event of the worker's.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ struct Batch {
     /// What they are, if all are the same.
     key: Option<Key>,
     submitted: Nanos,
+    /// Whether it begins a lease on a device without work of this worker.
+    first: bool,
 }
 
 /// How much faster the host's clock may be than the device's: more than crystals differ.
@@ -82,8 +88,10 @@ pub(super) struct Flight {
     clocks: HashMap<u64, Clock>,
     /// Events that are free, by context.
     free: HashMap<u64, Vec<Arc<Event>>>,
-    /// When the oldest batch became the oldest.
+    /// When the oldest batch became the oldest, or begins on the device, as far as that is known.
     head_since: Nanos,
+    /// How long the device takes until the first command of a lease begins: it turns from another process. A moving average.
+    lag: Nanos,
     /// Commands let through in the lease with this deadline.
     pub(super) lease: (u64, u64),
     /// Since when nothing is in flight.
@@ -118,8 +126,8 @@ impl Flight {
     }
 
     /// In what time it is worth looking whether the oldest batch is complete: when it should be; around that time, as precisely
-    /// as estimates are, again and again; and the later it is, the less often. Where nobody can tell when that is, in a quarter
-    /// of the time that has passed.
+    /// as estimates are, again and again; and the later it is, the less often. Where nobody can tell when that is, in an eighth of
+    /// the time that has passed.
     pub(super) fn look_in(&self, now: Nanos) -> Nanos {
         let Some(head) = self.batches.front() else { return NAPS[1] };
         let due = self.head_since + head.estimate;
@@ -130,7 +138,7 @@ impl Flight {
             (now - due).saturating_sub(precision) / 4
         };
         let passed = now.saturating_sub(self.head_since);
-        let wait = if head.at_most > head.estimate { wait.min(passed / 4) } else { wait };
+        let wait = if head.at_most > head.estimate { wait.min(passed / 8).min(NAP_UNSURE) } else { wait };
         wait.clamp(NAPS[0], NAPS[1])
     }
 
@@ -222,8 +230,9 @@ impl Flight {
             return launched;
         }
         if let Some(begin) = begun {
+            let first = self.batches.is_empty() && self.lease.1 == 0;
             if self.batches.is_empty() {
-                self.head_since = now;
+                self.head_since = now + if first { self.lag } else { 0 };
             }
             self.batches.push_back(Batch {
                 place,
@@ -235,6 +244,7 @@ impl Flight {
                 unknown: false,
                 key: Some(key),
                 submitted: now,
+                first,
             });
         }
         let Some(batch) = self.batches.back_mut().filter(|batch| batch.end.is_none()) else { return Ok(()) };
@@ -326,7 +336,7 @@ impl Flight {
         batch: Batch,
         now: Nanos,
     ) -> (Nanos, Nanos) {
-        let Batch { place, begin, end, commands, key, .. } = batch;
+        let Batch { place, begin, end, commands, key, submitted, first, .. } = batch;
         let Some(end) = end else { return (0, now) };
         let clock = self.clocks.entry(place.context).or_insert_with(|| Clock {
             reference: Arc::clone(&begin),
@@ -349,6 +359,10 @@ impl Flight {
         let passed = to - clock.at;
         clock.at = to;
         let ended = clock.seen(passed, now);
+        if first {
+            let lag = ended.saturating_sub(nanos(length)).saturating_sub(submitted).min(LAG_MOST);
+            self.lag = self.lag - self.lag / 4 + lag / 4;
+        }
         if let Some(key) = key {
             estimates.learn(key, nanos(length / f64::from(commands.max(1))));
         }
