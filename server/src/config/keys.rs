@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
         true,
         "How devices are shared: leasefq, fifo (not at all) or rr",
     ),
-    key("scheduler.quantum", "TIME", "5ms", true, "A lease of a VM of mean weight, 1ms to 20ms"),
+    key("scheduler.quantum", "TIME", "10ms", true, "A lease of a VM of mean weight, 1ms to 20ms"),
     key(
         "scheduler.max_kernel",
         "TIME",

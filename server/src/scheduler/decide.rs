@@ -6,8 +6,8 @@
 
 use super::bucket::Bucket;
 use super::{
-    Allowance, DEBT_MOST, DISENGAGE, Gate, HANDOVER, MICROSECOND, Nanos, Observation, PATIENCE, Policy,
-    QUANTUM_LEAST, QUANTUM_MOST, Reason, Share, Tuning, Verdict, VmId, YIELD_AFTER,
+    Allowance, DEBT_MOST, DISENGAGE, Gate, HANDOVER, MICROSECOND, MILLISECOND, Nanos, Observation, PATIENCE,
+    Policy, QUANTUM_LEAST, QUANTUM_MOST, Reason, Share, Tuning, Verdict, VmId, YIELD_AFTER,
 };
 use crate::vm::Tier;
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ const SCALE: u128 = 10_000;
 
 /// The most that one observation can claim: a minute.
 const CLAIM_MOST: Nanos = 60_000_000_000;
+
+/// Device time within which two VMs have had the same.
+const TIE: Nanos = MILLISECOND;
 
 /// How soon it is worth while to look again at what should nearly be complete.
 const LOOK_LEAST: Nanos = 10 * MICROSECOND;
@@ -497,7 +500,7 @@ impl Scheduler {
             self.is_candidate(entity) && !(leasefq && entity.share.tier == Tier::Idle && wanted)
         });
         let chosen = if leasefq {
-            candidates.min_by_key(|(_, entity)| (entity.expected_tag(self.virtual_time), entity.served))
+            candidates.min_by_key(|(_, entity)| (self.claim(entity), entity.served))
         } else {
             candidates.min_by_key(|(_, entity)| (u128::from(entity.served), 0))
         };
@@ -518,6 +521,14 @@ impl Scheduler {
             reason = Reason::Overrun { by: now - entity.drain_by + 2 * self.tuning.quantum };
         }
         self.grant(now, vm, reason);
+    }
+
+    /// By what the lease is given: the tag as expected. Of two that have had the same, but for what cannot be measured, it is the
+    /// other's turn: with long kernels, two of one VM in a row are a share error of points.
+    fn claim(&self, entity: &Entity) -> u128 {
+        let again = entity.served == self.turns;
+        let margin = if again { u128::from(TIE) * SCALE / entity.weight() } else { 0 };
+        entity.expected_tag(self.virtual_time) + margin
     }
 
     /// Whether others wait until what it has in flight is nearly done.

@@ -136,7 +136,8 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             policy: Policy::LeaseFq,
-            quantum: 5 * MILLISECOND,
+            // With 5 ms, what turning from one to another takes leaves 94 to 95 % of the device (measured on an H200).
+            quantum: 10 * MILLISECOND,
             // A fifth of the device: a tenant of short kernels is below it, a batch job in the wrong tier soon is not.
             latency_budget: Allowance { quota: 20 * MILLISECOND, period: 100 * MILLISECOND },
             watched: false,
@@ -154,14 +155,14 @@ pub const YIELD_AFTER: Nanos = 100 * MICROSECOND;
 /// daemon's, a wake-up of the worker's and a call of the driver's. The device then still takes 140 µs to turn from one process
 /// to another, and begins with that when the first has nothing more (measured on an H200, driver 580): a gate that opens sooner
 /// gains nothing, and the driver slices between the two.
-pub const HANDOVER: Nanos = 80 * MICROSECOND;
+pub const HANDOVER: Nanos = 100 * MICROSECOND;
 /// Most device time in flight inside a lease, as estimated.
 pub const WINDOW: Nanos = MILLISECOND;
 /// Most commands in flight inside a lease.
 pub const WINDOW_COMMANDS: u32 = 16;
 /// Fewest, so that the device never waits for the next one.
 pub const WINDOW_LEAST: u32 = 2;
-/// Most device time in flight of a VM that is alone: what a newcomer may have to share the device with at first.
+/// Most device time that waits behind what a VM that is alone runs: what a newcomer may have to share the device with at first.
 pub const ALONE_WINDOW: Nanos = 20 * MILLISECOND;
 /// How long a VM without work still counts as one that wants the device.
 pub const DISENGAGE: Nanos = 50 * MILLISECOND;

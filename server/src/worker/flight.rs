@@ -22,6 +22,10 @@ pub(super) const UNKNOWN: Cost = Cost::of(200 * MICROSECOND);
 const NAPS: [Nanos; 2] = [20 * MICROSECOND, 500 * MICROSECOND];
 /// At most, where nobody can tell when the next one is due.
 const NAP_UNSURE: Nanos = 100 * MICROSECOND;
+/// A batch of this much is not known precisely enough for the next gate to open before it is seen to be complete.
+const LONG: Nanos = 4 * MILLISECOND;
+/// Estimates are right within this part of them.
+const PRECISION: Nanos = 32;
 /// The longest that the device is taken to need before the first command of a lease begins.
 const LAG_MOST: Nanos = MILLISECOND;
 
@@ -131,7 +135,7 @@ impl Flight {
     pub(super) fn look_in(&self, now: Nanos) -> Nanos {
         let Some(head) = self.batches.front() else { return NAPS[1] };
         let due = self.head_since + head.estimate;
-        let precision = head.estimate / 32;
+        let precision = head.estimate / PRECISION;
         let wait = if due > now {
             (due - now).saturating_sub(precision)
         } else {
@@ -157,9 +161,12 @@ impl Flight {
         self.head_since + self.estimate()
     }
 
-    /// When all will be complete if each takes as long as the longest of its kind.
+    /// When all will be complete if each takes as long as the longest of its kind, and long ones a little longer: who opens the
+    /// next gate while a long kernel still runs has the driver interrupt it.
     pub(super) fn done_by(&self) -> Nanos {
-        self.head_since + self.batches.iter().map(|batch| batch.at_most).sum::<Nanos>()
+        let at_most =
+            |batch: &Batch| batch.at_most + if batch.at_most < LONG { 0 } else { batch.at_most / PRECISION };
+        self.head_since + self.batches.iter().map(at_most).sum::<Nanos>()
     }
 
     /// Whether what is in flight is nearly complete, and not overdue.

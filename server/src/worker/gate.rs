@@ -265,9 +265,10 @@ impl Gate {
         loop {
             Self::retire_marks(session, &mut guard, device);
             let alone = guard.alone.get(&device);
-            let work: Nanos = alone.map_or(0, |alone| alone.marks.iter().map(|mark| mark.work).sum());
+            // Behind the oldest, which runs: where that takes as long as the window, another one has to wait behind it.
+            let work: Nanos = alone.map_or(0, |alone| alone.marks.iter().skip(1).map(|mark| mark.work).sum());
             let free = slot.gate.load(Ordering::Relaxed) == gate::FREE;
-            if work <= ALONE_WINDOW || !free || self.has_ended() || waited > 2 * STALLED {
+            if work < ALONE_WINDOW || !free || self.has_ended() || waited > 2 * STALLED {
                 return;
             }
             drop(guard);
