@@ -5,6 +5,7 @@ use super::cases::{Case, Does, Guest, Sought, VMS};
 use super::results::{self, Outcome, Said};
 use crate::Error;
 use crate::process::{Running, signal_group};
+use pxos_client::Control;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -17,8 +18,6 @@ use tempfile::TempDir;
 const POOL: usize = 8;
 /// How long a server may take to start, or to have its workers warm.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long workers are given to become warm again between two cases.
-const REFILL: Duration = Duration::from_millis(700);
 /// Longer than a case: a worker that is made ready meanwhile makes a context, which stalls the device for milliseconds.
 const REST: &str = "--pool-rest=30s";
 /// How long a kernel may take where that is limited: longer than any here but the one that never ends.
@@ -78,6 +77,27 @@ pub(crate) struct Setting {
 pub(crate) struct Server {
     child: Child,
     folder: PathBuf,
+    control: PathBuf,
+}
+
+impl Server {
+    /// Waits until all workers of the pool are warm: one that starts meanwhile would be measured as well.
+    fn rest(&self) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            let status = Control::connect(&self.control).and_then(|mut control| control.status());
+            match status {
+                Ok(status) if status.pool.warm >= POOL && status.pool.starting == 0 => return Ok(()),
+                Err(error) if begun.elapsed() > START_LIMIT => {
+                    return Err(Error::Server(format!("its control socket: {error}")));
+                }
+                Ok(_) if begun.elapsed() > START_LIMIT => {
+                    return Err(Error::Server("its workers do not become ready".into()));
+                }
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
 }
 
 impl Drop for Server {
@@ -163,13 +183,14 @@ impl Setting {
             .map_err(Error::io(config.display().to_string()))?;
         let log = File::create(folder.join("log")).map_err(Error::io("the server's log"))?;
         let program = self.bin.join("pxos-server");
+        let control = folder.join("control.sock");
         let mut command = Command::new(&program);
         self.model(&mut command);
         command
             .arg("--config")
             .arg(&config)
             .arg("--control")
-            .arg(folder.join("control.sock"))
+            .arg(&control)
             .args(["--pool-size", &POOL.to_string()])
             .args(way.arguments())
             .args(if self.soft { &["--driver", "soft"][..] } else { &[] })
@@ -179,7 +200,7 @@ impl Setting {
             .stderr(log)
             .process_group(0);
         let child = command.spawn().map_err(Error::io(format!("starting {}", program.display())))?;
-        let mut server = Server { child, folder };
+        let mut server = Server { child, folder, control };
         let begun = Instant::now();
         let last = server.folder.join("fast.sock");
         while std::os::unix::net::UnixStream::connect(&last).is_err() {
@@ -190,8 +211,6 @@ impl Setting {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // The other workers start one after another.
-        std::thread::sleep(3 * REFILL);
         Ok(Some(server))
     }
 
@@ -202,6 +221,9 @@ impl Setting {
         case: &Case,
         seconds: u32,
     ) -> Result<Outcome, Error> {
+        if let Some(server) = server {
+            server.rest()?;
+        }
         let mut running = Vec::new();
         for guest in &case.guests {
             let mut command = self.command(server, &guest.vm);
@@ -218,7 +240,6 @@ impl Setting {
         for guest in running {
             said.push(Said::read(&guest.finish()?.0));
         }
-        std::thread::sleep(REFILL);
         let weights: Vec<f64> = case.guests.iter().map(|guest| f64::from(guest.weight)).collect();
         let outcome = match case.sought {
             Sought::Shares => results::shares(&said, &weights, WARM_UP),
