@@ -109,7 +109,7 @@ impl Estimates {
             self.known.clear();
         }
         for key in [key.exact, key.rough] {
-            self.known.entry(key).or_insert(Cost::of(took)).learn(took);
+            self.known.entry(key).or_insert_with(|| Cost::of(took)).learn(took);
         }
     }
 }
