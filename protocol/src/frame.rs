@@ -8,8 +8,9 @@ pub const MAGIC: u16 = 0x5870;
 
 /// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
 /// whether streams are bounded, and shared memory may be part of a device's; 3, probes may ask how their VM uses its devices,
-/// and the welcome says which start of the server it is from; 4, attributes of kernels are set for a device.
-pub const VERSION: u32 = 4;
+/// and the welcome says which start of the server it is from; 4, attributes of kernels are set for a device; 5, a guest may ask
+/// which kernels make system-scope atomics.
+pub const VERSION: u32 = 5;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
 /// more than this for a peer that does not read.
@@ -164,6 +165,9 @@ pub mod control {
     pub const COPY: u16 = 19;
     /// Guest: what is put into any stream from here on comes after what this stream holds by now: u64 stream.
     pub const FENCE: u16 = 20;
+    /// Guest: whether a function makes system-scope atomics: u64 function, u64 1 for a kernel of a library; the reply is a
+    /// u64, 1 if it does.
+    pub const SYSTEM_ATOMICS: u16 = 21;
     /// Guest: bytes of its own memory that copy nodes of graphs read: u64 mirror, u64 offset, u64 1 after a host
     /// function, bytes.
     pub const MIRROR_WRITE: u16 = 40;
@@ -196,6 +200,7 @@ pub mod control {
             STAGE_WAIT => "STAGE_WAIT",
             COPY => "COPY",
             FENCE => "FENCE",
+            SYSTEM_ATOMICS => "SYSTEM_ATOMICS",
             MIRROR_WRITE => "MIRROR_WRITE",
             COMPILE_PRIMITIVE => "COMPILE_PRIMITIVE",
             SUBMIT_PRIMITIVE => "SUBMIT_PRIMITIVE",

@@ -1,6 +1,7 @@
 //! One call: encode, send, and either go on or wait for the answer.
 
 use crate::api::Captures;
+use crate::exclusive;
 use crate::link::Patience;
 use crate::session::{Session, session};
 use crate::thread;
@@ -110,9 +111,11 @@ impl Session {
 
     /// Waits for the answer to `request`.
     pub(crate) fn answer(&self, request: u64) -> Result<Reply, CUresult> {
-        let (result, payload) = self.link.wait(request, || self.patience())?;
+        let answer = self.link.wait(request, || self.patience());
+        let (result, payload) = answer.inspect_err(|_| exclusive::abandon())?;
         if is_sticky(result) {
             self.sticky.store(result.0, Ordering::Relaxed);
+            exclusive::abandon();
         }
         if self.captures.are_active() {
             self.captures.note_error(result);

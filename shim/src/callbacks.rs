@@ -194,13 +194,15 @@ fn run(session: &'static Session) {
 /// Signals of this thread while they are blocked; put back when it goes.
 pub(crate) struct BlockedSignals(libc::sigset_t);
 
-/// Blocks every signal in this thread, so that threads that it starts take none of the application's.
+/// Blocks every signal in this thread, so that threads that it starts take none of the application's. Not `SIGSEGV`: a host
+/// function may touch managed memory, and waits for it by that signal ([`crate::exclusive`]).
 pub(crate) fn block_signals() -> BlockedSignals {
     // SAFETY: signal sets are plain data, filled before they are used.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
+        libc::sigdelset(&raw mut all, libc::SIGSEGV);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         BlockedSignals(before)
     }

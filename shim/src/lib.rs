@@ -2,7 +2,8 @@
 //!
 //! app → [`entry`] → [`api`] → [`call`] → [`session`] → transport ⇒ pxos-server. Loading the library does nothing: the
 //! first call that needs the server (`cuInit`) connects to it. The library lives in someone else's process, so it prints
-//! nothing but what [`log`] says it does, installs no signal handler and survives fork and exit at any moment.
+//! nothing but what [`log`] says it does, and survives fork and exit at any moment. It installs no signal handler but one, in
+//! programs whose kernels make system-scope atomics while there is managed memory ([`exclusive`]).
 
 mod allocations;
 mod api;
@@ -10,6 +11,7 @@ mod arrays;
 mod call;
 mod callbacks;
 mod entry;
+mod exclusive;
 mod handles;
 mod link;
 mod log;

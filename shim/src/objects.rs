@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// How much was put into a queue, and up to where it is known to be done: what was once seen complete is not asked again.
 #[derive(Debug, Default)]
@@ -150,6 +150,8 @@ pub(crate) struct Function {
     pub(crate) attributes: Box<[FunctionAttributes]>,
     /// What the launch interface of CUDA 3 keeps of it.
     pub(crate) legacy: Mutex<crate::api::Legacy>,
+    /// Whether it makes system-scope atomics, once known ([`crate::exclusive`]).
+    pub(crate) system_atomics: AtomicU8,
     /// Occupancy answers by what was asked.
     pub(crate) occupancy: Mutex<HashMap<(i32, u64, u32), i32>>,
     /// Attributes as they were last set, by context, its life, device and attribute. Libraries set the same one before every

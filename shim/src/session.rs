@@ -141,16 +141,27 @@ pub(crate) fn initialise() -> Result<&'static Session, CUresult> {
     let session = connect()?;
     static AT_FORK: Once = Once::new();
     AT_FORK.call_once(|| {
-        // SAFETY: the handler only stores to atomics, which is allowed in a forked child.
-        unsafe { libc::pthread_atfork(None, None, Some(after_fork_child)) };
+        // SAFETY: the child's handler only stores to atomics and sets rights of pages, which is allowed there.
+        unsafe {
+            libc::pthread_atfork(Some(before_fork), Some(after_fork_parent), Some(after_fork_child));
+        };
     });
     let session = SESSION.get_or_init(|| session);
     session.link.arm_flusher();
     Ok(session)
 }
 
+extern "C" fn before_fork() {
+    crate::exclusive::before_fork();
+}
+
+extern "C" fn after_fork_parent() {
+    crate::exclusive::after_fork_parent();
+}
+
 extern "C" fn after_fork_child() {
     FORKED.store(true, Ordering::Relaxed);
+    crate::exclusive::after_fork_child();
     crate::primitive::after_fork_child();
     pxos_cudart::after_fork_child();
 }

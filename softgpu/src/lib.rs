@@ -7,6 +7,8 @@
 //! Environment, read by `cuInit`: `PXSOFT_DEVICES` (1), `PXSOFT_MEMORY` in MiB per device (4096),
 //! `PXSOFT_MULTIPROCESSORS` (16), `CUDA_VISIBLE_DEVICES` (all), `PXSOFT_THREADS` (as many as there are processors);
 //! `PXSOFT_TRACE` writes a line per call to standard error, `PXSOFT_QUIET` leaves out where a kernel faulted.
+//! `PXSOFT_BUS_ATOMICS=0` makes system-scope atomics on the host's memory lose what the host does meanwhile, as over a bus
+//! without atomics; it is read when a kernel first makes one.
 
 pub mod api;
 pub mod device;

@@ -173,6 +173,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
         }
         control::PING => return done(),
         control::MIRROR_WRITE => return api::graph::write(call),
+        control::SYSTEM_ATOMICS => return api::module::system_atomics(call),
         op::cuDevicePrimaryCtxRetain => return api::context::retain(call),
         op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => {
             return api::context::reset(call);

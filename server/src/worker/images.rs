@@ -2,6 +2,7 @@
 
 use super::session::Fatal;
 use memmap2::{Advice, MmapMut, MmapOptions};
+use pxos_cudart::image::{SystemAtomics, system_atomics};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
@@ -100,6 +101,11 @@ pub(super) struct Wrapper {
 pub(super) struct Images {
     by_hash: HashMap<[u64; 2], Image>,
     total: u64,
+    /// Images that a module or library may run code of, by the guest's handle: the one it was loaded from, and those from
+    /// before its link.
+    loaded: HashMap<u64, Vec<[u64; 2]>>,
+    /// Which kernels of an image make system-scope atomics, once that was asked.
+    atomics: HashMap<[u64; 2], SystemAtomics>,
 }
 
 impl Images {
@@ -154,6 +160,38 @@ impl Images {
             .map_err(|error| CUresult(error.result()))?;
         if length > bytes.len() { Err(CUresult::ERROR_INVALID_IMAGE) } else { Ok(bytes) }
     }
+
+    /// A module or library was loaded.
+    pub(super) fn loaded(&mut self, owner: u64, hash: [u64; 2], unlinked: Vec<[u64; 2]>) {
+        let mut hashes = unlinked;
+        hashes.push(hash);
+        self.loaded.insert(owner, hashes);
+    }
+
+    /// It is no more.
+    pub(super) fn unloaded(&mut self, owner: u64) {
+        self.loaded.remove(&owner);
+    }
+
+    /// Only these are still loaded.
+    pub(super) fn retain(&mut self, lives: impl Fn(u64) -> bool) {
+        self.loaded.retain(|owner, _| lives(*owner));
+    }
+
+    /// Whether a kernel of a module or library makes system-scope atomics. An image that cannot be read makes none.
+    ///
+    /// The first question about an image reads all of it: once in its life, and only for programs with managed memory
+    /// (decision 0020).
+    pub(super) fn makes_system_atomics(&mut self, owner: u64, kernel: &str) -> bool {
+        let Self { by_hash, loaded, atomics, .. } = self;
+        loaded.get(&owner).into_iter().flatten().any(|hash| {
+            let known = atomics.entry(*hash).or_insert_with(|| {
+                let image = by_hash.get(hash).and_then(Image::whole);
+                image.and_then(|image| system_atomics(image).ok()).unwrap_or_default()
+            });
+            known.of(kernel)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +232,30 @@ mod tests {
         // SAFETY: the wrapper and what it points at live.
         let found = unsafe { pxos_cudart::image::inspect(loadable.as_ptr()) }.unwrap();
         assert_eq!(found.wrapper.unwrap().unlinked.len(), 2);
+    }
+
+    #[test]
+    fn kernels_of_what_is_loaded_are_told_apart() {
+        let mut images = Images::default();
+        let text = b".version 9.0\n.target sm_90\n.address_size 64\n\
+            .visible .entry add(.param .u64 p) { .reg .b64 %rd<2>; ld.param.u64 %rd1, [p]; \
+            red.sys.global.add.u32 [%rd1], 1; ret; }\n\
+            .visible .entry plain(.param .u64 p) { .reg .b64 %rd<2>; ld.param.u64 %rd1, [p]; \
+            red.global.add.u32 [%rd1], 1; ret; }\n\0";
+        images.receive(&chunk([1, 2], text.len() as u64, 0, text)).unwrap();
+        images.receive(&chunk([3, 4], 4, 0, b"none")).unwrap();
+        images.loaded(7, [1, 2], Vec::new());
+        images.loaded(8, [3, 4], vec![[1, 2]]);
+        images.loaded(9, [3, 4], vec![[5, 6]]);
+        for owner in [7, 8] {
+            assert!(images.makes_system_atomics(owner, "add"), "{owner}");
+            assert!(!images.makes_system_atomics(owner, "plain"), "{owner}");
+        }
+        assert!(!images.makes_system_atomics(9, "add"), "an image that is none, and one that never came");
+        assert!(!images.makes_system_atomics(10, "add"), "nothing of that name");
+        images.unloaded(7);
+        images.retain(|owner| owner != 8);
+        assert!(!images.makes_system_atomics(7, "add") && !images.makes_system_atomics(8, "add"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::quota::Kind;
 use pxos_protocol::types::{CU_STREAM_PER_THREAD, CUresult, HandleKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CString;
 
 /// A context of the guest's.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Function {
     pub(crate) owner: u64,
     /// Whether the owner is a library.
     pub(crate) is_kernel: bool,
+    /// Its symbol.
+    pub(crate) name: CString,
     /// Offset of each parameter in the guest's block.
     pub(crate) offsets: Vec<u32>,
     /// Bytes of that block.
@@ -278,8 +281,9 @@ impl State {
         self.graphs.lapse(session, ended);
         self.events.forget(|event| event.context == raw);
         self.modules.forget(|module| module.context == raw);
-        let Self { modules, of_libraries, .. } = self;
+        let Self { modules, of_libraries, libraries, images, .. } = self;
         of_libraries.retain(|module, _| modules.get(*module).is_ok());
+        images.retain(|owner| modules.get(owner).is_ok() || libraries.get(owner).is_ok());
         let arrays = self.arrays.forget_context(raw);
         let mut freed = 0;
         self.allocations.retain(|_, (bytes, context)| {

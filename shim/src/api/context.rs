@@ -114,6 +114,7 @@ pub(crate) fn end(session: &'static Session, context: &Context, op: u16, reset: 
     session.parked.forget(handle);
     let memory = session.allocations.remove_all(|range| range.context == handle);
     super::memory::release_host(session, &memory);
+    crate::exclusive::context_ended(session, handle);
     let device = context.device;
     post(op, |writer| {
         writer.put(handle);

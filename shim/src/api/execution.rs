@@ -4,10 +4,10 @@ use super::module::read_attributes;
 use super::{Result, enter, put, stream_argument};
 use crate::call::call;
 use crate::callbacks::Callback;
-use crate::lock;
 use crate::objects::Function;
 use crate::session::{Session, session};
 use crate::thread;
+use crate::{exclusive, lock};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::types::attribute as attr;
@@ -295,7 +295,7 @@ unsafe fn launch(
     // SAFETY: by this function's contract.
     let params = unsafe { params(&function, kernel_params, extra)? };
     let count = u32::try_from(attributes.len()).expect("bounded by MAX_ATTRIBUTES");
-    session.post(op::cuLaunchKernel, |writer| {
+    let write = |writer: &mut Writer<'_>| {
         writer.put(function.handle);
         writer.put(stream);
         writer.put([shape.grid[0], shape.grid[1], shape.grid[2], shape.block[0]].map(u64::from).packed());
@@ -306,7 +306,11 @@ unsafe fn launch(
         }
         // SAFETY: the launch call is still running.
         unsafe { params.write(&function, writer) };
-    })
+    };
+    if exclusive::is_possible() && exclusive::concerns(session, &function, context.device) {
+        return exclusive::submit(session, &context, stream, op::cuLaunchKernel, write);
+    }
+    session.post(op::cuLaunchKernel, write)
 }
 
 /// Sends a launch whose parameters lie in one buffer.

@@ -1,12 +1,13 @@
 //! Managed memory (design D9): page-locked memory of the arena, which guest and device see at one address.
 //!
-//! The device reaches it over the bus at every access, so that nothing can ever be stale and no page has to move; the guest is
-//! told `CONCURRENT_MANAGED_ACCESS = 0`. Hints about where pages should live are kept, told again and change nothing.
+//! The device reaches it over the bus at every access, so that nothing can ever be stale and no page has to move; while kernels
+//! make system-scope atomics it may have it to itself ([`crate::exclusive`]). The guest is told `CONCURRENT_MANAGED_ACCESS = 0`.
+//! Hints about where pages should live are kept, told again and change nothing.
 
 use super::{Result, enter, put, stream_argument};
 use crate::allocations::{Allocation, Kind};
-use crate::lock;
 use crate::session::{Session, session};
+use crate::{exclusive, lock};
 use pxos_protocol::advice::{self, Advice};
 use pxos_protocol::types::{
     CUdevice, CUdeviceptr, CUmem_advise, CUmem_range_attribute, CUmemLocation, CUresult, CUstream, mem_advise,
@@ -44,6 +45,7 @@ pub(crate) unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, 
         context.handle,
         context.device,
     )?;
+    exclusive::add(address.expose_provenance() as u64, bytesize as u64);
     // SAFETY: not null, and writable by the entry point's contract.
     unsafe { put(dptr, address.expose_provenance() as u64) }
 }

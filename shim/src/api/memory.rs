@@ -167,6 +167,9 @@ fn free_host(session: &Session, range: &Allocation) -> Result {
     if range.kind == Kind::Registered {
         return unregister(session, range);
     }
+    if range.kind == Kind::Managed {
+        crate::exclusive::remove(range.base);
+    }
     let length = range.size.next_multiple_of(PAGE);
     if let Some(arena) = session.arena.as_ref().filter(|arena| arena.contains(range.base)) {
         let freed = session.call(op::cuMemFreeHost, |writer| writer.put(range.base));

@@ -86,11 +86,15 @@ pub(crate) fn unsupported(name: &'static str, number: u16, reason: &'static str)
     Err(CUresult::ERROR_NOT_SUPPORTED)
 }
 
-/// A call has succeeded: if it has waited for the device, what host and device both name is fetched.
+/// A call has succeeded: if it has waited for the device, what host and device both name is fetched, and the host may have
+/// managed memory again.
 #[inline]
 pub(crate) fn waited(number: u16) {
-    if crate::managed_variables::waits(number)
-        && let Some(session) = crate::session::existing()
+    if !crate::managed_variables::waits(number) {
+        return;
+    }
+    crate::exclusive::settle();
+    if let Some(session) = crate::session::existing()
         && session.managed_variables.exist()
     {
         session.managed_variables.receive(session, number);

@@ -13,7 +13,7 @@ use pxos_protocol::frame::{BULK_CHUNK, control};
 use pxos_protocol::types::{CUdeviceptr, CUfunction, CUjit_option, CUmodule, CUresult};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_uint, c_void};
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicU8};
 use std::sync::{Arc, Mutex};
 
 /// Most parameters of a kernel: 32764 bytes of at least one byte each.
@@ -349,6 +349,7 @@ impl Resolved {
             param_bytes: end,
             attributes: (0..devices).map(|_| self.attributes.map(AtomicI32::new)).collect(),
             legacy: Mutex::default(),
+            system_atomics: AtomicU8::default(),
             occupancy: Mutex::default(),
             set: Mutex::default(),
         }

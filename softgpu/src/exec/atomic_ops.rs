@@ -2,11 +2,15 @@
 //!
 //! Global memory is shared with other threads of the pool and with the host, so it takes the CPU's atomics;
 //! shared and local memory belong to the one thread that runs the block.
+//!
+//! With `PXSOFT_BUS_ATOMICS=0` the bus to the host's memory carries no atomics, as that of a GPU may not: one of system scope is
+//! then a load, a pause and a store, so that what the host does meanwhile gets lost. Threads of the device still take turns.
 
 #![expect(clippy::cast_possible_truncation, reason = "registers are wider than the values that they hold")]
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::aux::Data;
 use super::fault::FaultKind;
@@ -22,7 +26,7 @@ struct Atomic<P, A>(PhantomData<(P, A)>);
 impl<P: Place, A: Addr> Exec for Atomic<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
-        let Data::Atomic { op, ty } = cx.aux[inst.aux as usize].data else {
+        let Data::Atomic { op, ty, system } = cx.aux[inst.aux as usize].data else {
             return cx.fail(FaultKind::IllegalInstruction, 0, "atomic without an operation".to_owned());
         };
         let bytes = ty.size() as u32;
@@ -39,6 +43,8 @@ impl<P: Place, A: Addr> Exec for Atomic<P, A> {
                 let c = if op.is_none() { withdraw(cx, inst.c, at, width) } else { 0 };
                 let old = if P::PRIVATE {
                     update_alone(to, op, ty, b, c, bytes)
+                } else if system && is_over_bus(cx, to) {
+                    in_turn(|| update_slowly(to, op, ty, b, c, bytes))
                 } else {
                     update(to, op, ty, b, c, bytes)
                 };
@@ -136,13 +142,52 @@ unsafe fn update(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, 
     }
 }
 
+/// Whether the bus to the host's memory carries no atomics.
+fn bus_lacks_atomics() -> bool {
+    static LACKS: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("PXSOFT_BUS_ATOMICS").is_some_and(|value| value == "0"));
+    *LACKS
+}
+
+/// Whether an atomic of system scope would have to go over such a bus.
+fn is_over_bus(cx: &Cx<'_>, to: *mut u8) -> bool {
+    bus_lacks_atomics() && !cx.memory.owns(to.expose_provenance() as u64)
+}
+
+/// Runs an update that threads of the device make one at a time.
+fn in_turn<T>(update: impl FnOnce() -> T) -> T {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    update()
+}
+
+/// As [`update_alone`], with time between load and store.
+unsafe fn update_slowly(to: *mut u8, op: Option<AtomOp>, ty: AtomType, b: u64, c: u64, bytes: u32) -> u64 {
+    // SAFETY: the caller has located an aligned value of `bytes` bytes, here and below.
+    let old = unsafe { fetch(to, Shape { bytes, signed: false, width: 64 }) };
+    pause();
+    let mut value = old.to_ne_bytes();
+    // SAFETY: a value of at most eight bytes.
+    let found = unsafe { update_alone(value.as_mut_ptr(), op, ty, b, c, bytes) };
+    // SAFETY: as above.
+    unsafe { put(to, bytes, u64::from_ne_bytes(value)) };
+    found
+}
+
+/// About a microsecond, as a way over the bus and back takes.
+fn pause() {
+    for _ in 0..50 {
+        std::hint::spin_loop();
+    }
+}
+
 /// Vector `red`/`atom` (`.v2`, `.v4`): each element is its own atomic; elements in `uses`, results in `defs`.
 struct AtomicVector<P, A>(PhantomData<(P, A)>);
 impl<P: Place, A: Addr> Exec for AtomicVector<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let aux = &cx.aux[inst.aux as usize];
-        let Data::Atomic { op, ty } = aux.data else {
+        let Data::Atomic { op, ty, system } = aux.data else {
             return cx.fail(FaultKind::IllegalInstruction, 0, "atomic without an operation".to_owned());
         };
         let each = ty.size() as u32;
@@ -156,9 +201,15 @@ impl<P: Place, A: Addr> Exec for AtomicVector<P, A> {
                     Ok(to) => to,
                     Err(bad) => return refuse(cx, bad, "atomic", P::NAME, at, bytes),
                 };
+                let slowly = system && is_over_bus(cx, to);
                 for (index, slot) in aux.uses.iter().enumerate() {
                     let b = withdraw(cx, *slot, at, width);
-                    let old = update(to.add(index * each as usize), op, ty, b, 0, each);
+                    let to = to.add(index * each as usize);
+                    let old = if slowly {
+                        in_turn(|| update_slowly(to, op, ty, b, 0, each))
+                    } else {
+                        update(to, op, ty, b, 0, each)
+                    };
                     if let Some(slot) = aux.defs.get(index) {
                         deposit(cx, *slot, at, width, old);
                     }
@@ -176,6 +227,7 @@ impl<P: Place, A: Addr> Exec for AtomicWide<P, A> {
     #[inline(always)]
     unsafe fn exec(cx: &mut Cx<'_>, inst: &Inst, mask: Mask) -> Flow {
         let aux = &cx.aux[inst.aux as usize];
+        let system = matches!(aux.data, Data::Atomic { system: true, .. });
         for at in Lanes(mask) {
             // SAFETY: the caller's promise (`OpFn`); `aligned` has checked the pointer.
             unsafe {
@@ -185,10 +237,19 @@ impl<P: Place, A: Addr> Exec for AtomicWide<P, A> {
                     Err(bad) => return refuse(cx, bad, "atomic", P::NAME, at, 16),
                 };
                 let value = |index: usize| lane::<u64>(cx, aux.uses[index], at);
-                let old = if aux.uses.len() == 2 {
-                    update16(to, |_| Some([value(0), value(1)]))
+                let next = |old: [u64; 2]| match aux.uses.len() {
+                    2 => Some([value(0), value(1)]),
+                    _ => (old == [value(0), value(1)]).then(|| [value(2), value(3)]),
+                };
+                let old = if system && is_over_bus(cx, to.cast()) {
+                    in_turn(|| {
+                        let old = to.read();
+                        pause();
+                        to.write(next(old).unwrap_or(old));
+                        old
+                    })
                 } else {
-                    update16(to, |old| (old == [value(0), value(1)]).then(|| [value(2), value(3)]))
+                    update16(to, next)
                 };
                 set_lane(cx, aux.defs[0], at, old[0]);
                 set_lane(cx, aux.defs[1], at, old[1]);
@@ -217,7 +278,7 @@ unsafe fn update16(to: *mut [u64; 2], next: impl Fn([u64; 2]) -> Option<[u64; 2]
         }
     }
     // Without such an instruction all of these take one lock.
-    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    static LOCK: Mutex<()> = Mutex::new(());
     let guard = LOCK.lock();
     // SAFETY: the caller has located 16 aligned bytes.
     unsafe {

@@ -23,6 +23,8 @@ pub(super) enum Data {
     Atomic {
         op: Option<AtomOp>,
         ty: AtomType,
+        /// Of the whole system, which includes the host ([`super::atomic_ops`]).
+        system: bool,
     },
     Barrier(BarrierSite),
     Matrix(Box<super::lower::matrix::MatrixOp>),

@@ -397,6 +397,30 @@ fn load(guest: &mut Guest, context: u64, library: u64, hash: u64) {
 }
 
 #[test]
+fn only_a_live_function_is_asked_for_its_atomics() {
+    let server = limited();
+    let mut guest = server.begin();
+    let context = guest.retain();
+    let (library, kernel) = (handle(HandleKind::Library, 0), handle(HandleKind::Kernel, 0));
+    load(&mut guest, context, library, 1);
+    let (found, _) = ask(&mut guest, context, op::cuLibraryGetKernel, |writer| {
+        [library, kernel].into_iter().for_each(|field| writer.put(field));
+        writer.put_bytes(b"nothing");
+    });
+    assert_eq!(found, SUCCESS);
+    let mut makes = |handle: u64, is_kernel: u64| {
+        ask(&mut guest, context, control::SYSTEM_ATOMICS, |writer| {
+            [handle, is_kernel].into_iter().for_each(|field| writer.put(field));
+        })
+    };
+    assert_eq!(makes(kernel, 1), (SUCCESS, vec![0]));
+    for (handle, is_kernel) in [(kernel, 0), (kernel + 1, 1), (library, 1), (0, 0), (u64::MAX, 1)] {
+        let (refused, _) = makes(handle, is_kernel);
+        assert_eq!(refused, CUresult::ERROR_INVALID_HANDLE.0, "{handle:#x}");
+    }
+}
+
+#[test]
 fn a_librarys_module_goes_with_it() {
     let server = limited();
     let mut guest = server.begin();

@@ -9,8 +9,8 @@ use std::process::Command;
 
 /// What a program sees otherwise without shared memory, by design: managed and mapped memory need memory at one address on both
 /// sides.
-const SHARED_MEMORY_ONLY: [&str; 5] =
-    ["managedMemory", "relocatable", "zeroCopy", "deviceQuery", "rowsMemory"];
+const SHARED_MEMORY_ONLY: [&str; 6] =
+    ["managedMemory", "relocatable", "systemAtomics", "zeroCopy", "deviceQuery", "rowsMemory"];
 
 /// Runs `pxos-samples` over all samples but these, remoted with these variables.
 fn compare(without: &[&str], remote_env: &[&str]) {
@@ -63,7 +63,7 @@ fn every_sample_is_the_same_over_a_socket() {
 #[test]
 fn what_a_socket_cannot_carry_is_said_beforehand() {
     let server = Fixture::new().start();
-    for name in ["managedMemory", "relocatable", "zeroCopy"] {
+    for name in ["managedMemory", "relocatable", "systemAtomics", "zeroCopy"] {
         let finished = server.program(sample(name), Way::Socket).run();
         assert_eq!(finished.code(), Some(2), "the program does not see that the device cannot: {finished}");
     }

@@ -30,6 +30,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     };
     if loaded.is_ok() {
         call.state.libraries.insert(handle, Owned { native, context: 0 })?;
+        call.state.images.loaded(handle, hash, unlinked);
     }
     jit.reply(&mut call.reply(), loaded);
     done()
@@ -39,6 +40,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
 pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     let handle = call.get()?;
     let library = call.state.libraries.remove(handle)?;
+    call.state.images.unloaded(handle);
     call.state.kernels.forget(|kernel| kernel.owner == handle);
     // Its modules go with it, and what was found in them.
     let State { modules, of_libraries, functions, arrays, .. } = call.state;
@@ -59,7 +61,7 @@ pub(in super::super) fn kernel(call: &mut Call<'_>) -> Answer {
     let mut native = 0;
     // SAFETY: a library of this session's; pointers to a local and a C string.
     unsafe { call.driver().cuLibraryGetKernel(&raw mut native, library, name.as_ptr())? };
-    file(call, owner, handle, native, true)
+    file(call, owner, handle, native, name, true)
 }
 
 /// `cuLibraryEnumerateKernels`: library; the answer is names.

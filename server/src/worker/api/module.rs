@@ -1,7 +1,7 @@
 //! Modules, and what they share with libraries: images, functions, variables.
 
 use super::super::dispatch::{Answer, Call, Failed, done, may_wait};
-use super::super::state::{Function, Owned};
+use super::super::state::{Function, Owned, State};
 use crate::driver::{Driver, Result};
 use pxos_protocol::codec::Writer;
 use pxos_protocol::frame::MAX_PAYLOAD;
@@ -122,6 +122,7 @@ pub(in super::super) fn load(call: &mut Call<'_>) -> Answer {
     };
     if loaded.is_ok() {
         call.state.modules.insert(handle, Owned { native, context: call.header.context })?;
+        call.state.images.loaded(handle, hash, unlinked);
     }
     jit.reply(&mut call.reply(), loaded);
     done()
@@ -135,6 +136,7 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
         return Err(CUresult::ERROR_NOT_PERMITTED.into());
     }
     let module = call.state.modules.remove(handle)?;
+    call.state.images.unloaded(handle);
     call.state.functions.forget(|function| function.owner == handle && !function.is_kernel);
     call.state.arrays.references.forget(|reference| reference.module == handle);
     // SAFETY: a module of this session's, taken out of the table.
@@ -195,11 +197,18 @@ pub(super) fn write_attributes(call: &mut Call<'_>, native: u64, kernel_on: Opti
 }
 
 /// Files a function under the guest's handle and answers with its attributes and parameters.
-pub(super) fn file(call: &mut Call<'_>, owner: u64, handle: u64, native: u64, is_kernel: bool) -> Answer {
+pub(super) fn file(
+    call: &mut Call<'_>,
+    owner: u64,
+    handle: u64,
+    native: u64,
+    name: CString,
+    is_kernel: bool,
+) -> Answer {
     let params = params(call.driver(), native, is_kernel)?;
     let end = params.iter().map(|(offset, size)| *offset as usize + *size as usize).max().unwrap_or(0);
     let offsets = params.iter().map(|(offset, _)| *offset).collect();
-    let function = Function { native, owner, is_kernel, offsets, param_bytes: end };
+    let function = Function { native, owner, is_kernel, name, offsets, param_bytes: end };
     let table = if is_kernel { &mut call.state.kernels } else { &mut call.state.functions };
     table.insert(handle, function)?;
     let device = call.state.contexts.get(call.header.context).map_or(0, |context| context.device);
@@ -223,7 +232,19 @@ pub(in super::super) fn function(call: &mut Call<'_>) -> Answer {
     let mut native = 0;
     // SAFETY: a module of this session's; pointers to a local and a C string.
     unsafe { call.driver().cuModuleGetFunction(&raw mut native, module, name.as_ptr())? };
-    file(call, owner, handle, native, false)
+    file(call, owner, handle, native, name, false)
+}
+
+/// SYSTEM_ATOMICS: function, whether it is a kernel of a library; 1 comes back where it makes system-scope atomics. What
+/// cannot be read of an image makes none.
+pub(in super::super) fn system_atomics(call: &mut Call<'_>) -> Answer {
+    let (handle, is_kernel): (u64, u64) = (call.get()?, call.get()?);
+    let State { kernels, functions, of_libraries, images, .. } = &mut *call.state;
+    let function = if is_kernel == 0 { functions.get(handle)? } else { kernels.get(handle)? };
+    let image_of = of_libraries.get(&function.owner).unwrap_or(&function.owner);
+    let makes = images.makes_system_atomics(*image_of, &function.name.to_string_lossy());
+    call.reply().put(u64::from(makes));
+    done()
 }
 
 /// Writes a list of names, as many as fit into an answer.

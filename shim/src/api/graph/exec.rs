@@ -3,9 +3,10 @@
 use super::{Graphs, number};
 use crate::api::{Result, enter, put, stream_argument};
 use crate::call::{call, garbled, post};
-use crate::lock;
 use crate::session::{Session, session};
+use crate::{exclusive, lock};
 use pxos_protocol::api::op;
+use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
     CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphExec, CUgraphExecUpdateResultInfo, CUgraphNode, CUresult,
     CUstream,
@@ -125,7 +126,7 @@ pub(crate) unsafe fn cuGraphExecGetFlags(hGraphExec: CUgraphExec, flags: *mut u6
 }
 
 pub(crate) unsafe fn cuGraphLaunch(hGraphExec: CUgraphExec, hStream: CUstream) -> Result {
-    let (session, _) = enter()?;
+    let (session, context) = enter()?;
     let stream = stream_argument(session, hStream.0)?;
     let exec = session.graphs.exec(hGraphExec)?;
     if session.captures.is_capturing(stream) {
@@ -142,10 +143,14 @@ pub(crate) unsafe fn cuGraphLaunch(hGraphExec: CUgraphExec, hStream: CUstream) -
     }
     exec.prepare(session, stream)?;
     exec.allocations.iter().for_each(|allocated| allocated.appear(session));
-    session.post(op::cuGraphLaunch, |writer| {
+    let write = |writer: &mut Writer<'_>| {
         writer.put(exec.id);
         writer.put(stream);
-    })
+    };
+    if exclusive::is_possible() && exclusive::graphs_concern(session, context.device) {
+        return exclusive::submit(session, &context, stream, op::cuGraphLaunch, write);
+    }
+    session.post(op::cuGraphLaunch, write)
 }
 
 pub(crate) unsafe fn cuGraphUpload(hGraphExec: CUgraphExec, hStream: CUstream) -> Result {

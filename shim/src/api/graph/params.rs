@@ -6,8 +6,8 @@ use crate::api::execution::{self, Shape};
 use crate::api::{Result, current};
 use crate::call::{call, garbled};
 use crate::callbacks::Callback;
-use crate::lock;
 use crate::session::Session;
+use crate::{exclusive, lock};
 use pxos_protocol::api::op;
 use pxos_protocol::codec::{Reader, Writer};
 use pxos_protocol::types::{
@@ -141,6 +141,9 @@ unsafe fn kernel(session: &Session, params: &CUDA_KERNEL_NODE_PARAMS_v2, writer:
     let device = session.contexts.get(context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?.device;
     let shape = Shape { grid: params.grid_dim, block: params.block_dim, shared: params.shared_mem_bytes };
     shape.check(session, &function, device)?;
+    if exclusive::is_possible() && exclusive::concerns(session, &function, device) {
+        exclusive::note_graph();
+    }
     // SAFETY: by this function's contract.
     let values = unsafe { execution::params(&function, params.kernel_params, params.extra)? };
     writer.put(function.handle);

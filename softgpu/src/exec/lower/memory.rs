@@ -438,6 +438,7 @@ impl<'a> Lower<'_, 'a> {
     fn atomic(&mut self, i: &Instruction<'a>, m: &mut Modifiers<'_, 'a>) -> Result<()> {
         let red = i.opcode == "red";
         let space = self.space(m);
+        let system = m.flag("sys");
         m.drop_if(|name| {
             scope(name)
                 || cache_hint(name)
@@ -479,7 +480,9 @@ impl<'a> Lower<'_, 'a> {
                 Some(AtomOp::Exch) => {}
                 Some(_) => return m.error("this operation does not exist for .b128"),
             }
-            let aux = AuxLow { defs: to.to_vec(), uses, ..AuxLow::default() };
+            // Neither operation nor type are looked at.
+            let data = Data::Atomic { op, ty: AtomType::B64, system };
+            let aux = AuxLow { defs: to.to_vec(), uses, data };
             self.emit_aux(
                 atomic_ops::atomic_wide(space, address.name),
                 V::NONE,
@@ -493,7 +496,7 @@ impl<'a> Lower<'_, 'a> {
         if op.is_some_and(|op| apply(op, atom_ty, 0, 0).is_none()) {
             return m.error("this operation does not exist for this type");
         }
-        let data = Data::Atomic { op, ty: atom_ty };
+        let data = Data::Atomic { op, ty: atom_ty, system };
         if vector.is_some() {
             let elements = self.elements(self.operand(i, at + 1)?);
             let uses = elements.iter().map(|e| self.value(e, ty)).collect::<Result<Vec<_>>>()?;
