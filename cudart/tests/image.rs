@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn kernels_without_system_atomics_have_none() {
         for name in CUBINS.into_iter().chain(FATBINS) {
-            assert_eq!(system_atomics(&data(name)), Ok(SystemAtomics::default()), "{name}");
+            assert_eq!(system_atomics(&data(name), &[]), Ok(SystemAtomics::default()), "{name}");
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
             Some(&bytes[..len])
         });
         let found: Vec<_> =
-            fatbins.map(|bytes| system_atomics(bytes).unwrap()).filter(SystemAtomics::any).collect();
+            fatbins.map(|bytes| system_atomics(bytes, &[]).unwrap()).filter(SystemAtomics::any).collect();
         let [found] = found.as_slice() else { panic!("{found:?}") };
         assert!(found.of("_Z9in_globalv"));
         // Atomics of system scope on shared memory, and none.
@@ -241,7 +241,7 @@ mod tests {
         if let Ok(kernels) = kernel_params(bytes) {
             assert!(kernels.len() <= bytes.len());
         }
-        let _ = system_atomics(bytes);
+        let _ = system_atomics(bytes, &[]);
     }
 
     proptest! {

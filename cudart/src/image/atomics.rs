@@ -14,7 +14,7 @@ mod sass;
 use std::collections::BTreeSet;
 
 use super::compression::Compression;
-use super::fatbin::{EntryKind, entries};
+use super::fatbin::{Entry, EntryKind, entries};
 use super::{ImageError, Kind, kind_of};
 
 /// The kernels of an image that make system-scope atomics.
@@ -65,8 +65,11 @@ enum Place<'a> {
     Function,
 }
 
-/// Finds the kernels of a fatbin, an ELF object or PTX text that make system-scope atomics. Of a fatbin all entries
-/// count, since which one runs is the driver's choice.
+/// Finds the kernels of a fatbin, an ELF object or PTX text that make system-scope atomics. Of a fatbin those entries
+/// count that the driver may run on devices of `architectures` (times ten, e.g. 90 for `sm_90`): machine code of the
+/// device's major version and no later minor one, or PTX where there is none (CUDA C++ programming guide, "Binary
+/// Compatibility" and "PTX Compatibility"). Libraries have entries for half a dozen architectures, which take seconds to
+/// decompress. Without `architectures` all entries count.
 ///
 /// An entry that is damaged, or machine code for an architecture before `sm_70`, adds nothing; one that is too long
 /// to be decompressed stands for all kernels. Intermediate code for the link at run time is not looked at: what comes
@@ -75,21 +78,39 @@ enum Place<'a> {
 /// # Errors
 /// [`ImageError`] if the bytes are no image, or if the headers of the image itself contradict each other or lead
 /// outside it.
-pub fn system_atomics(image: &[u8]) -> Result<SystemAtomics, ImageError> {
+pub fn system_atomics(image: &[u8], architectures: &[u32]) -> Result<SystemAtomics, ImageError> {
     let mut found = SystemAtomics::default();
     match kind_of(image)? {
-        Kind::Fatbin => find_in_fatbin(image, &mut found)?,
+        Kind::Fatbin => find_in_fatbin(image, architectures, &mut found)?,
         Kind::Elf => sass::find(image, &mut found)?,
         Kind::Ptx => ptx::find(image, &mut found),
     }
     Ok(found)
 }
 
-fn find_in_fatbin(fatbin: &[u8], found: &mut SystemAtomics) -> Result<(), ImageError> {
+/// Whether a device of an architecture can run an entry's machine code.
+fn is_machine_code_for(entry: &Entry<'_>, architecture: u32) -> bool {
+    entry.kind == EntryKind::Elf
+        && entry.architecture / 10 == architecture / 10
+        && entry.architecture <= architecture
+}
+
+fn find_in_fatbin(fatbin: &[u8], architectures: &[u32], found: &mut SystemAtomics) -> Result<(), ImageError> {
+    let mut compiled: Vec<u32> = Vec::new();
+    for entry in entries(fatbin)? {
+        let entry = entry?;
+        compiled.extend(architectures.iter().filter(|device| is_machine_code_for(&entry, **device)));
+    }
+    let may_run = |entry: &Entry<'_>| match entry.kind {
+        EntryKind::Other(_) => false,
+        _ if architectures.is_empty() => true,
+        EntryKind::Elf => architectures.iter().any(|device| is_machine_code_for(entry, *device)),
+        EntryKind::Ptx => architectures.iter().any(|device| !compiled.contains(device)),
+    };
     let mut budget = MAX_DECOMPRESSED;
     for entry in entries(fatbin)? {
         let entry = entry?;
-        if let EntryKind::Other(_) = entry.kind {
+        if !may_run(&entry) {
             continue;
         }
         if entry.compression != Compression::None {
@@ -227,7 +248,7 @@ mod tests {
 
     #[test]
     fn kernels_of_a_cubin_are_told_apart() {
-        let found = system_atomics(&cubin()).unwrap();
+        let found = system_atomics(&cubin(), &[]).unwrap();
         assert!(found.any() && found.of("loud"));
         assert!(!found.of("quiet") && !found.of("function"));
     }
@@ -242,23 +263,23 @@ mod tests {
                 (".nv.constant0.kernel", PROGBITS, &[0; 8]),
             ],
         );
-        assert!(system_atomics(&image).unwrap().of("kernel"));
+        assert!(system_atomics(&image, &[]).unwrap().of("kernel"));
     }
 
     #[test]
     fn code_of_other_architectures_and_machines_is_not_read() {
         for architecture in [52, 61] {
             let image = elf(architecture, &[(".text.kernel", PROGBITS, &code(&[SYSTEM]))]);
-            assert_eq!(system_atomics(&image), Ok(SystemAtomics::default()));
+            assert_eq!(system_atomics(&image, &[]), Ok(SystemAtomics::default()));
         }
         let mut image = cubin();
         image[0x12] = 62;
-        assert_eq!(system_atomics(&image), Ok(SystemAtomics::default()));
+        assert_eq!(system_atomics(&image, &[]), Ok(SystemAtomics::default()));
         // Of the older ABI, with the architecture in the lowest byte.
         let mut image = cubin();
         image[7] = 0x33;
         image[0x30..0x34].copy_from_slice(&0x005a_055a_u32.to_le_bytes());
-        assert!(system_atomics(&image).unwrap().of("loud"));
+        assert!(system_atomics(&image, &[]).unwrap().of("loud"));
     }
 
     #[test]
@@ -272,7 +293,7 @@ mod tests {
             ],
         );
         assert_eq!(super::super::length_of(&image, super::Kind::Elf), Ok(image.len()));
-        assert!(system_atomics(&image).unwrap().of("kernel"));
+        assert!(system_atomics(&image, &[]).unwrap().of("kernel"));
     }
 
     #[test]
@@ -281,8 +302,36 @@ mod tests {
         let block = lz4_flex::block::compress(&cubin);
         let image =
             fatbin(&[(LTO, 0, 0, b"BC\xc0\xde"), (ELF, LZ4, cubin.len() as u64, &block), (PTX, 0, 0, TEXT)]);
-        let found = system_atomics(&image).unwrap();
+        let found = system_atomics(&image, &[]).unwrap();
         assert!(found.of("loud") && found.of("text") && !found.of("quiet"));
+    }
+
+    #[test]
+    fn of_a_fatbin_what_the_device_runs_counts() {
+        let with = |symbol: &str, architecture: u32| {
+            let (text, constants) = (format!(".text.{symbol}"), format!(".nv.constant0.{symbol}"));
+            let code = code(&[SYSTEM]);
+            elf(architecture, &[(text.as_str(), PROGBITS, &code), (constants.as_str(), PROGBITS, &[0; 8])])
+        };
+        let (old, new, next) = (with("old", 80), with("new", 90), with("next", 100));
+        let mut image =
+            fatbin(&[(ELF, 0, 0, &old), (ELF, 0, 0, &new), (ELF, 0, 0, &next), (PTX, 0, 0, TEXT)]);
+        let mut at = 16;
+        for architecture in [80_u32, 90, 100, 90] {
+            image[at + 28..at + 32].copy_from_slice(&architecture.to_le_bytes());
+            at +=
+                64 + usize::try_from(u64::from_le_bytes(image[at + 8..at + 16].try_into().unwrap())).unwrap();
+        }
+        let found = |architectures: &[u32]| {
+            let found = system_atomics(&image, architectures).unwrap();
+            ["old", "new", "next", "text"].map(|kernel| found.of(kernel))
+        };
+        assert_eq!(found(&[90]), [false, true, false, false]);
+        assert_eq!(found(&[86]), [true, false, false, false], "of the same major version");
+        assert_eq!(found(&[120]), [false, false, false, true], "compiled from PTX");
+        assert_eq!(found(&[75]), [false, false, false, true], "cubins are not for older devices");
+        assert_eq!(found(&[90, 100]), [false, true, true, false]);
+        assert_eq!(found(&[]), [true; 4]);
     }
 
     #[test]
@@ -298,18 +347,18 @@ mod tests {
             (ELF, 0, 0, b""),
         ];
         for entry in damaged {
-            assert_eq!(system_atomics(&fatbin(&[entry])), Ok(SystemAtomics::default()));
-            assert!(system_atomics(&fatbin(&[entry, good])).unwrap().of("text"));
+            assert_eq!(system_atomics(&fatbin(&[entry]), &[]), Ok(SystemAtomics::default()));
+            assert!(system_atomics(&fatbin(&[entry, good]), &[]).unwrap().of("text"));
         }
         // But a container that ends too early is no container.
         let image = fatbin(&[good]);
-        assert!(matches!(system_atomics(&image[..image.len() - 8]), Err(ImageError::Truncated { .. })));
+        assert!(matches!(system_atomics(&image[..image.len() - 8], &[]), Err(ImageError::Truncated { .. })));
     }
 
     #[test]
     fn what_is_too_long_to_look_at_counts_for_every_kernel() {
         for announced in [1 << 30, u64::MAX] {
-            let found = system_atomics(&fatbin(&[(ELF, ZSTD, announced, b"never looked at")])).unwrap();
+            let found = system_atomics(&fatbin(&[(ELF, ZSTD, announced, b"never looked at")]), &[]).unwrap();
             assert!(found.of("kernel"), "{announced}");
         }
     }
@@ -330,7 +379,7 @@ mod tests {
     fn headers_that_lead_nowhere_are_errors() {
         let good = cubin();
         for len in 4..good.len() {
-            let _ = system_atomics(&good[..len]).unwrap_err();
+            let _ = system_atomics(&good[..len], &[]).unwrap_err();
         }
         let table = usize::from(u16::from_le_bytes([good[0x28], good[0x29]]));
         let text = table + 2 * 64;
@@ -349,12 +398,12 @@ mod tests {
         for (at, len, value) in damage {
             let mut image = good.clone();
             image[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
-            let _ = system_atomics(&image).unwrap_err();
+            let _ = system_atomics(&image, &[]).unwrap_err();
         }
         // A name that leads nowhere is none.
         let mut image = good;
         image[text..text + 4].copy_from_slice(&[0xff; 4]);
-        assert!(!system_atomics(&image).unwrap().any());
+        assert!(!system_atomics(&image, &[]).unwrap().any());
     }
 
     #[test]
@@ -367,7 +416,7 @@ mod tests {
             section[0x18..0x20].fill(0);
             section[0x20..0x28].copy_from_slice(&whole.to_le_bytes());
         }
-        let error = system_atomics(&image).unwrap_err();
+        let error = system_atomics(&image, &[]).unwrap_err();
         assert!(matches!(error, ImageError::Damaged { what: "bytes of all elf sections", .. }), "{error}");
     }
 
@@ -382,7 +431,7 @@ mod tests {
                 b".entry k{atom.sys",
                 b"",
             ];
-            let _ = system_atomics(&[magics[magic], &bytes].concat());
+            let _ = system_atomics(&[magics[magic], &bytes].concat(), &[]);
         }
 
         #[test]
@@ -402,13 +451,13 @@ mod tests {
                 let at = at.index(image.len());
                 image[at] = value;
             }
-            let _ = system_atomics(&image);
-            let _ = system_atomics(&image[..cut.index(image.len())]);
+            let _ = system_atomics(&image, &[]);
+            let _ = system_atomics(&image[..cut.index(image.len())], &[]);
         }
 
         #[test]
         fn any_text_is_survived(text in "[ \n./*\"{};:a-z$]{0,80}(atom|red)?[.](sys)?[ -~]{0,40}") {
-            let _ = system_atomics(format!(".entry k{{{text}").as_bytes());
+            let _ = system_atomics(format!(".entry k{{{text}").as_bytes(), &[]);
         }
     }
 }

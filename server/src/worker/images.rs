@@ -178,16 +178,17 @@ impl Images {
         self.loaded.retain(|owner, _| lives(*owner));
     }
 
-    /// Whether a kernel of a module or library makes system-scope atomics. An image that cannot be read makes none.
+    /// Whether a kernel of a module or library makes system-scope atomics on devices of these architectures (times ten, as
+    /// 90 for `sm_90`), which are always the same ones. An image that cannot be read makes none.
     ///
     /// The first question about an image reads all of it: once in its life, and only for programs with managed memory
     /// (decision 0020).
-    pub(super) fn makes_system_atomics(&mut self, owner: u64, kernel: &str) -> bool {
+    pub(super) fn makes_system_atomics(&mut self, owner: u64, kernel: &str, architectures: &[u32]) -> bool {
         let Self { by_hash, loaded, atomics, .. } = self;
         loaded.get(&owner).into_iter().flatten().any(|hash| {
             let known = atomics.entry(*hash).or_insert_with(|| {
                 let image = by_hash.get(hash).and_then(Image::whole);
-                image.and_then(|image| system_atomics(image).ok()).unwrap_or_default()
+                image.and_then(|image| system_atomics(image, architectures).ok()).unwrap_or_default()
             });
             known.of(kernel)
         })
@@ -248,14 +249,19 @@ mod tests {
         images.loaded(8, [3, 4], vec![[1, 2]]);
         images.loaded(9, [3, 4], vec![[5, 6]]);
         for owner in [7, 8] {
-            assert!(images.makes_system_atomics(owner, "add"), "{owner}");
-            assert!(!images.makes_system_atomics(owner, "plain"), "{owner}");
+            assert!(images.makes_system_atomics(owner, "add", &[90]), "{owner}");
+            assert!(!images.makes_system_atomics(owner, "plain", &[90]), "{owner}");
         }
-        assert!(!images.makes_system_atomics(9, "add"), "an image that is none, and one that never came");
-        assert!(!images.makes_system_atomics(10, "add"), "nothing of that name");
+        assert!(
+            !images.makes_system_atomics(9, "add", &[90]),
+            "an image that is none, and one that never came"
+        );
+        assert!(!images.makes_system_atomics(10, "add", &[90]), "nothing of that name");
         images.unloaded(7);
         images.retain(|owner| owner != 8);
-        assert!(!images.makes_system_atomics(7, "add") && !images.makes_system_atomics(8, "add"));
+        assert!(
+            !images.makes_system_atomics(7, "add", &[90]) && !images.makes_system_atomics(8, "add", &[90])
+        );
     }
 
     #[test]

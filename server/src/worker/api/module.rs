@@ -4,7 +4,9 @@ use super::super::dispatch::{Answer, Call, Failed, done, may_wait};
 use super::super::state::{Function, Owned, State};
 use crate::driver::{Driver, Result};
 use pxos_protocol::codec::Writer;
+use pxos_protocol::control::Device;
 use pxos_protocol::frame::MAX_PAYLOAD;
+use pxos_protocol::types::attribute::{COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR};
 use pxos_protocol::types::{CUjit_option, CUresult};
 use std::ffi::{CStr, CString, c_void};
 
@@ -239,10 +241,15 @@ pub(in super::super) fn function(call: &mut Call<'_>) -> Answer {
 /// cannot be read of an image makes none.
 pub(in super::super) fn system_atomics(call: &mut Call<'_>) -> Answer {
     let (handle, is_kernel): (u64, u64) = (call.get()?, call.get()?);
+    let architecture = |device: &Device| {
+        let version = |attribute| u32::try_from(device.attribute(attribute)).unwrap_or(0);
+        10 * version(COMPUTE_CAPABILITY_MAJOR) + version(COMPUTE_CAPABILITY_MINOR)
+    };
+    let architectures: Vec<u32> = call.session.snapshot.devices.iter().map(architecture).collect();
     let State { kernels, functions, of_libraries, images, .. } = &mut *call.state;
     let function = if is_kernel == 0 { functions.get(handle)? } else { kernels.get(handle)? };
     let image_of = of_libraries.get(&function.owner).unwrap_or(&function.owner);
-    let makes = images.makes_system_atomics(*image_of, &function.name.to_string_lossy());
+    let makes = images.makes_system_atomics(*image_of, &function.name.to_string_lossy(), &architectures);
     call.reply().put(u64::from(makes));
     done()
 }
