@@ -116,30 +116,36 @@ pub(super) fn sample_plane(
             bits @ Texel::Bits(_) => bits,
         };
     }
-    let mut sum = [0.0f32; 4];
-    for corner in 0..1 << sides {
-        let mut place = near;
-        let mut share = 1.0;
-        for side in 0..sides {
-            if corner >> side & 1 == 1 {
-                place[side] = far[side];
-                share *= weight[side];
-            } else {
-                share *= 1.0 - weight[side];
-            }
-        }
+    let mut sum = [0.0f64; 4];
+    for (corner, share) in shares(weight, sides).into_iter().enumerate().take(1 << sides) {
         if share == 0.0 {
             continue;
         }
-        match texel(how, image, place) {
+        let side = |side: usize| if corner >> side & 1 == 1 { far[side] } else { near[side] };
+        match texel(how, image, std::array::from_fn(side)) {
             Texel::Float(channels) => {
-                sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * channel);
+                sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += share * f64::from(channel));
             }
             // Integers are not filtered.
             bits @ Texel::Bits(_) => return bits,
         }
     }
-    Texel::Float(sum)
+    Texel::Float(sum.map(|channel| channel as f32))
+}
+
+/// The shares of the texels around a place, by the weights of the farther ones; bit `n` of a number stands for the farther
+/// one on side `n`. In two dimensions they have 8 fractional bits, too, and their sum is one: so the images of NVIDIA's
+/// simpleTexture are those of an H200 to the byte. How it rounds in three is not known.
+fn shares(weight: [f32; 3], sides: usize) -> [f64; 8] {
+    let weight = weight.map(f64::from);
+    if sides == 2 {
+        let both = (weight[0] * weight[1] * 256.0 + 0.5).floor() / 256.0;
+        let [x, y] = [weight[0] - both, weight[1] - both];
+        return [1.0 - x - y - both, x, y, both, 0.0, 0.0, 0.0, 0.0];
+    }
+    let of_side =
+        |corner: usize, side: usize| if corner >> side & 1 == 1 { weight[side] } else { 1.0 - weight[side] };
+    std::array::from_fn(|corner| (0..sides).map(|side| of_side(corner, side)).product())
 }
 
 /// `CU_TR_ADDRESS_MODE_…`.
@@ -295,6 +301,22 @@ pub(super) fn pointer(address: u64) -> *mut u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_of_four_texels_have_eight_bits_and_are_one_together() {
+        for (x, y) in (0..256_u16).flat_map(|x| (0..256_u16).map(move |y| (x, y))) {
+            let found = shares([f32::from(x) / 256.0, f32::from(y) / 256.0, 0.0], 2);
+            assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{x} {y}");
+            assert!(found.iter().all(|share| *share >= 0.0 && (share * 256.0).fract() == 0.0), "{x} {y}");
+        }
+        // 3/256 of each side: the corner's own 9/65536 are nearer to nothing than to 1/256.
+        assert_eq!(
+            shares([3.0 / 256.0, 3.0 / 256.0, 0.0], 2).map(|share| share * 256.0)[..4],
+            [250.0, 3.0, 3.0, 0.0]
+        );
+        assert_eq!(shares([0.5, 0.0, 0.0], 1)[..2], [0.5, 0.5]);
+        assert_eq!(shares([0.5; 3], 3), [0.125; 8]);
+    }
 
     #[test]
     fn halves_are_exact() {
