@@ -3,7 +3,8 @@
 //! `libpxshim.so` and `libpxsoft.so` each *are* a libcuda, and share this crate for the parts that no public header
 //! describes: the tables behind `cuGetExportTable` ([`tables`]), the integrity answer that the runtime checks at its
 //! first call ([`integrity`]), the per-context storage that it reads in every call ([`storage`]), which exported
-//! symbol `cuGetProcAddress` hands out ([`procaddress`]), and how long the image behind a bare pointer is ([`image`]).
+//! symbol `cuGetProcAddress` hands out ([`procaddress`]), how long the image behind a bare pointer is, and what can be
+//! read of it without a driver ([`image`]).
 //!
 //! Place in the flow: an entry point of the libcuda calls in here; in here the libcuda is known only as a
 //! [`Driver`], given once to [`install`]. Nothing in here talks to a server, starts a thread or reads the environment.

@@ -68,7 +68,7 @@ pub struct Slot {
     pub max_kernel: AtomicU64,
     /// When all in flight will be complete, as estimated; the clock is that of `deadline`.
     pub done_at: AtomicU64,
-    /// The same if each takes as long as the longest of its kind; as `done_at` where all of a kind are alike.
+    /// The same if each takes as long as the longest of its kind, and long ones a little longer than that.
     pub done_by: AtomicU64,
     /// Device time of what is in flight and not charged yet, as estimated, in nanoseconds.
     pub pending: AtomicU64,
