@@ -5,7 +5,8 @@
 //   pxshare graph ITERATIONS US SECONDS [NODES]   the same, launched as graphs of this many kernels (default 4)
 //   pxshare gemm N SECONDS                   products of N x N matrices by cuBLAS, which is opened as it is found
 //   pxshare trace ITERATIONS US[,US...] SECONDS   as busy, and when the device ran each kernel
-//   pxshare latency ITERATIONS US PERIOD_US SECONDS   one kernel each period; how long each took
+//   pxshare latency ITERATIONS US PAUSE_US[-PAUSE_US] SECONDS   one kernel, then a pause, of a length between the two; how long
+//                                            each took
 //   pxshare steady ITERATIONS US SECONDS     one kernel after the other, each waited for; how long each took
 //   pxshare bad WHAT SECONDS                 a bad neighbour: processes that, one after the other, launch a kernel that never
 //                                            ends (endless), one that traps (trap) or writes where nothing is (illegal), take
@@ -35,6 +36,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -284,16 +286,20 @@ static void trace(const std::vector<double> &lengths, double seconds) {
     for (size_t i = 0; i < count; i++) std::printf("ran %llu %llu\n", times[2 * i], times[2 * i + 1]);
 }
 
-static void latency(double length, double period, double seconds) {
+static void latency(double length, const char *pauses, double seconds) {
     cudaStream_t stream;
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     for (int i = 0; i < 20; i++) launch(length, stream);
     CHECK(cudaStreamSynchronize(stream));
+    char *rest;
+    double least = std::strtod(pauses, &rest), most = *rest == '-' ? std::atof(rest + 1) : least;
+    std::minstd_rand random;
+    std::uniform_real_distribution<double> pause(least, most);
     ready();
     std::vector<double> took;
     long long begun = now(), next = begun;
     while (now() < begun + static_cast<long long>(seconds * 1e9)) {
-        next += static_cast<long long>(period * 1000);
+        next += static_cast<long long>((least < most ? pause(random) : least) * 1000);
         // Sleeps most of the time, and looks at the clock for the rest: a sleeper's lateness is not the device's.
         long long left = next - now() - 200'000;
         if (left > 0) {
@@ -449,7 +455,7 @@ int main(int count, char **arguments) {
     } else if (mode == "deed" && count == 3) {
         deed(arguments[2]);
     } else if (mode == "latency" && count == 6) {
-        latency(std::atof(arguments[3]), std::atof(arguments[4]), std::atof(arguments[5]));
+        latency(std::atof(arguments[3]), arguments[4], std::atof(arguments[5]));
     } else {
         std::fprintf(stderr, "usage: see the head of pxshare.cu\n");
         return 2;

@@ -22,8 +22,8 @@ pub(crate) enum Does {
     Graph(&'static str, &'static str),
     /// Products of matrices of this side, by cuBLAS.
     Gemm(&'static str),
-    /// A kernel of 50 µs every 2 ms.
-    Latency,
+    /// A kernel of 50 µs, then a pause of so many microseconds, or of a length between two.
+    Latency(&'static str),
     /// Kernels of this length, one after the other.
     Steady(&'static str),
     /// What a bad neighbour does.
@@ -146,8 +146,16 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(capped("cap10", 10.0, Does::Graph(SHORT, "32"), false));
     cases.push(capped("cap25", 25.0, Does::Graph(SHORT, "4"), false));
     cases.push(capped("cap25", 25.0, Does::Gemm("4096"), false));
-    for (name, beside) in [("alone", None), ("beside 0.5 ms", Some("500")), ("beside 20 ms", Some(LONG))] {
-        let fast = Guest { vm: "fast".into(), weight: 1, does: Does::Latency };
+    // A pause of 2 ms ends when a slice of the driver's does, so that who natively comes then hardly waits for it.
+    let (even, uneven) = ("2000", "1000-4000");
+    for (name, pause, beside) in [
+        ("alone", even, None),
+        ("beside 0.5 ms", even, Some("500")),
+        ("beside 20 ms", even, Some(LONG)),
+        ("uneven, beside 0.5 ms", uneven, Some("500")),
+        ("uneven, beside 20 ms", uneven, Some(LONG)),
+    ] {
+        let fast = Guest { vm: "fast".into(), weight: 1, does: Does::Latency(pause) };
         let mut guests = vec![fast];
         guests.extend(beside.map(|kernel| busy("a1", 1, kernel)));
         let name = format!("latency, {name}");

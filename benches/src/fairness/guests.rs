@@ -260,7 +260,7 @@ impl Setting {
             Does::Steady(kernel) => vec!["steady", &self.iterations, kernel, &seconds],
             Does::Bad(what) => vec!["bad", what, &seconds],
             Does::Trace(kernel) => vec!["trace", &self.iterations, kernel, &seconds],
-            Does::Latency => vec!["latency", &self.iterations, "50", "2000", &seconds],
+            Does::Latency(pause) => vec!["latency", &self.iterations, "50", pause, &seconds],
         };
         words.into_iter().map(str::to_owned).collect()
     }

@@ -24,7 +24,7 @@ use crate::scheduler::{
 use pxos_protocol::types::{CUresult, CUstreamCaptureStatus, capture_status};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +83,32 @@ struct Mark {
     end: Arc<Event>,
     key: Key,
     work: Nanos,
+}
+
+/// Somebody who waits at a gate, or has waited and is on the way to the device: until its command is shown to be in flight, who
+/// looked would else take the worker for one with nothing to do.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn at(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A command that may pass.
+struct Passed<'a> {
+    meter: MutexGuard<'a, Meter>,
+    /// What it is taken to cost, where that is known.
+    cost: Option<Cost>,
+    /// That it has waited.
+    waiting: Option<Waiting<'a>>,
 }
 
 /// A command that its guest has marked, on its way to the device.
@@ -289,7 +315,7 @@ impl Gate {
         launch: impl FnOnce() -> Result,
     ) -> std::result::Result<(), Failed> {
         let urgent = marked.then(|| Urgent::at(slot));
-        let (mut meter, cost) = self.pass(session, slot, place.device, key)?;
+        let Passed { mut meter, cost, waiting } = self.pass(session, slot, place.device, key)?;
         // Ending another context's batch has made that one current.
         session.enter(place.context)?;
         let word = slot.gate.load(Ordering::Acquire);
@@ -307,6 +333,7 @@ impl Gate {
         drop(urgent);
         self.open.store(flight.has_open(), Ordering::Relaxed);
         publish(slot, flight);
+        drop(waiting);
         let start = !meter.running;
         if start {
             meter.running = true;
@@ -322,16 +349,17 @@ impl Gate {
         Ok(launched?)
     }
 
-    /// Waits until a command may pass; what it is taken to cost.
-    fn pass(
-        &self,
+    /// Waits until a command may pass.
+    fn pass<'a>(
+        &'a self,
         session: &Session,
-        slot: &Slot,
+        slot: &'a Slot,
         device: usize,
         key: Key,
-    ) -> std::result::Result<(MutexGuard<'_, Meter>, Option<Cost>), Failed> {
+    ) -> std::result::Result<Passed<'a>, Failed> {
         let mut meter = lock(&self.meter);
         let mut stalled = false;
+        let mut waiting = None;
         loop {
             if self.has_ended() {
                 return Err(Failed::Session(Fatal::Closed));
@@ -345,12 +373,12 @@ impl Gate {
                 flight.close(session);
                 publish(slot, flight);
                 drop(meter);
-                self.park(&slot.gate, gate::CLOSED, &slot.waiting);
+                waiting = Some(self.park(&slot.gate, gate::CLOSED, &slot.waiting));
                 meter = lock(&self.meter);
                 continue;
             }
             if word == gate::OFF || word == gate::FREE {
-                return Ok((meter, cost));
+                return Ok(Passed { meter, cost, waiting });
             }
             let deadline = slot.deadline.load(Ordering::Relaxed);
             if flight.lease.0 != deadline {
@@ -365,6 +393,7 @@ impl Gate {
                 _ => count == 0,
             };
             if !has_room && !stalled {
+                waiting = None;
                 flight.close(session);
                 self.open.store(false, Ordering::Relaxed);
                 let before = flight.completions;
@@ -385,18 +414,18 @@ impl Gate {
                 }
                 continue;
             }
-            return Ok((meter, cost));
+            return Ok(Passed { meter, cost, waiting });
         }
     }
 
     /// Sleeps at a closed gate.
-    fn park(&self, word: &std::sync::atomic::AtomicU32, closed: u32, waiting: &std::sync::atomic::AtomicU32) {
-        waiting.fetch_add(1, Ordering::AcqRel);
+    fn park<'a>(&self, word: &AtomicU32, closed: u32, count: &'a AtomicU32) -> Waiting<'a> {
+        let waiting = Waiting::at(count);
         page::ring(&self.bell);
         while word.load(Ordering::Acquire) == closed && !self.has_ended() {
             page::wait(word, closed, LOOK);
         }
-        waiting.fetch_sub(1, Ordering::AcqRel);
+        waiting
     }
 
     /// Whether no other VM wants a device, as far as the daemon knows, or nothing is scheduled.
@@ -419,7 +448,7 @@ impl Gate {
         }
         let word = &slot.copy_gates[direction as usize];
         if bytes > SMALL && word.load(Ordering::Acquire) != 0 && !is_capturing(session, place.stream) {
-            self.park(word, 1, &slot.copy_waiting[direction as usize]);
+            drop(self.park(word, 1, &slot.copy_waiting[direction as usize]));
             if self.has_ended() {
                 return Err(CUresult::ERROR_DEINITIALIZED);
             }

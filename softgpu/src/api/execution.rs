@@ -4,6 +4,7 @@ use super::{Answer, DefaultStream, In, Out, driver_fns};
 use crate::device::attribute::SHARED_PER_BLOCK_OPTIN;
 use crate::device::context;
 use crate::device::kernel::{self, FUNCTIONS, Function, Settings, Shape};
+use crate::device::lab;
 use crate::device::module::{Code, Module};
 use crate::device::operation::{Launch, Operation};
 use crate::exec::Kernel;
@@ -376,5 +377,6 @@ pub(crate) fn launch(
     let stream = active.stream(stream, default)?;
     target.check(&shape, active.device.multiprocessors)?;
     let parameters = given.collect(target.kernel())?;
+    lab::launch();
     active.enqueue(&stream, Operation::Kernel(Launch { target, shape, parameters }))
 }

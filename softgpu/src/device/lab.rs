@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `PXSOFT_BLOCK_US` | a kernel takes this many microseconds per block (a fraction is possible) |
 //! | `PXSOFT_KERNEL_US` | and this many by itself |
+//! | `PXSOFT_LAUNCH_US` | the call that launches it takes its caller this long, before the kernel is there |
 //! | `PXSOFT_MIB_US` | a copy between host and device takes this many microseconds per MiB; each direction has an engine, which takes whole copies, first come, first served |
 //! | `PXSOFT_LAB` | the file through which processes share the device; without it each process has its own |
 //! | `PXSOFT_SLICE_US` | processes take turns after this much of a kernel, as a driver that slices; 0 (the default is 1000) is first come, first served |
@@ -38,6 +39,7 @@ thread_local! {
 struct Lab {
     per_block: f64,
     per_kernel: f64,
+    per_launch: f64,
     per_mib: f64,
     slice: u64,
     /// Of each timeline, until when it is occupied, on `CLOCK_MONOTONIC`.
@@ -65,6 +67,7 @@ fn make() -> Option<Lab> {
     Some(Lab {
         per_block: per_block.unwrap_or(0.0),
         per_kernel: per_kernel.unwrap_or(0.0),
+        per_launch: number("PXSOFT_LAUNCH_US").unwrap_or(0.0),
         per_mib: per_mib.unwrap_or(0.0),
         slice: nanos(slice),
         busy_until,
@@ -108,6 +111,14 @@ fn now() -> u64 {
     // SAFETY: a pointer to a local; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// Keeps the caller for as long as the model says that launching takes.
+pub(crate) fn launch() {
+    let per_launch = LAB.get_or_init(make).as_ref().map_or(0.0, |lab| lab.per_launch);
+    if per_launch > 0.0 {
+        std::thread::sleep(Duration::from_nanos(nanos(per_launch)));
+    }
 }
 
 /// Occupies the device for as long as the model says that a kernel takes.

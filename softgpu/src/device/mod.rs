@@ -15,7 +15,7 @@ pub(crate) mod graph;
 mod graph_run;
 pub(crate) mod ipc;
 pub(crate) mod kernel;
-mod lab;
+pub(crate) mod lab;
 pub(crate) mod marker;
 pub mod memory;
 pub(crate) mod module;

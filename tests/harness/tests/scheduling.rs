@@ -81,6 +81,28 @@ fn shares_go_by_weight() {
 }
 
 #[test]
+fn who_is_slow_to_launch_keeps_its_lease() {
+    // A launch takes five times as long as an empty queue may before a lease is given back.
+    let model = [("PXSOFT_KERNEL_US", "1000"), ("PXSOFT_LAUNCH_US", "500")];
+    let shared = Shared::start_in(&model, &[("one", ""), ("other", "")], &[]);
+    let guests = ["one", "other"].map(|vm| {
+        let guest = shared.guest(vm).args(["init", "share", "60000"]).start();
+        guest.wait_for("init CUDA_SUCCESS");
+        guest
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    let decisions = shared.server.pxctl(&["decisions", "--last", "4096", "--json"]);
+    let decisions: Vec<Decision> = serde_json::from_str(&decisions.stdout).expect("JSON");
+    let said = |reason: &str| decisions.iter().filter(|decision| decision.reason == reason).count();
+    let used = said("lease used up");
+    assert!(used > 20, "{decisions:#?}");
+    // It is by then that the other one's last kernel ends, and the server looks. A guest on a busy machine may be late itself.
+    let given_back = said("had nothing to do");
+    assert!(10 * given_back < used, "{given_back} of {used} leases: {decisions:#?}");
+    guests.iter().for_each(|guest| guest.signal(libc::SIGKILL));
+}
+
+#[test]
 fn without_scheduling_weights_mean_nothing() {
     let vms = [("one", "weight = 100"), ("three", "weight = 300")];
     let shared = Shared::start(&vms, &["--scheduler-policy=fifo"]);
