@@ -8,7 +8,8 @@
 //! `PXSOFT_MULTIPROCESSORS` (16), `CUDA_VISIBLE_DEVICES` (all), `PXSOFT_THREADS` (as many as there are processors);
 //! `PXSOFT_TRACE` writes a line per call to standard error, `PXSOFT_QUIET` leaves out where a kernel faulted.
 //! `PXSOFT_BUS_ATOMICS=0` makes system-scope atomics on the host's memory lose what the host does meanwhile, as over a bus
-//! without atomics; it is read when a kernel first makes one.
+//! without atomics; it is read when a kernel first makes one. `PXSOFT_LAZY_LOADING=1` has the first launch of a kernel wait for
+//! all that the context has to do, as the driver may.
 
 pub mod api;
 pub mod device;

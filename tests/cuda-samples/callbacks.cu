@@ -1,5 +1,6 @@
 // Proves host functions in streams: cudaLaunchHostFunc and cudaStreamAddCallback run in stream order, see what copies
-// before them brought and delay what comes after them; each runs exactly once and the callback gets its status.
+// before them brought and delay what comes after them; each runs exactly once and the callback gets its status. Launches that
+// the driver makes wait for one do not keep it from returning.
 #include <atomic>
 #include <mutex>
 #include <thread>
@@ -8,6 +9,7 @@
 #include "common.h"
 
 __global__ void add_one(int *data) { ++*data; }
+__global__ void add_two(int *data) { *data += 2; }
 
 struct Step {
     std::vector<int> *log;
@@ -102,6 +104,21 @@ int main() {
     int value = 0;
     CHECK(cudaMemcpy(&value, device, sizeof(int), cudaMemcpyDeviceToHost));
     REQUIRE(value == 77);
+
+    // To load a kernel that has not been launched yet, the driver may wait for all that the context has to do; and a launch
+    // waits where more are in flight than there is room for.
+    const int launches = 3000;
+    CHECK(cudaMemset(device, 0, sizeof(int)));
+    CHECK(cudaLaunchHostFunc(other, slow_writer, &late));
+    add_two<<<1, 1, 0, stream>>>(device);
+    CHECK_LAUNCH();
+    CHECK(cudaLaunchHostFunc(stream, slow_writer, &late));
+    for (int i = 0; i < launches; ++i) add_one<<<1, 1, 0, stream>>>(device);
+    CHECK_LAUNCH();
+    CHECK(cudaDeviceSynchronize());
+    CHECK(cudaMemcpy(&value, device, sizeof(int), cudaMemcpyDeviceToHost));
+    std::printf("%d launches behind host functions\n", value - 1);
+    REQUIRE(value == launches + 2);
     CHECK(cudaEventDestroy(event));
     CHECK(cudaStreamDestroy(other));
     CHECK(cudaStreamDestroy(stream));

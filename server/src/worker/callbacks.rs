@@ -11,11 +11,17 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
+/// What the first callback starts.
+type OnFirst = Box<dyn FnOnce() + Send>;
+
 /// Callbacks that the guest is running.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Callbacks {
     state: Mutex<State>,
     changed: Condvar,
+    /// For who waits that there is one.
+    asked: Condvar,
+    on_first: Mutex<Option<OnFirst>>,
     /// Callbacks in streams, run or not.
     tickets: AtomicUsize,
     /// Whether there is a graph with host functions, any launch of which may call them.
@@ -26,6 +32,8 @@ pub(crate) struct Callbacks {
 struct State {
     /// By number: how often it was asked for, and how often it has returned. A graph that runs in two streams may ask twice.
     under_way: HashMap<u64, (u64, u64)>,
+    /// Whether somebody waits that there is one.
+    awaited: bool,
     ended: bool,
 }
 
@@ -73,7 +81,13 @@ fn call_guest(session: &Session, number: u64, status: CUresult) {
     let asked = state.under_way.entry(number).or_default();
     asked.0 += 1;
     let turn = asked.0;
+    if std::mem::take(&mut state.awaited) {
+        callbacks.asked.notify_all();
+    }
     drop(state);
+    if let Some(first) = callbacks.on_first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        first();
+    }
     ask_guest(session, number, status);
     let mut state = callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
     // The guest runs functions one after another, so the one that asked first is answered first.
@@ -107,6 +121,21 @@ impl Callbacks {
         self.tickets.load(Ordering::Acquire) > 0 || self.kept.load(Ordering::Acquire)
     }
 
+    /// What to do when the guest is asked to run one for the first time.
+    pub(crate) fn on_first(&self, start: OnFirst) {
+        *self.on_first.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    }
+
+    /// Waits until the guest has been asked to run one and has not said that it returned; false when the session is over.
+    pub(crate) fn wait_for_one(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.under_way.is_empty() && !state.ended {
+            state.awaited = true;
+            state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.ended
+    }
+
     /// The guest has run that callback.
     pub(crate) fn done(&self, number: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,6 +150,7 @@ impl Callbacks {
     pub(crate) fn end(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.changed.notify_all();
+        self.asked.notify_all();
     }
 }
 

@@ -137,6 +137,13 @@ pub(super) fn synchronises(number: u16) -> bool {
     )
 }
 
+/// The guest's word that a host function has returned.
+pub(super) fn callback_done(session: &Session, payload: &[u8]) -> std::result::Result<(), Fatal> {
+    let number = Reader::new(payload).get().map_err(|error| Fatal::Malformed(error.to_string()))?;
+    session.callbacks.done(number);
+    Ok(())
+}
+
 /// Runs one frame.
 pub(super) fn run(
     session: &Arc<Session>,
@@ -167,8 +174,7 @@ fn answer(call: &mut Call<'_>) -> Answer {
             return done();
         }
         control::CALLBACK_DONE => {
-            let number = call.get()?;
-            call.session.callbacks.done(number);
+            callback_done(call.session, call.fields.rest()).map_err(Failed::Session)?;
             return done();
         }
         control::PING => return done(),

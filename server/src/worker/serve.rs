@@ -25,7 +25,7 @@ use pxos_protocol::transport::{FrameReader, ReadError, Socket};
 use pxos_protocol::types::CUresult;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -53,21 +53,32 @@ const SPIN_FEW: Duration = Duration::from_micros(5);
 /// Where frames come from.
 enum Source {
     Socket(FrameReader),
-    Ring { consumer: Consumer, payload: Vec<u8> },
+    Ring(Consumer),
+}
+
+/// Where frames are taken: by the leader, and by the listener while the leader is held up.
+struct Inlet {
+    source: Source,
+    /// Frames that were taken while a call held the driver, in order.
+    backlog: VecDeque<(Header, Vec<u8>)>,
+    /// Bytes of them.
+    kept: usize,
 }
 
 /// What the leader holds.
 struct Leader {
-    source: Source,
     state: State,
-    /// Frames that were taken while a call held the driver, in order.
-    backlog: VecDeque<(Header, Vec<u8>)>,
+    /// The payload of the frame that it runs.
+    payload: Vec<u8>,
     ended: bool,
 }
 
 struct Shared {
     session: Arc<Session>,
     leader: Mutex<Leader>,
+    inlet: Mutex<Inlet>,
+    /// Frames that were run: one that stays the same tells the listener that the leader is held up.
+    frames: AtomicU64,
     /// The doorbell of a ring; unused over a socket.
     doorbell: Option<Doorbell>,
     /// Threads that wait for their turn to lead or to watch.
@@ -150,14 +161,16 @@ pub(super) fn run(
             let own = unsafe { OwnedFd::from_raw_fd(own) };
             state.areas = Some(Areas::new(shared));
             let doorbell = Doorbell { reader: Mutex::new(reader), own };
-            (Source::Ring { consumer, payload: Vec::new() }, Sink::Ring(producer, connection), Some(doorbell))
+            (Source::Ring(consumer), Sink::Ring(producer, connection), Some(doorbell))
         }
     };
     let session = Arc::new(Session::new(host, snapshot, sink, assign, Callbacks::default()));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let shared = Arc::new(Shared {
         session,
-        leader: Mutex::new(Leader { source, state, backlog: VecDeque::new(), ended: false }),
+        leader: Mutex::new(Leader { state, payload: Vec::new(), ended: false }),
+        inlet: Mutex::new(Inlet { source, backlog: VecDeque::new(), kept: 0 }),
+        frames: AtomicU64::new(0),
         doorbell,
         waiting: AtomicUsize::new(0),
         lanes: AtomicUsize::new(0),
@@ -171,6 +184,12 @@ pub(super) fn run(
         if let Some(shared) = late.upgrade() {
             shared.session.refuse(CUresult::ERROR_LAUNCH_TIMEOUT, message);
             finish(&shared, EndReason::Host, message.to_owned());
+        }
+    }));
+    let late = Arc::downgrade(&shared);
+    shared.session.callbacks.on_first(Box::new(move || {
+        if let Some(shared) = late.upgrade() {
+            spawn_listener(shared);
         }
     }));
     spawn_lane(&shared);
@@ -290,12 +309,14 @@ fn run_lane(shared: &Arc<Shared>) {
 }
 
 /// Gives up the lead. A ring that nobody reads is marked so, or its watcher woken if frames are there already.
-fn let_go(shared: &Shared, mut leader: MutexGuard<'_, Leader>) {
-    let Leader { source, backlog, .. } = &mut *leader;
+fn let_go(shared: &Shared, leader: MutexGuard<'_, Leader>) {
+    let mut inlet = lock(&shared.inlet);
+    let Inlet { source, backlog, .. } = &mut *inlet;
     let frames_are_there = match source {
         Source::Socket(_) => false,
-        Source::Ring { consumer, .. } => !consumer.park() || !backlog.is_empty(),
+        Source::Ring(consumer) => !consumer.park() || !backlog.is_empty(),
     };
+    drop(inlet);
     drop(leader);
     if frames_are_there && let Some(doorbell) = &shared.doorbell {
         // SAFETY: a plain write of eight bytes to a descriptor of ours.
@@ -337,77 +358,150 @@ fn watch(shared: &Shared) -> Result<(), Fatal> {
 
 /// Runs frames until one blocks, or until there are none.
 fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
-    if let Source::Ring { consumer, .. } = &leader.source {
+    if let Source::Ring(consumer) = &lock(&shared.inlet).source {
         consumer.unpark();
     }
     loop {
         if shared.holding.load(Ordering::SeqCst) > 0 {
-            listen(shared, leader)?;
+            listen(shared)?;
         }
-        let Leader { source, state, backlog, .. } = leader;
-        let session = &shared.session;
-        if let Some((header, payload)) = backlog.pop_front() {
-            if let Some(turn) = run_frame(session, state, &header, &payload)? {
-                return Ok(turn);
-            }
-            continue;
-        }
-        match source {
-            Source::Socket(reader) => {
-                if !reader.has_buffered() {
-                    session.gate.settle(session);
-                }
-                let header = reader.header()?;
-                let payload = reader.payload(&header)?;
-                if let Some(turn) = run_frame(session, state, &header, payload)? {
-                    return Ok(turn);
-                }
-            }
-            Source::Ring { consumer, payload } => match consumer.next(payload)? {
-                Some(header) => {
-                    if let Some(turn) = run_frame(session, state, &header, payload)? {
-                        return Ok(turn);
-                    }
-                }
-                None if session.gate.settle(session) => {}
-                None if spin(consumer, shared.spin) => {}
-                None if consumer.park() => return Ok(Turn::Idle),
-                None => {}
-            },
+        let Leader { state, payload, .. } = leader;
+        let Some(header) = take(shared, payload)? else { return Ok(Turn::Idle) };
+        bump(&shared.frames, 1);
+        if let Some(turn) = run_frame(&shared.session, state, &header, payload)? {
+            return Ok(turn);
         }
     }
 }
 
-/// Takes frames while a call holds the driver, running only the guest's word that a host function has returned: that call may
-/// wait for it. Ends when the call does, or when more has come than is kept; then the leader goes on, and waits where it must.
-fn listen(shared: &Shared, leader: &mut Leader) -> Result<(), Fatal> {
-    let Leader { source, state, backlog, .. } = leader;
-    let mut bytes: usize = backlog.iter().map(|(_, payload)| HEADER + payload.len()).sum();
-    while shared.holding.load(Ordering::SeqCst) > 0 && bytes < MAX_BACKLOG {
-        let (header, payload) = match source {
-            Source::Socket(reader) => {
-                if !reader.has_buffered() && !reader.socket().wait_readable(LISTEN).unwrap_or(true) {
-                    continue;
+/// The next frame, its payload in `payload`. `None` where a ring has been empty for a while and is marked as unread.
+#[inline]
+fn take(shared: &Shared, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal> {
+    loop {
+        if let Some(header) = lock(&shared.inlet).ready(payload)? {
+            return Ok(Some(header));
+        }
+        // The listener must find the inlet free: the driver may wait in this as well.
+        let settled = shared.session.gate.settle(&shared.session);
+        let mut inlet = lock(&shared.inlet);
+        let Inlet { source, backlog, .. } = &mut *inlet;
+        if !backlog.is_empty() {
+            continue;
+        }
+        match source {
+            Source::Socket(reader) => return read(reader, payload).map(Some),
+            Source::Ring(consumer) => {
+                if !settled && !spin(consumer, shared.spin) && consumer.park() {
+                    return Ok(None);
                 }
-                let header = reader.header()?;
-                (header, reader.payload(&header)?.to_vec())
             }
-            Source::Ring { consumer, payload } => match consumer.next(payload)? {
-                Some(header) => (header, std::mem::take(payload)),
-                None => {
-                    std::thread::sleep(LISTEN_RING);
-                    continue;
+        }
+    }
+}
+
+impl Inlet {
+    /// The next frame that is there already, its payload in `payload`.
+    #[inline]
+    fn ready(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal> {
+        if let Some((header, kept)) = self.backlog.pop_front() {
+            self.kept -= HEADER + kept.len();
+            *payload = kept;
+            return Ok(Some(header));
+        }
+        match &mut self.source {
+            Source::Socket(reader) if reader.has_buffered() => read(reader, payload).map(Some),
+            Source::Socket(_) => Ok(None),
+            Source::Ring(consumer) => Ok(consumer.next(payload)?),
+        }
+    }
+
+    /// Takes frames while a call holds the driver, running only the guest's word that a host function has returned, for which
+    /// that call may wait; all others are kept. Whether that found anything.
+    fn attend(&mut self, session: &Session) -> Result<bool, Fatal> {
+        let mut found = false;
+        while self.kept < MAX_BACKLOG {
+            let mut payload = Vec::new();
+            let header = match &mut self.source {
+                Source::Socket(reader) => {
+                    if !reader.has_buffered()
+                        && !reader.socket().wait_readable(Duration::ZERO).unwrap_or(true)
+                    {
+                        break;
+                    }
+                    read(reader, &mut payload)?
                 }
-            },
-        };
-        if header.op == control::CALLBACK_DONE {
-            run_frame(&shared.session, state, &header, &payload)?;
-        } else {
-            bytes += HEADER + payload.len();
-            backlog.push_back((header, payload));
+                Source::Ring(consumer) => match consumer.next(&mut payload)? {
+                    Some(header) => header,
+                    None => break,
+                },
+            };
+            found = true;
+            if header.op == control::CALLBACK_DONE {
+                count_frame(session, &header, &payload, matches!(self.source, Source::Ring(_)));
+                dispatch::callback_done(session, &payload)?;
+            } else {
+                self.kept += HEADER + payload.len();
+                self.backlog.push_back((header, payload));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A frame from a socket, its payload in `payload`: what is large goes there without a stop.
+fn read(reader: &mut FrameReader, payload: &mut Vec<u8>) -> Result<Header, Fatal> {
+    let header = reader.header()?;
+    let length = header.length as usize;
+    payload.resize(length, 0);
+    reader.payload_into(payload)?;
+    Ok(header)
+}
+
+/// Takes frames until no call holds the driver any more, or more have come than are kept; then the leader goes on, and waits
+/// where it must.
+fn listen(shared: &Shared) -> Result<(), Fatal> {
+    while shared.holding.load(Ordering::SeqCst) > 0 {
+        let mut inlet = lock(&shared.inlet);
+        let found = inlet.attend(&shared.session)?;
+        if inlet.kept >= MAX_BACKLOG {
+            break;
+        }
+        if !found {
+            match &inlet.source {
+                Source::Socket(reader) => drop(reader.socket().wait_readable(LISTEN)),
+                Source::Ring(_) => {
+                    drop(inlet);
+                    std::thread::sleep(LISTEN_RING);
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Starts the thread that hears the guest's word that a host function has returned even while the leader is inside the driver.
+///
+/// Any call may wait there for everything that the device has to do: a launch whose function is loaded by it (CUDA programming
+/// guide, "Lazy Loading"), one that finds no room in its queue, one at a closed gate. If a host function is among that, and the
+/// guest's word that it has returned lies behind that call, both wait for ever.
+fn spawn_listener(shared: Arc<Shared>) {
+    let body = move || {
+        let callbacks = &shared.session.callbacks;
+        while callbacks.wait_for_one() {
+            let before = shared.frames.load(Ordering::Relaxed);
+            std::thread::sleep(LISTEN);
+            if shared.frames.load(Ordering::Relaxed) != before {
+                continue;
+            }
+            // Who has it takes frames.
+            let Ok(mut inlet) = shared.inlet.try_lock() else { continue };
+            if let Err(fatal) = inlet.attend(&shared.session) {
+                return fail(&shared, fatal);
+            }
+        }
+    };
+    // Without the thread the leader hears of it when its call returns.
+    let _ = std::thread::Builder::new().name("listener".into()).spawn(body);
 }
 
 /// Looks at an empty ring for a while; whether a frame came.
@@ -426,6 +520,14 @@ fn spin(consumer: &Consumer, most: Duration) -> bool {
     }
 }
 
+fn count_frame(session: &Session, header: &Header, payload: &[u8], shared: bool) {
+    let stats = session.stats;
+    let whole = (HEADER + payload.len()) as u64;
+    bump(&stats.bytes_in, whole);
+    bump(if shared { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
+    stats.note_call(header.op, header.wants_reply());
+}
+
 /// Runs one frame; the end of the leader's turn where it blocks.
 #[inline]
 fn run_frame(
@@ -434,11 +536,7 @@ fn run_frame(
     header: &Header,
     payload: &[u8],
 ) -> Result<Option<Turn>, Fatal> {
-    let stats = session.stats;
-    let whole = (HEADER + payload.len()) as u64;
-    bump(&stats.bytes_in, whole);
-    bump(if state.areas.is_some() { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
-    stats.note_call(header.op, header.wants_reply());
+    count_frame(session, header, payload, state.areas.is_some());
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
         Outcome::Later(later) => {

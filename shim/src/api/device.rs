@@ -53,10 +53,15 @@ unsafe fn put_text(buffer: *mut c_char, length: c_int, text: &[u8]) -> Result {
     Ok(())
 }
 
+/// The driver writes names up to this length with NULs behind them, where there is room (measured on an H200, driver 580).
+const NAME_LENGTH: usize = 63;
+
 pub(crate) unsafe fn cuDeviceGetName(name: *mut c_char, len: c_int, dev: CUdevice) -> Result {
     let device = device(session()?, dev)?;
+    let mut text = device.name.as_bytes().to_vec();
+    text.resize(text.len().max(NAME_LENGTH), 0);
     // SAFETY: the entry point's contract.
-    unsafe { put_text(name, len, device.name.as_bytes()) }
+    unsafe { put_text(name, len, &text) }
 }
 
 pub(crate) unsafe fn cuDeviceGetUuid(uuid: *mut CUuuid, dev: CUdevice) -> Result {

@@ -26,7 +26,8 @@ driver_fns! {
     /// The name of a device, cut to fit.
     ready fn cuDeviceGetName(name: *mut c_char, len: c_int, dev: CUdevice) {
         platform()?.device(dev)?;
-        name.put_text(attribute::NAME, len)
+        // With NULs up to 63 bytes, and one more (measured).
+        name.put_text(&format!("{:\0<63}", attribute::NAME), len)
     }
 
     /// The UUID of a device.

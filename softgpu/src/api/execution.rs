@@ -377,6 +377,7 @@ pub(crate) fn launch(
     let stream = active.stream(stream, default)?;
     target.check(&shape, active.device.multiprocessors)?;
     let parameters = given.collect(target.kernel())?;
+    target.module.load(target.index, &active);
     lab::launch();
     active.enqueue(&stream, Operation::Kernel(Launch { target, shape, parameters }))
 }

@@ -9,7 +9,8 @@ use super::kernel::Function;
 use super::table::Table;
 use crate::exec::{GlobalSpace, Program};
 use pxos_protocol::types::{CUlibrary, CUmodule, CUresult};
-use std::sync::{Arc, OnceLock, Weak};
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 /// A compiled image.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(crate) struct Module {
     /// Addresses of the variables, as the program numbers them.
     pub(crate) symbols: Arc<[u64]>,
     functions: OnceLock<Vec<Arc<Function>>>,
+    /// Kernels that were launched, where that matters ([`Module::load`]).
+    launched: Mutex<BTreeSet<usize>>,
     this: Weak<Self>,
 }
 
@@ -85,6 +88,7 @@ pub(crate) fn load(
             library,
             symbols,
             functions: OnceLock::new(),
+            launched: Mutex::default(),
             this: Weak::clone(this),
         })
     })?;
@@ -125,6 +129,16 @@ impl Module {
         let made = (0..count).map(|index| Function::create(&module, index)).collect::<Result<Vec<_>, _>>()?;
         let made = self.functions.get_or_init(|| made);
         Ok(made)
+    }
+
+    /// With `PXSOFT_LAZY_LOADING=1`, the first launch of a kernel waits for all work of its context: the driver may do so to load
+    /// its code (CUDA programming guide, "Lazy Loading").
+    pub(crate) fn load(&self, kernel: usize, active: &Active) {
+        static LAZY: LazyLock<bool> =
+            LazyLock::new(|| std::env::var_os("PXSOFT_LAZY_LOADING").is_some_and(|value| value == "1"));
+        if *LAZY && self.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(kernel) {
+            active.wait();
+        }
     }
 
     /// Address and length of a variable.

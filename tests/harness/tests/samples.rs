@@ -93,6 +93,14 @@ fn some_samples_are_the_same_over_tcp() {
 }
 
 #[test]
+fn host_functions_return_while_the_driver_waits_for_them() {
+    let server = Fixture::new().env("PXSOFT_LAZY_LOADING", "1").start();
+    for way in [Way::Direct, Way::SharedMemory, Way::Socket] {
+        server.program(sample("callbacks"), way).passes();
+    }
+}
+
+#[test]
 fn conditional_nodes_run_where_the_driver_has_them() {
     // The program passes on drivers without them, too; softgpu is none of those.
     let server = Fixture::new().start();
