@@ -1,6 +1,6 @@
 // Proves host functions in streams: cudaLaunchHostFunc and cudaStreamAddCallback run in stream order, see what copies
 // before them brought and delay what comes after them; each runs exactly once and the callback gets its status. Launches that
-// the driver makes wait for one do not keep it from returning.
+// the driver makes wait for one do not keep it from returning, nor does memory that is freed meanwhile.
 #include <atomic>
 #include <mutex>
 #include <thread>
@@ -104,6 +104,13 @@ int main() {
     int value = 0;
     CHECK(cudaMemcpy(&value, device, sizeof(int), cudaMemcpyDeviceToHost));
     REQUIRE(value == 77);
+
+    // Freeing waits for everything, and must hear of host functions meanwhile.
+    int *extra;
+    CHECK(cudaMalloc(&extra, sizeof(int)));
+    CHECK(cudaLaunchHostFunc(other, slow_writer, &late));
+    CHECK(cudaLaunchHostFunc(stream, slow_writer, &late));
+    CHECK(cudaFree(extra));
 
     // To load a kernel that has not been launched yet, the driver may wait for all that the context has to do; and a launch
     // waits where more are in flight than there is room for.

@@ -8,10 +8,9 @@ use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
-/// What the first callback starts.
+/// What the first callback does before it is told to the guest.
 type OnFirst = Box<dyn FnOnce() + Send>;
 
 /// Callbacks that the guest is running.
@@ -22,10 +21,6 @@ pub(crate) struct Callbacks {
     /// For who waits that there is one.
     asked: Condvar,
     on_first: Mutex<Option<OnFirst>>,
-    /// Callbacks in streams, run or not.
-    tickets: AtomicUsize,
-    /// Whether there is a graph with host functions, any launch of which may call them.
-    kept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +47,6 @@ impl Ticket {
         number: u64,
         before: Vec<Arc<Vec<Use>>>,
     ) -> *mut c_void {
-        session.callbacks.tickets.fetch_add(1, Ordering::AcqRel);
         Box::into_raw(Box::new(Self { session: Arc::clone(session), number, before })).cast()
     }
 
@@ -109,18 +103,7 @@ fn ask_guest(session: &Session, number: u64, status: CUresult) {
     session.send(Header::new(control::CALLBACK), &[&payload]);
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.session.callbacks.tickets.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Callbacks {
-    /// Whether any callback is in a stream: then a call that waits for the device may wait for the guest.
-    pub(crate) fn are_pending(&self) -> bool {
-        self.tickets.load(Ordering::Acquire) > 0 || self.kept.load(Ordering::Acquire)
-    }
-
     /// What to do when the guest is asked to run one for the first time.
     pub(crate) fn on_first(&self, start: OnFirst) {
         *self.on_first.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
@@ -175,7 +158,6 @@ static SESSION: OnceLock<Arc<Session>> = OnceLock::new();
 /// A host function of a graph's node, and what the driver is to give it.
 pub(crate) fn kept(session: &Arc<Session>, number: u64) -> (HostFn, *mut c_void) {
     SESSION.get_or_init(|| Arc::clone(session));
-    session.callbacks.kept.store(true, Ordering::Release);
     (kept_function, std::ptr::without_provenance_mut(usize::try_from(number).unwrap_or(usize::MAX)))
 }
 

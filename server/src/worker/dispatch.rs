@@ -25,8 +25,6 @@ pub(super) enum Outcome {
     Done(Result),
     /// It blocks.
     Later(Later),
-    /// It blocks inside the driver with locks that other calls need: nothing else is run until it is over.
-    Hold(Later),
 }
 
 /// Why a call did not get through.
@@ -103,18 +101,6 @@ impl<'a> Call<'a> {
 /// The end of a call that is over.
 pub(super) const fn done() -> Answer {
     Ok(Outcome::Done(Ok(())))
-}
-
-/// Runs the part of a call that waits for the device though the guest does not wait for its answer (freeing memory, unloading):
-/// in its turn, or outside of it where a host callback is in a stream, since the guest's word that the callback has returned
-/// comes by the same way as this call did. The driver waits with its locks held (measured on an H200, driver 580: `cuMemFree`
-/// behind a host function keeps `cuLaunchHostFunc` of another thread waiting), so the leader only listens for that word then.
-pub(super) fn may_wait(call: &Call<'_>, run: impl FnOnce(&Session) -> Result + Send + 'static) -> Answer {
-    if call.session.callbacks.are_pending() {
-        return Ok(Outcome::Hold(Box::new(move |session, _| run(session))));
-    }
-    run(call.session)?;
-    done()
 }
 
 /// Whether a call waits for the device: it also answers errors of calls that nobody waited for, and brings output.

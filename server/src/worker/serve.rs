@@ -5,6 +5,11 @@
 //! Over a socket another thread takes the lead at once and blocks in `read`. Over shared memory letting go costs no wake-up:
 //! the ring is marked as unread, so that whoever puts a frame into it rings the doorbell, and one thread, the *watcher*,
 //! sleeps at the doorbell and leads when it rings. A guest with one thread is served by one thread all the time.
+//!
+//! Any call may wait inside the driver, or at the gate, for everything that the device has to do: freeing memory, a launch whose
+//! function is loaded by it (CUDA programming guide, "Lazy Loading") or that finds no room in its queue. If a host function is
+//! among that, the guest's word that it has returned lies behind that call. So where there are host functions, a *deputy* takes
+//! frames while the leader stands still: it heeds that word, and keeps the rest in order.
 
 use super::callbacks::Callbacks;
 use super::dispatch::{self, Later, Outcome};
@@ -35,14 +40,11 @@ const MAX_LANES: usize = 1024;
 /// How long the lanes may take to see that the guest is gone before it is seen for them.
 const HELD_UP: Duration = Duration::from_secs(1);
 
-/// Bytes of frames that are kept while a call holds the driver: what a ring holds, twice.
+/// Bytes of frames that the deputy keeps for the leader: what a ring holds, twice.
 const MAX_BACKLOG: usize = 16 << 20;
 
-/// How often the leader looks whether such a call is over, beside a socket that it sleeps at.
-const LISTEN: Duration = Duration::from_millis(1);
-
-/// The same beside a ring, at which nothing wakes it.
-const LISTEN_RING: Duration = Duration::from_micros(100);
+/// How often the deputy looks, while the guest runs a host function, whether the leader stands still.
+const DEPUTY: Duration = Duration::from_micros(100);
 
 /// How long the leader looks at an empty ring before it sleeps: longer than a guest takes from one call to the next.
 const SPIN: Duration = Duration::from_micros(100);
@@ -56,12 +58,14 @@ enum Source {
     Ring(Consumer),
 }
 
-/// Where frames are taken: by the leader, and by the listener while the leader is held up.
+/// Where frames are taken: by the leader, and by the deputy while the leader stands still.
 struct Inlet {
     source: Source,
-    /// Frames that were taken while a call held the driver, in order.
+    /// Frames that the deputy has taken, in order.
     backlog: VecDeque<(Header, Vec<u8>)>,
-    /// Bytes of them.
+    /// Frames that it has heeded, for the leader to count.
+    heeded: Vec<Header>,
+    /// Bytes of both.
     kept: usize,
 }
 
@@ -77,7 +81,7 @@ struct Shared {
     session: Arc<Session>,
     leader: Mutex<Leader>,
     inlet: Mutex<Inlet>,
-    /// Frames that were run: one that stays the same tells the listener that the leader is held up.
+    /// Frames that the leader has run: as long as it stays the same, the leader stands still.
     frames: AtomicU64,
     /// The doorbell of a ring; unused over a socket.
     doorbell: Option<Doorbell>,
@@ -85,8 +89,6 @@ struct Shared {
     waiting: AtomicUsize,
     /// All lanes.
     lanes: AtomicUsize,
-    /// Calls that block inside the driver with locks that others need ([`Outcome::Hold`]).
-    holding: AtomicUsize,
     spin: Duration,
     end: Mutex<Option<(EndReason, String)>>,
     ended: Condvar,
@@ -101,8 +103,8 @@ struct Doorbell {
 
 /// How a turn at the lead ends.
 enum Turn {
-    /// With a call that blocks; whether nothing else may run until it is over.
-    Later(Header, Later, bool),
+    /// With a call that blocks.
+    Later(Header, Later),
     /// With nothing to do.
     Idle,
 }
@@ -169,12 +171,11 @@ pub(super) fn run(
     let shared = Arc::new(Shared {
         session,
         leader: Mutex::new(Leader { state, payload: Vec::new(), ended: false }),
-        inlet: Mutex::new(Inlet { source, backlog: VecDeque::new(), kept: 0 }),
+        inlet: Mutex::new(Inlet { source, backlog: VecDeque::new(), heeded: Vec::new(), kept: 0 }),
         frames: AtomicU64::new(0),
         doorbell,
         waiting: AtomicUsize::new(0),
         lanes: AtomicUsize::new(0),
-        holding: AtomicUsize::new(0),
         spin: if processors > 2 { SPIN } else { SPIN_FEW },
         end: Mutex::new(None),
         ended: Condvar::new(),
@@ -189,7 +190,7 @@ pub(super) fn run(
     let late = Arc::downgrade(&shared);
     shared.session.callbacks.on_first(Box::new(move || {
         if let Some(shared) = late.upgrade() {
-            spawn_listener(shared);
+            spawn_deputy(shared);
         }
     }));
     spawn_lane(&shared);
@@ -280,15 +281,13 @@ fn run_lane(shared: &Arc<Shared>) {
         shared.waiting.fetch_sub(1, Ordering::SeqCst);
         let turn = lead(shared, &mut leader);
         match turn {
-            Ok(Turn::Later(header, later, holds)) => {
+            Ok(Turn::Later(header, later)) => {
                 let somebody_follows = shared.waiting.load(Ordering::SeqCst) > 0;
                 if !somebody_follows && shared.lanes.load(Ordering::Relaxed) < MAX_LANES {
                     spawn_lane(shared);
                 }
-                shared.holding.fetch_add(usize::from(holds), Ordering::SeqCst);
                 let_go(shared, leader);
                 shared.session.finish_later(&header, later);
-                shared.holding.fetch_sub(usize::from(holds), Ordering::SeqCst);
                 shared.waiting.fetch_add(1, Ordering::SeqCst);
             }
             Ok(Turn::Idle) => {
@@ -362,9 +361,6 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
         consumer.unpark();
     }
     loop {
-        if shared.holding.load(Ordering::SeqCst) > 0 {
-            listen(shared)?;
-        }
         let Leader { state, payload, .. } = leader;
         let Some(header) = take(shared, payload)? else { return Ok(Turn::Idle) };
         bump(&shared.frames, 1);
@@ -378,10 +374,10 @@ fn lead(shared: &Shared, leader: &mut Leader) -> Result<Turn, Fatal> {
 #[inline]
 fn take(shared: &Shared, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal> {
     loop {
-        if let Some(header) = lock(&shared.inlet).ready(payload)? {
+        if let Some(header) = lock(&shared.inlet).ready(&shared.session, payload)? {
             return Ok(Some(header));
         }
-        // The listener must find the inlet free: the driver may wait in this as well.
+        // The deputy must find the inlet free: the driver may wait in this as well.
         let settled = shared.session.gate.settle(&shared.session);
         let mut inlet = lock(&shared.inlet);
         let Inlet { source, backlog, .. } = &mut *inlet;
@@ -402,7 +398,11 @@ fn take(shared: &Shared, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal>
 impl Inlet {
     /// The next frame that is there already, its payload in `payload`.
     #[inline]
-    fn ready(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal> {
+    fn ready(&mut self, session: &Session, payload: &mut Vec<u8>) -> Result<Option<Header>, Fatal> {
+        for header in self.heeded.drain(..) {
+            self.kept -= HEADER;
+            count_frame(session, &header, matches!(self.source, Source::Ring(_)));
+        }
         if let Some((header, kept)) = self.backlog.pop_front() {
             self.kept -= HEADER + kept.len();
             *payload = kept;
@@ -415,10 +415,8 @@ impl Inlet {
         }
     }
 
-    /// Takes frames while a call holds the driver, running only the guest's word that a host function has returned, for which
-    /// that call may wait; all others are kept. Whether that found anything.
-    fn attend(&mut self, session: &Session) -> Result<bool, Fatal> {
-        let mut found = false;
+    /// Takes the frames that are there, heeding only the guest's word that a host function has returned; all others are kept.
+    fn attend(&mut self, session: &Session) -> Result<(), Fatal> {
         while self.kept < MAX_BACKLOG {
             let mut payload = Vec::new();
             let header = match &mut self.source {
@@ -435,16 +433,16 @@ impl Inlet {
                     None => break,
                 },
             };
-            found = true;
+            self.kept += HEADER;
             if header.op == control::CALLBACK_DONE {
-                count_frame(session, &header, &payload, matches!(self.source, Source::Ring(_)));
                 dispatch::callback_done(session, &payload)?;
+                self.heeded.push(header);
             } else {
-                self.kept += HEADER + payload.len();
+                self.kept += payload.len();
                 self.backlog.push_back((header, payload));
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -457,39 +455,13 @@ fn read(reader: &mut FrameReader, payload: &mut Vec<u8>) -> Result<Header, Fatal
     Ok(header)
 }
 
-/// Takes frames until no call holds the driver any more, or more have come than are kept; then the leader goes on, and waits
-/// where it must.
-fn listen(shared: &Shared) -> Result<(), Fatal> {
-    while shared.holding.load(Ordering::SeqCst) > 0 {
-        let mut inlet = lock(&shared.inlet);
-        let found = inlet.attend(&shared.session)?;
-        if inlet.kept >= MAX_BACKLOG {
-            break;
-        }
-        if !found {
-            match &inlet.source {
-                Source::Socket(reader) => drop(reader.socket().wait_readable(LISTEN)),
-                Source::Ring(_) => {
-                    drop(inlet);
-                    std::thread::sleep(LISTEN_RING);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Starts the thread that hears the guest's word that a host function has returned even while the leader is inside the driver.
-///
-/// Any call may wait there for everything that the device has to do: a launch whose function is loaded by it (CUDA programming
-/// guide, "Lazy Loading"), one that finds no room in its queue, one at a closed gate. If a host function is among that, and the
-/// guest's word that it has returned lies behind that call, both wait for ever.
-fn spawn_listener(shared: Arc<Shared>) {
+/// Starts the deputy, which lives as long as the session.
+fn spawn_deputy(shared: Arc<Shared>) {
     let body = move || {
         let callbacks = &shared.session.callbacks;
         while callbacks.wait_for_one() {
             let before = shared.frames.load(Ordering::Relaxed);
-            std::thread::sleep(LISTEN);
+            std::thread::sleep(DEPUTY);
             if shared.frames.load(Ordering::Relaxed) != before {
                 continue;
             }
@@ -501,7 +473,7 @@ fn spawn_listener(shared: Arc<Shared>) {
         }
     };
     // Without the thread the leader hears of it when its call returns.
-    let _ = std::thread::Builder::new().name("listener".into()).spawn(body);
+    let _ = std::thread::Builder::new().name("deputy".into()).spawn(body);
 }
 
 /// Looks at an empty ring for a while; whether a frame came.
@@ -520,9 +492,11 @@ fn spin(consumer: &Consumer, most: Duration) -> bool {
     }
 }
 
-fn count_frame(session: &Session, header: &Header, payload: &[u8], shared: bool) {
+/// Counts a frame that came through a ring (`shared`) or a socket. On the leader: the counters have one writer.
+#[inline]
+fn count_frame(session: &Session, header: &Header, shared: bool) {
     let stats = session.stats;
-    let whole = (HEADER + payload.len()) as u64;
+    let whole = HEADER as u64 + u64::from(header.length);
     bump(&stats.bytes_in, whole);
     bump(if shared { &stats.shared_bytes_in } else { &stats.socket_bytes_in }, whole);
     stats.note_call(header.op, header.wants_reply());
@@ -536,16 +510,12 @@ fn run_frame(
     header: &Header,
     payload: &[u8],
 ) -> Result<Option<Turn>, Fatal> {
-    count_frame(session, header, payload, state.areas.is_some());
+    count_frame(session, header, state.areas.is_some());
     match dispatch::run(session, state, header, payload)? {
         Outcome::Done(result) => session.finish(header, result, &state.reply),
         Outcome::Later(later) => {
             session.gate.settle(session);
-            return Ok(Some(Turn::Later(*header, later, false)));
-        }
-        Outcome::Hold(later) => {
-            session.gate.settle(session);
-            return Ok(Some(Turn::Later(*header, later, true)));
+            return Ok(Some(Turn::Later(*header, later)));
         }
     }
     state.reply.clear();

@@ -53,25 +53,18 @@ fn number(name: &str) -> Option<f64> {
 }
 
 fn make() -> Option<Lab> {
-    let [per_block, per_kernel, per_mib] =
-        ["PXSOFT_BLOCK_US", "PXSOFT_KERNEL_US", "PXSOFT_MIB_US"].map(number);
-    if per_block.is_none() && per_kernel.is_none() && per_mib.is_none() {
+    let times = ["PXSOFT_BLOCK_US", "PXSOFT_KERNEL_US", "PXSOFT_LAUNCH_US", "PXSOFT_MIB_US"].map(number);
+    if times.iter().all(Option::is_none) {
         return None;
     }
+    let [per_block, per_kernel, per_launch, per_mib] = times.map(Option::unwrap_or_default);
     let shared = std::env::var_os("PXSOFT_LAB").and_then(|path| map(&path));
     let busy_until = shared.unwrap_or_else(|| {
         let own: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(TIMELINES).collect();
         own.leak()
     });
     let slice = number("PXSOFT_SLICE_US").unwrap_or(1000.0);
-    Some(Lab {
-        per_block: per_block.unwrap_or(0.0),
-        per_kernel: per_kernel.unwrap_or(0.0),
-        per_launch: number("PXSOFT_LAUNCH_US").unwrap_or(0.0),
-        per_mib: per_mib.unwrap_or(0.0),
-        slice: nanos(slice),
-        busy_until,
-    })
+    Some(Lab { per_block, per_kernel, per_launch, per_mib, slice: nanos(slice), busy_until })
 }
 
 #[expect(

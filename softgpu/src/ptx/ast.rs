@@ -113,9 +113,9 @@ pub enum Init<'a> {
 pub enum Number {
     /// An integer, two's complement in 64 bits.
     Int(u64),
-    /// `0fXXXXXXXX`.
+    /// `0f` and eight hexadecimal digits.
     F32(u32),
-    /// `0dXXXXXXXXXXXXXXXX` or a decimal fraction.
+    /// `0d` and sixteen, or a decimal fraction.
     F64(u64),
 }
 

@@ -1,6 +1,6 @@
 //! Libraries and kernels.
 
-use super::super::dispatch::{Answer, Call, done, may_wait};
+use super::super::dispatch::{Answer, Call, done};
 use super::super::state::{Owned, State};
 use super::module::{Jit, file, name, unlinked, write_names, write_variable};
 
@@ -50,7 +50,8 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
         arrays.references.forget(|reference| reference.module == module);
     }
     // SAFETY: a library of this session's, taken out of the table.
-    may_wait(call, move |session| unsafe { session.driver.cuLibraryUnload(library.native) })
+    unsafe { call.driver().cuLibraryUnload(library.native)? };
+    done()
 }
 
 /// `cuLibraryGetKernel`: library, handle, name.

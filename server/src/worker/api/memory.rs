@@ -1,6 +1,6 @@
 //! Memory: allocation within the quota (design D11), copies, memset.
 
-use super::super::dispatch::{Answer, Call, Outcome, done, may_wait};
+use super::super::dispatch::{Answer, Call, Outcome, done};
 use super::super::estimate::Key;
 use super::super::flight::Place;
 use super::super::session::Session;
@@ -115,12 +115,10 @@ pub(in super::super) fn free(call: &mut Call<'_>) -> Answer {
             .ok_or(CUresult::ERROR_INVALID_VALUE)?,
     };
     // Freeing waits for work that may use the memory (CUDA driver API, "Implicit synchronization").
-    may_wait(call, move |session| {
-        // SAFETY: an allocation of this session's, taken out of the table.
-        unsafe { session.driver.cuMemFree_v2(address)? };
-        session.ledger.release(Kind::Linear, bytes);
-        Ok(())
-    })
+    // SAFETY: an allocation of this session's, taken out of the table.
+    unsafe { call.driver().cuMemFree_v2(address)? };
+    call.session.ledger.release(Kind::Linear, bytes);
+    done()
 }
 
 /// Copies to the device: address, stream, bytes. A chunk whose answer is awaited goes through page-locked memory; a small
@@ -167,15 +165,14 @@ pub(in super::super) fn to_host(call: &mut Call<'_>) -> Answer {
 const SMALL: usize = 64 << 10;
 
 /// Whether an awaited copy may be the driver's own synchronous one: one call where a copy and a wait are two, which shows
-/// beside the few microseconds that a small one takes (measured on an H200). Such calls exist for the legacy stream only. The
-/// driver may wait with its locks held, as it does natively, so not where the guest's word on a host callback is awaited.
-pub(super) fn is_one_call(session: &Session, stream: u64, bytes: usize) -> bool {
-    stream == 0 && bytes <= SMALL && !session.callbacks.are_pending()
+/// beside the few microseconds that a small one takes (measured on an H200). Such calls exist for the legacy stream only.
+pub(super) fn is_one_call(stream: u64, bytes: usize) -> bool {
+    stream == 0 && bytes <= SMALL
 }
 
 fn small_to_host(session: &Session, request: u64, from: u64, stream: u64, length: usize) -> Result {
     let mut bytes = vec![0_u8; length];
-    if is_one_call(session, stream, length) {
+    if is_one_call(stream, length) {
         // SAFETY: a buffer of the length given.
         unsafe { session.driver.cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), from, length)? };
     } else {

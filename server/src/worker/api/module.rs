@@ -1,6 +1,6 @@
 //! Modules, and what they share with libraries: images, functions, variables.
 
-use super::super::dispatch::{Answer, Call, Failed, done, may_wait};
+use super::super::dispatch::{Answer, Call, Failed, done};
 use super::super::state::{Function, Owned, State};
 use crate::driver::{Driver, Result};
 use pxos_protocol::codec::Writer;
@@ -142,7 +142,8 @@ pub(in super::super) fn unload(call: &mut Call<'_>) -> Answer {
     call.state.functions.forget(|function| function.owner == handle && !function.is_kernel);
     call.state.arrays.references.forget(|reference| reference.module == handle);
     // SAFETY: a module of this session's, taken out of the table.
-    may_wait(call, move |session| unsafe { session.driver.cuModuleUnload(module.native) })
+    unsafe { call.driver().cuModuleUnload(module.native)? };
+    done()
 }
 
 /// The next field, a name.

@@ -99,7 +99,7 @@ pub(in super::super) fn copy(call: &mut Call<'_>) -> Answer {
         (false, false) => return Err(CUresult::ERROR_INVALID_VALUE.into()),
     };
     counters.into_iter().for_each(|counter| add(counter, length));
-    if waits && is_one_call(session, stream, bytes) {
+    if waits && is_one_call(stream, bytes) {
         return Ok(Outcome::Later(Box::new(move |session, _| {
             session.gate.copy(session, place, direction, length, || {
                 // SAFETY: as above; the guest cannot unpin what it has not seen copied without hurting its own worker only.
