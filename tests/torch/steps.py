@@ -70,33 +70,43 @@ class Inference:
         self.model = Gpt().to(DEVICE, torch.bfloat16).eval()
         self.words = torch.randint(0, 1024, (1, 128), device=DEVICE)
 
-    def next(self):
-        return self.model.scores(self.words)[:, -1].argmax(-1)
+    def next(self, words):
+        return self.model.scores(words)[:, -1].argmax(-1)
 
     def step(self):
         with torch.inference_mode():
-            return torch.tensor(self.next().item())
+            return torch.tensor(self.next(self.words).item())
 
 
 class GraphedInference(Inference):
-    """The same from a CUDA graph."""
+    """The same from CUDA graphs, one for each of sixteen numbers of words, in turn. How long a copy behind a graph takes depends
+    on when the graph ends, by up to 8 µs (docs/performance.md, "Copies behind kernels"): one length would measure that."""
+
+    LENGTHS = range(16, 257, 16)
 
     def __init__(self):
         super().__init__()
         with torch.inference_mode():
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    self.next()
-            torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.result = self.next()
+            self.captured = [self.capture(torch.randint(0, 1024, (1, length), device=DEVICE)) for length in self.LENGTHS]
+        self.turn = 0
+
+    def capture(self, words):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.next(words)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = self.next(words)
+        return graph, result
 
     def step(self):
-        self.graph.replay()
-        return torch.tensor(self.result.item())
+        graph, result = self.captured[self.turn]
+        self.turn = (self.turn + 1) % len(self.captured)
+        graph.replay()
+        return torch.tensor(result.item())
 
 
 class Images(Dataset):
