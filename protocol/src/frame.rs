@@ -9,8 +9,8 @@ pub const MAGIC: u16 = 0x5870;
 /// Version of the wire format. History: 1, the first; 2, primitives, a guest may limit itself in its hello, the welcome says
 /// whether streams are bounded, and shared memory may be part of a device's; 3, probes may ask how their VM uses its devices,
 /// and the welcome says which start of the server it is from; 4, attributes of kernels are set for a device; 5, a guest may ask
-/// which kernels make system-scope atomics.
-pub const VERSION: u32 = 5;
+/// which kernels make system-scope atomics; 6, host functions are asked for beside a ring.
+pub const VERSION: u32 = 6;
 
 /// Longest payload. Bulk data travels in chunks of at most [`BULK_CHUNK`], so that neither side ever has to hold
 /// more than this for a peer that does not read.
@@ -138,7 +138,8 @@ pub mod control {
     pub const DATA: u16 = 5;
     /// Server: what the device printed: u64 1 (stdout) or 2 (stderr), then the bytes.
     pub const OUTPUT: u16 = 6;
-    /// Server: a host callback is due: u64 its number, u64 status.
+    /// Server: a host callback is due: u64 its number, u64 how many bytes of the ring come before it, u64 status. It comes
+    /// through the socket.
     pub const CALLBACK: u16 = 7;
     /// Guest: that callback has returned: u64 its number.
     pub const CALLBACK_DONE: u16 = 8;

@@ -2,24 +2,29 @@
 //!
 //! Out: over shared memory every frame goes straight into a ring that the worker reads. Over a socket calls that nobody waits
 //! for are appended to a queue that a flusher thread writes, many per system call; a call that waits writes the queue itself.
-//! In: there is no reader thread. Of the threads that wait, one reads and hands the others theirs; when it has its own answer,
-//! the next takes over.
+//! In: there is no reader thread. Of the threads that wait, one reads and hands the others theirs ([`Relay`]). Over shared memory
+//! there are two things to read: the ring, and the socket beside it, the *door*, where whoever sleeps is woken. Host functions
+//! come to the door: the thread that runs them sleeps there and leaves the ring to those who wait for answers.
 
+mod door;
+mod relay;
 mod source;
 
 use crate::lock;
 use crate::log::{self, Level};
+use door::{Door, Due};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::{Refusal, decode};
 use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, Producer, Push};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
 use pxos_protocol::types::CUresult;
+use relay::Relay;
 pub(crate) use source::Patience;
 use source::Source;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,9 +52,12 @@ pub(crate) const LOST: CUresult = CUresult::ERROR_DEVICE_UNAVAILABLE;
 #[derive(Debug)]
 pub(crate) struct Link {
     out: Out,
-    incoming: Mutex<Incoming>,
-    arrived: Condvar,
+    incoming: Relay<Incoming>,
     source: Mutex<Source>,
+    /// Bytes of the ring whose frames have been read and heeded.
+    read: AtomicU64,
+    door: Option<Door>,
+    callbacks: Mutex<VecDeque<Due>>,
     /// Not zero once the connection is gone: the `CUresult` of every further call.
     dead: AtomicU32,
 }
@@ -93,13 +101,9 @@ struct Writer {
 /// What has come and what is awaited.
 #[derive(Debug, Default)]
 struct Incoming {
-    reading: bool,
-    /// Threads that wait until another has read: telling nobody would be a system call in every call.
-    waiting: usize,
     /// By request. As many as threads and chunks are under way: few enough to be looked through.
     replies: Vec<(u64, Slot)>,
     landings: Vec<(u64, Landing)>,
-    callbacks: VecDeque<(u64, u32)>,
 }
 
 #[derive(Debug)]
@@ -135,24 +139,28 @@ impl Link {
                 writer: Mutex::new(Writer { socket, spare: Vec::new() }),
             }),
             Source::Socket(reader),
+            None,
         )
     }
 
-    /// Speaks over two rings; `reader` and `socket` are their doorbell.
+    /// Speaks over two rings; `reader` and `socket` are their door.
     pub(crate) fn over_rings(rings: (Producer, Consumer), reader: FrameReader, socket: Socket) -> Self {
         let (producer, consumer) = rings;
         Self::new(
             Out::Ring(RingOut { producer: Mutex::new(producer), doorbell: socket }),
-            Source::over_ring(consumer, reader),
+            Source::over_ring(consumer),
+            Some(Door::new(reader)),
         )
     }
 
-    fn new(out: Out, source: Source) -> Self {
+    fn new(out: Out, source: Source, door: Option<Door>) -> Self {
         Self {
             out,
-            incoming: Mutex::default(),
-            arrived: Condvar::new(),
+            incoming: Relay::default(),
             source: Mutex::new(source),
+            read: AtomicU64::new(0),
+            door,
+            callbacks: Mutex::default(),
             dead: AtomicU32::new(0),
         }
     }
@@ -225,7 +233,7 @@ impl Link {
                         std::thread::sleep(FULL_RING);
                         // A worker that died leaves a ring that stays full: its socket tells.
                         if tries.is_multiple_of(64) && ring.doorbell.is_readable() {
-                            self.drain();
+                            self.look_at_door();
                         }
                         // A server that is gone does not tell everywhere.
                         if tries.is_multiple_of(FULL_LONG)
@@ -321,7 +329,7 @@ impl Link {
 
     /// Announces that the answer to `request` is awaited; before the call is sent.
     pub(crate) fn expect(&self, request: u64) {
-        lock(&self.incoming).replies.push((request, Slot::Awaited));
+        self.incoming.with(|incoming| incoming.replies.push((request, Slot::Awaited)));
     }
 
     /// Announces where the bytes of `request` go; before the call is sent.
@@ -329,12 +337,13 @@ impl Link {
     /// # Safety
     /// The range is valid for writes until the call is answered.
     pub(crate) unsafe fn land(&self, request: u64, address: *mut u8, length: usize) {
-        lock(&self.incoming).landings.push((request, Landing { address: address.addr(), length }));
+        let landing = Landing { address: address.addr(), length };
+        self.incoming.with(|incoming| incoming.landings.push((request, landing)));
     }
 
     /// Forgets where bytes of `request` would go.
     pub(crate) fn forget_landing(&self, request: u64) {
-        take(&mut lock(&self.incoming).landings, request);
+        self.incoming.with(|incoming| take(&mut incoming.landings, request));
     }
 
     /// Waits for the answer to `request`, which the device may have to work for: `patience` says whether to look for it for long.
@@ -343,102 +352,80 @@ impl Link {
         request: u64,
         patience: impl Fn() -> Patience,
     ) -> Result<(CUresult, Vec<u8>), CUresult> {
-        let answer = self.drive(&patience, |incoming| {
-            let place = incoming.replies.iter().position(|(of, _)| *of == request)?;
-            match incoming.replies[place].1 {
-                Slot::Awaited => None,
-                Slot::Here(..) => {
-                    take(&mut incoming.landings, request);
-                    Some(incoming.replies.swap_remove(place).1)
+        let alive = || self.check();
+        let answer = self.incoming.wait(
+            alive,
+            || self.read_one(&patience),
+            |incoming| {
+                let place = incoming.replies.iter().position(|(of, _)| *of == request)?;
+                match incoming.replies[place].1 {
+                    Slot::Awaited => None,
+                    Slot::Here(..) => {
+                        take(&mut incoming.landings, request);
+                        Some(incoming.replies.swap_remove(place).1)
+                    }
                 }
-            }
-        });
+            },
+        );
         match answer {
             Ok(Slot::Here(result, payload)) => Ok((result, payload)),
             Ok(Slot::Awaited) => unreachable!("only answers are taken"),
             Err(error) => {
-                let mut incoming = lock(&self.incoming);
-                take(&mut incoming.replies, request);
-                take(&mut incoming.landings, request);
+                self.incoming.with(|incoming| {
+                    take(&mut incoming.replies, request);
+                    take(&mut incoming.landings, request);
+                });
                 Err(error)
-            }
-        }
-    }
-
-    /// Waits for the next host callback: its number and status.
-    pub(crate) fn wait_callback(&self) -> Result<(u64, u32), CUresult> {
-        self.drive(&|| Patience::Short, |incoming| incoming.callbacks.pop_front())
-    }
-
-    /// Reads frames until `done` finds what it looks for, or lets another thread read.
-    fn drive<T>(
-        &self,
-        patience: &dyn Fn() -> Patience,
-        mut done: impl FnMut(&mut Incoming) -> Option<T>,
-    ) -> Result<T, CUresult> {
-        let mut incoming = lock(&self.incoming);
-        loop {
-            if let Some(found) = done(&mut incoming) {
-                return Ok(found);
-            }
-            self.check()?;
-            if incoming.reading {
-                incoming.waiting += 1;
-                incoming = self.arrived.wait(incoming).unwrap_or_else(PoisonError::into_inner);
-                incoming.waiting -= 1;
-                continue;
-            }
-            incoming.reading = true;
-            drop(incoming);
-            self.read_one(patience);
-            incoming = lock(&self.incoming);
-            incoming.reading = false;
-            if incoming.waiting > 0 {
-                self.arrived.notify_all();
             }
         }
     }
 
     /// Reads what the peer said before it went.
     fn drain(&self) {
-        let mut incoming = lock(&self.incoming);
-        if incoming.reading {
-            return;
-        }
-        incoming.reading = true;
-        drop(incoming);
-        while self.check().is_ok() && lock(&self.source).has_more() {
-            self.read_one(&|| Patience::Short);
-        }
-        lock(&self.incoming).reading = false;
-        self.arrived.notify_all();
+        self.incoming.read(|| {
+            while self.check().is_ok() && lock(&self.source).has_more() {
+                self.read_one(&|| Patience::Short);
+            }
+        });
     }
 
     fn read_one(&self, patience: &dyn Fn() -> Patience) {
         let mut source = lock(&self.source);
         match self.read_frame(&mut source, patience) {
-            Ok(()) => {}
-            Err(ReadError::Closed) => {
-                self.lost(format_args!("the server closed the connection"));
-            }
-            Err(error) => {
-                self.lost(format_args!("{error}"));
-            }
+            // Release: who sees it sees what the frames have brought.
+            Ok(()) => self.read.store(source.position(), Ordering::Release),
+            Err(error) => self.unreadable(&error),
         }
     }
 
+    fn unreadable(&self, error: &ReadError) {
+        match error {
+            ReadError::Closed => self.lost(format_args!("the server closed the connection")),
+            error => self.lost(format_args!("{error}")),
+        };
+    }
+
     fn read_frame(&self, reader: &mut Source, patience: &dyn Fn() -> Patience) -> Result<(), ReadError> {
-        let header = reader.header(patience)?;
+        let header = loop {
+            match reader.header(patience)? {
+                Some(header) => break header,
+                None => {
+                    self.sleep()?;
+                    reader.unpark();
+                }
+            }
+        };
         match header.op {
             control::REPLY => {
                 let payload = reader.payload(&header)?.to_vec();
                 #[expect(clippy::cast_possible_truncation, reason = "the result is the lower half")]
                 let result = CUresult(header.context as u32);
-                let mut incoming = lock(&self.incoming);
-                let asked = incoming.replies.iter_mut().find(|(request, _)| *request == header.request);
-                if let Some((_, slot)) = asked {
-                    *slot = Slot::Here(result, payload);
-                }
+                self.incoming.with(|incoming| {
+                    let asked = incoming.replies.iter_mut().find(|(request, _)| *request == header.request);
+                    if let Some((_, slot)) = asked {
+                        *slot = Slot::Here(result, payload);
+                    }
+                });
             }
             control::DATA => self.read_data(reader, &header)?,
             control::OUTPUT => {
@@ -448,26 +435,34 @@ impl Link {
                     print(stream, bytes);
                 }
             }
-            control::CALLBACK => {
+            _ => {
                 let payload = reader.payload(&header)?;
+                self.heed(&header, payload);
+            }
+        }
+        Ok(())
+    }
+
+    /// What may come beside a ring as well as through a socket.
+    fn heed(&self, header: &Header, payload: &[u8]) {
+        match header.op {
+            control::CALLBACK => {
                 let mut fields = Reader::new(payload);
-                if let (Ok(number), Ok(status)) = (fields.get::<u64>(), fields.get::<u32>()) {
-                    lock(&self.incoming).callbacks.push_back((number, status));
+                if let (Ok(number), Ok(behind), Ok(status)) = (fields.get(), fields.get(), fields.get()) {
+                    lock(&self.callbacks).push_back(Due { number, status, behind });
                 }
             }
             control::REFUSAL => {
-                let refusal = decode::<Refusal>(reader.payload(&header)?).unwrap_or_else(|error| Refusal {
+                let refusal = decode::<Refusal>(payload).unwrap_or_else(|error| Refusal {
                     result: LOST.0,
                     message: format!("the server ended the session for an unreadable reason ({error})"),
                 });
                 self.fail(CUresult(refusal.result), format_args!("{}", refusal.message));
             }
             _ => {
-                reader.payload(&header)?;
                 log::line(Level::Warn, format_args!("the server sent an unknown frame of op {}", header.op));
             }
         }
-        Ok(())
     }
 
     /// Bytes of a copy go straight to where the application wants them.
@@ -482,14 +477,10 @@ impl Link {
         let offset = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let length = usize::try_from(fields.get::<u64>().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let rest = header.length as usize - 16;
-        let landing = {
-            let incoming = lock(&self.incoming);
-            incoming
-                .landings
-                .iter()
-                .find(|(request, _)| *request == header.request)
-                .map(|(_, landing)| *landing)
-        };
+        let landing = self.incoming.with(|incoming| {
+            let asked = incoming.landings.iter().find(|(request, _)| *request == header.request);
+            asked.map(|(_, landing)| *landing)
+        });
         let fits = landing.filter(|landing| {
             length <= rest && offset.checked_add(length).is_some_and(|end| end <= landing.length)
         });
@@ -521,7 +512,10 @@ impl Link {
         if self.dead.compare_exchange(0, code, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
             log::line(Level::Error, format_args!("{why}; CUDA calls answer {} from now on", CUresult(code)));
         }
-        self.arrived.notify_all();
+        self.incoming.wake();
+        if let Some(door) = &self.door {
+            door.wake();
+        }
     }
 }
 

@@ -222,6 +222,12 @@ impl Producer {
         Ok(Self { ring: Ring::new(memory, direction, data, capacity)?, head: 0, tail: 0 })
     }
 
+    /// Bytes produced, of all frames until now.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
     /// Appends a frame: header, then the parts one behind the other, padded to eight.
     pub fn push(&mut self, mut header: Header, parts: &[&[u8]]) -> Push {
         let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -315,6 +321,12 @@ impl Consumer {
         capacity: usize,
     ) -> io::Result<Self> {
         Ok(Self { ring: Ring::new(memory, direction, data, capacity)?, tail: 0, head: 0, told: 0 })
+    }
+
+    /// Bytes read, of all frames until now.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.tail
     }
 
     /// Whether a frame is there.

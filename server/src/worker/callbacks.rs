@@ -3,8 +3,6 @@
 use super::api::graph::Use;
 use super::session::Session;
 use crate::driver::HostFn;
-use pxos_protocol::codec::Writer;
-use pxos_protocol::frame::{Header, control};
 use pxos_protocol::types::CUresult;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -94,13 +92,9 @@ fn call_guest(session: &Session, number: u64, status: CUresult) {
 }
 
 fn ask_guest(session: &Session, number: u64, status: CUresult) {
-    let mut payload = Vec::new();
-    let mut writer = Writer::new(&mut payload);
-    writer.put(number);
-    writer.put(status.0);
     // What the device printed before the callback belongs before what the callback prints.
     session.send_output(true);
-    session.send(Header::new(control::CALLBACK), &[&payload]);
+    session.send_callback(number, status);
 }
 
 impl Callbacks {

@@ -207,6 +207,28 @@ impl Session {
         }
     }
 
+    /// Asks the guest to run a host function. It comes over the socket even where there is a ring: there a thread of the guest's
+    /// sleeps that runs it, and nobody who waits for an answer is disturbed. What the ring holds comes before it.
+    pub(crate) fn send_callback(&self, number: u64, status: CUresult) {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let (socket, behind) = match &mut *sink {
+            Sink::Socket(socket) => (socket, 0),
+            Sink::Ring(producer, socket) => (socket, producer.position()),
+        };
+        let mut payload = Vec::new();
+        let mut writer = Writer::new(&mut payload);
+        writer.put(number);
+        writer.put(behind);
+        writer.put(status.0);
+        let mut header = Header::new(control::CALLBACK);
+        header.length = u32::try_from(payload.len()).expect("three fields");
+        if send_over(socket, header, &[&payload], 0) {
+            let whole = (HEADER + payload.len()) as u64;
+            add(&self.stats.socket_bytes_out, whole);
+            add(&self.stats.bytes_out, whole);
+        }
+    }
+
     /// Ends a call: answers it if the guest waits, keeps its error for later if not.
     pub(crate) fn finish(&self, header: &Header, result: Result, reply: &[u8]) {
         let mut code = CUresult::from(result);

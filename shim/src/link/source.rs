@@ -1,6 +1,6 @@
 //! Where frames come from, and how a thread waits for them.
 
-use pxos_protocol::frame::{Header, control};
+use pxos_protocol::frame::Header;
 use pxos_protocol::transport::ring::Consumer;
 use pxos_protocol::transport::{FrameReader, ReadError};
 use std::time::{Duration, Instant};
@@ -36,15 +36,38 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Source {
     Socket(FrameReader),
-    Ring { consumer: Consumer, payload: Vec<u8>, read: usize, doorbell: FrameReader, spin: Spin },
+    Ring { consumer: Consumer, payload: Vec<u8>, read: usize, spin: Spin },
 }
 
 impl Source {
-    /// Frames come through a ring; the doorbell rings for who has gone to sleep.
-    pub(super) fn over_ring(consumer: Consumer, doorbell: FrameReader) -> Self {
+    /// Frames come through a ring.
+    pub(super) fn over_ring(consumer: Consumer) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let spin = if processors > 2 { SPIN } else { SPIN_FEW };
-        Self::Ring { consumer, payload: Vec::new(), read: 0, doorbell, spin }
+        Self::Ring { consumer, payload: Vec::new(), read: 0, spin }
+    }
+
+    /// Bytes of a ring that have been read; nothing for a socket.
+    pub(super) fn position(&self) -> u64 {
+        match self {
+            Self::Socket(_) => 0,
+            Self::Ring { consumer, .. } => consumer.position(),
+        }
+    }
+
+    /// Says that a ring is read again, after [`Self::header`] has parked it.
+    pub(super) fn unpark(&self) {
+        if let Self::Ring { consumer, .. } = self {
+            consumer.unpark();
+        }
+    }
+
+    /// Has who waits for the device look at a ring for so long.
+    #[cfg(test)]
+    pub(super) fn look_for(&mut self, long: Duration) {
+        if let Self::Ring { spin, .. } = self {
+            *spin = Spin { short: Duration::ZERO, long };
+        }
     }
 
     /// Whether the peer said more before it went. One that has closed is seen at once; one that has not, because our end of
@@ -58,17 +81,18 @@ impl Source {
         }
     }
 
-    /// Waits for the next frame; `patience` is asked once it has not come within [`SPIN`].
-    pub(super) fn header(&mut self, patience: &dyn Fn() -> Patience) -> Result<Header, ReadError> {
-        let Self::Ring { consumer, payload, read, doorbell, spin } = self else {
+    /// Waits for the next frame; `patience` is asked once it has not come within [`SPIN`]. `None` where a ring is parked: its
+    /// producer rings at the door when it has put a frame into it.
+    pub(super) fn header(&mut self, patience: &dyn Fn() -> Patience) -> Result<Option<Header>, ReadError> {
+        let Self::Ring { consumer, payload, read, spin } = self else {
             let Self::Socket(reader) = self else { unreachable!("there are two kinds") };
-            return reader.header();
+            return reader.header().map(Some);
         };
         *read = 0;
         let (mut start, mut long) = (None, None);
         loop {
             match consumer.next(payload) {
-                Ok(Some(header)) => return Ok(header),
+                Ok(Some(header)) => return Ok(Some(header)),
                 Ok(None) => {}
                 Err(error) => return Err(ReadError::Io(std::io::Error::other(error))),
             }
@@ -87,17 +111,8 @@ impl Source {
                 std::thread::yield_now();
                 continue;
             }
-            if !consumer.park() {
-                continue;
-            }
-            // The doorbell; or REFUSAL from a server that has no ring any more; or the end.
-            let header = doorbell.header()?;
-            let bytes = doorbell.payload(&header)?;
-            consumer.unpark();
-            if header.op != control::DOORBELL {
-                payload.clear();
-                payload.extend_from_slice(bytes);
-                return Ok(header);
+            if consumer.park() {
+                return Ok(None);
             }
         }
     }
@@ -127,26 +142,22 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pxos_protocol::frame::HEADER;
+    use pxos_protocol::frame::control;
     use pxos_protocol::transport::ring::{CONTROL, Direction, Producer, Push, SharedMemory};
-    use pxos_protocol::transport::{Socket, Transport as _};
-    use std::io::IoSlice;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const CAPACITY: usize = 1 << 23;
 
-    /// Whether the doorbell had to be rung for a frame that came long after a patient or impatient reader had begun to wait.
-    fn is_rung_for(patience: Patience) -> bool {
+    /// Whether a patient or impatient reader is there for a frame that comes long after it has begun to wait.
+    fn is_there(patience: Patience) -> bool {
         let size = (CONTROL + CAPACITY) as u64;
         let memory = SharedMemory::map(&SharedMemory::create(size).unwrap(), 0, size, None).unwrap();
         let memory = Arc::new(memory);
         let mut producer = Producer::new(&memory, Direction::Replies, CONTROL, CAPACITY).unwrap();
         let consumer = Consumer::new(&memory, Direction::Replies, CONTROL, CAPACITY).unwrap();
-        let (theirs, ours) = Socket::pair().unwrap();
-        let doorbell = FrameReader::new(ours);
         let spin = Spin { short: Duration::ZERO, long: Duration::from_secs(600) };
-        let mut source = Source::Ring { consumer, payload: Vec::new(), read: 0, doorbell, spin };
+        let mut source = Source::Ring { consumer, payload: Vec::new(), read: 0, spin };
         let asked = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| {
@@ -158,23 +169,20 @@ mod tests {
             while !asked.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
-            // Time to go to sleep, which on a busy machine may be too little.
+            // Time to give up, which on a busy machine may be too little.
             std::thread::sleep(Duration::from_millis(20));
             let Push::Done { wake } = producer.push(Header::new(control::REPLY), &[]) else {
                 panic!("the ring is empty");
             };
-            if wake {
-                let bytes: [u8; HEADER] = Header::new(control::DOORBELL).to_bytes();
-                theirs.send_all(&mut [IoSlice::new(&bytes)]).unwrap();
-            }
-            assert_eq!(waits.join().unwrap().unwrap().op, control::REPLY);
-            wake
+            let found = waits.join().unwrap().unwrap();
+            assert_eq!(found.is_none(), wake, "who is not there has to be woken");
+            found.is_some()
         })
     }
 
     #[test]
     fn who_is_patient_does_not_sleep() {
-        assert!(!is_rung_for(Patience::Long));
-        assert!((0..50).any(|_| is_rung_for(Patience::Short)));
+        assert!(is_there(Patience::Long));
+        assert!((0..50).any(|_| !is_there(Patience::Short)));
     }
 }
