@@ -122,6 +122,13 @@ impl Header {
     pub fn wants_reply(&self) -> bool {
         self.flags & FLAG_REPLY != 0
     }
+
+    /// Whether the frame may fill the reserve of a ring ([`crate::transport::ring::RESERVE`]): what a host function ends with, for
+    /// which the device may wait, and with it a call that lies before the frame.
+    #[must_use]
+    pub fn may_use_reserve(&self) -> bool {
+        matches!(self.op, control::CALLBACK_DONE | control::MIRROR_WRITE)
+    }
 }
 
 /// Ops that are no driver function: 1 to 99.

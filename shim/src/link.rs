@@ -16,7 +16,7 @@ use door::{Door, Due};
 use pxos_protocol::codec::Reader;
 use pxos_protocol::control::{Refusal, decode};
 use pxos_protocol::frame::{HEADER, Header, control};
-use pxos_protocol::transport::ring::{Consumer, Producer, Push};
+use pxos_protocol::transport::ring::{Consumer, Producer, Push, RESERVE};
 use pxos_protocol::transport::{FrameReader, ReadError, Socket, Transport};
 use pxos_protocol::types::CUresult;
 use relay::Relay;
@@ -41,6 +41,9 @@ const FULL_SPINS: u32 = 64;
 
 /// How long the writer of a full ring sleeps: the worker takes some twenty launches in that time.
 const FULL_RING: Duration = Duration::from_micros(50);
+
+/// How often it looks before it sees to what has come.
+const FULL_LOOK: u32 = 64;
 
 /// How often the writer of a full ring looks, some seconds in all, before it asks whether there still is a server.
 const FULL_LONG: u32 = 50_000;
@@ -84,6 +87,9 @@ struct SocketOut {
 #[derive(Debug)]
 struct RingOut {
     producer: Mutex<Producer>,
+    /// Frames that wait for room, one at a time, so that a large one gets what comes free: but not those that may use the reserve.
+    queue: Mutex<()>,
+    queued: AtomicUsize,
     doorbell: Socket,
 }
 
@@ -147,7 +153,12 @@ impl Link {
     pub(crate) fn over_rings(rings: (Producer, Consumer), reader: FrameReader, socket: Socket) -> Self {
         let (producer, consumer) = rings;
         Self::new(
-            Out::Ring(RingOut { producer: Mutex::new(producer), doorbell: socket }),
+            Out::Ring(RingOut {
+                producer: Mutex::new(producer),
+                queue: Mutex::default(),
+                queued: AtomicUsize::new(0),
+                doorbell: socket,
+            }),
             Source::over_ring(consumer),
             Some(Door::new(reader)),
         )
@@ -220,42 +231,68 @@ impl Link {
 
     /// Puts a frame into the ring; waits while there is no room (backpressure).
     fn push(&self, ring: &RingOut, header: Header, parts: &[&[u8]]) -> Result<(), CUresult> {
-        let mut producer = lock(&ring.producer);
-        let mut tries = 0_u32;
-        let wake = loop {
-            match producer.push(header, parts) {
-                Push::Done { wake } => break wake,
-                Push::Full => {
-                    tries += 1;
-                    if tries < FULL_SPINS {
-                        std::hint::spin_loop();
-                    } else {
-                        std::thread::sleep(FULL_RING);
-                        // A worker that died leaves a ring that stays full: its socket tells.
-                        if tries.is_multiple_of(64) && ring.doorbell.is_readable() {
-                            self.look_at_door();
-                        }
-                        // A server that is gone does not tell everywhere.
-                        if tries.is_multiple_of(FULL_LONG)
-                            && let Err(error) = ring.doorbell.look()
-                        {
-                            return Err(
-                                self.lost(format_args!("the connection to the server failed: {error}"))
-                            );
-                        }
-                        self.check()?;
-                    }
-                }
+        let may_use_reserve = header.may_use_reserve();
+        let push = || {
+            let free = if may_use_reserve { 0 } else { RESERVE };
+            lock(&ring.producer).push_leaving(free, header, parts)
+        };
+        // Relaxed: whoever comes a little early only takes a turn.
+        let at_once = may_use_reserve || ring.queued.load(Ordering::Relaxed) == 0;
+        let wake = match at_once.then(push) {
+            Some(Push::Done { wake }) => wake,
+            _ if may_use_reserve => self.push_when_there_is_room(ring, push)?,
+            _ => {
+                ring.queued.fetch_add(1, Ordering::Relaxed);
+                let turn = lock(&ring.queue);
+                let pushed = self.push_when_there_is_room(ring, push);
+                drop(turn);
+                ring.queued.fetch_sub(1, Ordering::Relaxed);
+                pushed?
             }
         };
-        drop(producer);
         if wake {
             let bytes = Header::new(control::DOORBELL).to_bytes();
             if let Err(error) = ring.doorbell.send_all(&mut [IoSlice::new(&bytes)]) {
-                return Err(self.lost(format_args!("the connection to the server failed: {error}")));
+                return Err(self.broken(&error));
             }
         }
         Ok(())
+    }
+
+    /// Tries until there is room; whether the worker has to be woken.
+    #[cold]
+    fn push_when_there_is_room(&self, ring: &RingOut, push: impl Fn() -> Push) -> Result<bool, CUresult> {
+        let mut tries = 0_u32;
+        loop {
+            if let Push::Done { wake } = push() {
+                return Ok(wake);
+            }
+            tries += 1;
+            if tries < FULL_SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            std::thread::sleep(FULL_RING);
+            if tries.is_multiple_of(FULL_LOOK) {
+                // The worker may wait for room in the other ring, where nobody waits for an answer now.
+                self.drain();
+                // A worker that died leaves a ring that stays full: its socket tells.
+                self.look_at_door();
+            }
+            // A server that is gone does not tell everywhere.
+            if tries.is_multiple_of(FULL_LONG)
+                && let Err(error) = ring.doorbell.look()
+            {
+                return Err(self.broken(&error));
+            }
+            self.check()?;
+        }
+    }
+
+    /// The connection cannot be written. The peer may have said why before it closed: that is read first.
+    fn broken(&self, error: &std::io::Error) -> CUresult {
+        self.drain();
+        self.lost(format_args!("the connection to the server failed: {error}"))
     }
 
     /// Writes all that is queued and then `parts`, which are not copied: whole frames of bulk data.
@@ -277,14 +314,7 @@ impl Link {
         writer.spare = queued;
         writer.spare.clear();
         drop(writer);
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // The peer may have said why before it closed: read that first.
-                self.drain();
-                Err(self.lost(format_args!("the connection to the server failed: {error}")))
-            }
-        }
+        result.map_err(|error| self.broken(&error))
     }
 
     fn wake_flusher(&'static self, out: &'static SocketOut) {
@@ -380,7 +410,7 @@ impl Link {
         }
     }
 
-    /// Reads what the peer said before it went.
+    /// Reads what is there, unless somebody reads: what the peer said before it went, or what it has no room for otherwise.
     fn drain(&self) {
         self.incoming.read(|| {
             while self.check().is_ok() && lock(&self.source).has_more() {

@@ -209,10 +209,10 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether bytes can be read without waiting.
+    /// Whether bytes can be read without waiting, or the end. `false` where a signal came between.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.wait_readable(Duration::ZERO).unwrap_or(true)
+        self.wait_readable(Duration::ZERO).unwrap_or_else(|error| error.kind() != ErrorKind::Interrupted)
     }
 
     /// Waits until bytes can be read or `timeout` has passed; `false` for the latter.

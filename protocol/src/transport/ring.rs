@@ -15,6 +15,10 @@ use std::sync::Arc;
 /// Length of the control words in front of the two rings.
 pub const CONTROL: usize = 4096;
 
+/// Bytes of the ring of commands that the guest leaves free for frames of [`Header::may_use_reserve`]: the driver may wait in
+/// what lies before them until they have come.
+pub const RESERVE: usize = 2 << 20;
+
 /// Op of filler.
 const FILLER: u16 = 0;
 
@@ -229,7 +233,12 @@ impl Producer {
     }
 
     /// Appends a frame: header, then the parts one behind the other, padded to eight.
-    pub fn push(&mut self, mut header: Header, parts: &[&[u8]]) -> Push {
+    pub fn push(&mut self, header: Header, parts: &[&[u8]]) -> Push {
+        self.push_leaving(0, header, parts)
+    }
+
+    /// As [`Self::push`], where so many bytes stay free.
+    pub fn push_leaving(&mut self, free: usize, mut header: Header, parts: &[&[u8]]) -> Push {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let padded = length.next_multiple_of(8);
         debug_assert!(padded <= MAX_PAYLOAD, "frames are bounded by their writers");
@@ -237,7 +246,7 @@ impl Producer {
         let need = (HEADER + padded) as u64;
         let (_, until_end) = self.ring.at(self.head);
         let skip = if need > until_end { until_end } else { 0 };
-        if !self.has_room(skip + need) {
+        if !self.has_room(skip + need + free as u64) {
             return Push::Full;
         }
         if skip >= HEADER as u64 {
@@ -340,11 +349,34 @@ impl Consumer {
     /// # Errors
     /// [`RingError`]; the ring is of no more use then.
     pub fn next(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, RingError> {
+        let taken = self.take(payload)?;
+        if taken.is_none() || self.tail.wrapping_sub(self.told) >= self.ring.capacity / GIVE_BACK {
+            self.give_back();
+        }
+        Ok(taken)
+    }
+
+    /// As [`Self::next`], but the room stays taken until that is called again: the frame has yet to be run. Of the whole,
+    /// [`RESERVE`] bytes are given back nevertheless.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn next_held(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, RingError> {
+        let taken = self.take(payload)?;
+        let free = self.ring.capacity.saturating_sub(self.head.wrapping_sub(self.told));
+        let missing = (RESERVE as u64).saturating_sub(free).min(self.tail.wrapping_sub(self.told));
+        if missing > 0 {
+            self.told = self.told.wrapping_add(missing);
+            self.ring.words().give_back(self.told);
+        }
+        Ok(taken)
+    }
+
+    fn take(&mut self, payload: &mut Vec<u8>) -> Result<Option<Header>, RingError> {
         loop {
             if self.head == self.tail {
                 self.head = self.ring.words().produced();
                 if self.head == self.tail {
-                    self.give_back();
                     return Ok(None);
                 }
             }
@@ -413,9 +445,6 @@ impl Consumer {
             return Err(RingError::Beyond(bytes));
         }
         self.tail += bytes;
-        if self.tail.wrapping_sub(self.told) >= self.ring.capacity / GIVE_BACK {
-            self.give_back();
-        }
         Ok(())
     }
 
@@ -482,6 +511,34 @@ mod tests {
             assert_eq!(&payload[..size], &bytes[..]);
         }
         assert!(consumer.next(&mut payload).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_reserve_is_there_until_what_was_held_is_run() {
+        let (mut producer, mut consumer, _memory) = pair();
+        let (bytes, mut payload) = (vec![1; 64 << 10], Vec::new());
+        let fill = |producer: &mut Producer| {
+            let mut pushed = 0_usize;
+            while producer.push_leaving(RESERVE, header(0), &[&bytes]) != Push::Full {
+                pushed += 1;
+            }
+            pushed
+        };
+        let most = (CAPACITY - RESERVE) / bytes.len();
+        let first = fill(&mut producer);
+        assert!(first <= most && first + 2 >= most, "{first}");
+        let mut held = 0;
+        // However often what needs the reserve comes, and whoever else tries.
+        for _ in 0..3 * RESERVE / (64 << 10) {
+            assert_ne!(producer.push(header(1), &[&vec![2; 64 << 10]]), Push::Full);
+            while consumer.next_held(&mut payload).unwrap().is_some() {
+                held += 1;
+            }
+            assert_eq!(fill(&mut producer), 0, "held frames take room");
+        }
+        assert_eq!(held, first + 3 * RESERVE / (64 << 10));
+        assert!(consumer.next(&mut payload).unwrap().is_none());
+        assert!(fill(&mut producer) + 2 >= most, "all is given back");
     }
 
     #[test]

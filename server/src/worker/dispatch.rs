@@ -164,7 +164,10 @@ fn answer(call: &mut Call<'_>) -> Answer {
             return done();
         }
         control::PING => return done(),
-        control::MIRROR_WRITE => return api::graph::write(call),
+        control::MIRROR_WRITE => {
+            api::graph::write(call.session, Reader::new(call.fields.rest()))?;
+            return done();
+        }
         control::SYSTEM_ATOMICS => return api::module::system_atomics(call),
         op::cuDevicePrimaryCtxRetain => return api::context::retain(call),
         op::cuDevicePrimaryCtxRelease_v2 | op::cuDevicePrimaryCtxReset_v2 => {

@@ -3,7 +3,7 @@
 //!
 //! What kernels print goes through the C library's `stdout` (measured: driver 580 does no more than that), which is a stream of
 //! ours, so that looking whether something has come costs no system call. Assertions and faults go to stderr; descriptors 1 and
-//! 2 are files in memory, which are looked at when something has failed, and at the end.
+//! 2 are files in memory, which are looked at when something has failed and before host functions.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
@@ -15,6 +15,10 @@ use std::sync::{Mutex, PoisonError};
 
 /// Read so far, after which a file is emptied: a guest that prints for days costs no memory.
 const EMPTY_ABOVE: u64 = 1 << 20;
+
+/// Most that is kept between two synchronisations, to which nobody forces a guest; natively what is printed is seen at launches
+/// as well (CUDA programming guide, "Formatted output"), but a guest that reads no answers cannot be sent any.
+const MOST: usize = 64 << 20;
 
 /// Bytes in a piece.
 const PIECE: usize = 32 << 10;
@@ -30,12 +34,20 @@ struct Captured {
 /// What has come through the C library's `stdout`: in any thread of the driver's.
 #[derive(Debug, Default)]
 struct Printed {
-    bytes: Mutex<Vec<u8>>,
-    /// Whether there are any.
+    kept: Mutex<Kept>,
+    /// Whether there is anything.
     any: AtomicBool,
 }
 
-static PRINTED: Printed = Printed { bytes: Mutex::new(Vec::new()), any: AtomicBool::new(false) };
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    /// Bytes that there was no room for.
+    lost: usize,
+}
+
+static PRINTED: Printed =
+    Printed { kept: Mutex::new(Kept { bytes: Vec::new(), lost: 0 }), any: AtomicBool::new(false) };
 
 /// Both streams.
 #[derive(Debug)]
@@ -68,7 +80,12 @@ unsafe extern "C" fn take_printed(_: *mut c_void, bytes: *const c_char, count: u
 
 impl Printed {
     fn put(&self, bytes: &[u8]) {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.bytes.len() + bytes.len() <= MOST {
+            kept.bytes.extend_from_slice(bytes);
+        } else {
+            kept.lost += bytes.len();
+        }
         self.any.store(true, Ordering::Release);
     }
 
@@ -92,12 +109,17 @@ impl Printed {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
-        let bytes = {
-            let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { bytes, lost } = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             self.any.store(false, Ordering::Relaxed);
-            std::mem::take(&mut *bytes)
+            std::mem::take(&mut *kept)
         };
         bytes.chunks(PIECE).for_each(|piece| send(1, piece));
+        if lost > 0 {
+            let line =
+                format!("pxos: {lost} bytes that kernels printed since the last synchronisation are lost\n");
+            send(2, line.as_bytes());
+        }
     }
 }
 
@@ -182,5 +204,20 @@ mod tests {
         let all: Vec<u8> = got.into_iter().flat_map(|(_, piece)| piece).collect();
         assert_eq!(all, [&b"a\n"[..], &long].concat());
         assert!(collect().is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_has_a_limit_that_is_told() {
+        let printed = Printed::default();
+        printed.put(&vec![1; MOST]);
+        printed.put(b"more");
+        let (mut kept, mut told) = (0, String::new());
+        printed.drain(&mut |stream, bytes| match stream {
+            1 => kept += bytes.len(),
+            _ => told.push_str(std::str::from_utf8(bytes).unwrap()),
+        });
+        assert_eq!((kept, told.contains(" 4 bytes ")), (MOST, true));
+        printed.put(b"again");
+        printed.drain(&mut |stream, bytes| assert_eq!((stream, bytes), (1, &b"again"[..])));
     }
 }

@@ -9,10 +9,12 @@
 //! Any call may wait inside the driver, or at the gate, for everything that the device has to do: freeing memory, a launch whose
 //! function is loaded by it (CUDA programming guide, "Lazy Loading") or that finds no room in its queue. If a host function is
 //! among that, the guest's word that it has returned lies behind that call. So where there are host functions, a *deputy* takes
-//! frames while the leader stands still: it heeds that word, and keeps the rest in order.
+//! frames while the leader stands still: it heeds that word, and what the function has written for copies of its graph, and keeps
+//! the rest in order.
 
+use super::api::graph;
 use super::callbacks::Callbacks;
-use super::dispatch::{self, Later, Outcome};
+use super::dispatch::{self, Failed, Later, Outcome};
 use super::gate::Gate;
 use super::ledger::Ledger;
 use super::output::Output;
@@ -23,6 +25,7 @@ use super::state::State;
 use crate::driver::Driver;
 use crate::handoff::{Assign, EndReason};
 use crate::stats::{Stats, add, bump, count};
+use pxos_protocol::codec::Reader;
 use pxos_protocol::control::Snapshot;
 use pxos_protocol::frame::{HEADER, Header, control};
 use pxos_protocol::transport::ring::{Consumer, RingError};
@@ -40,8 +43,12 @@ const MAX_LANES: usize = 1024;
 /// How long the lanes may take to see that the guest is gone before it is seen for them.
 const HELD_UP: Duration = Duration::from_secs(1);
 
-/// Bytes of frames that the deputy keeps for the leader: what a ring holds, twice.
-const MAX_BACKLOG: usize = 16 << 20;
+/// Most bytes of frames that the deputy keeps for the leader: half a million launches. A ring holds far less, and what the deputy
+/// has taken out of it still counts there.
+const MAX_BACKLOG: usize = 64 << 20;
+
+/// How long the leader may stand still while the deputy can keep no more, which over a socket may be for ever.
+const OVERRUN: Duration = Duration::from_secs(30);
 
 /// How often the deputy looks, while the guest runs a host function, whether the leader stands still.
 const DEPUTY: Duration = Duration::from_micros(100);
@@ -67,6 +74,8 @@ struct Inlet {
     heeded: Vec<Header>,
     /// Bytes of both.
     kept: usize,
+    /// Whether the leader is about to run a frame that comes before whatever the deputy would heed.
+    in_hand: bool,
 }
 
 /// What the leader holds.
@@ -171,7 +180,13 @@ pub(super) fn run(
     let shared = Arc::new(Shared {
         session,
         leader: Mutex::new(Leader { state, payload: Vec::new(), ended: false }),
-        inlet: Mutex::new(Inlet { source, backlog: VecDeque::new(), heeded: Vec::new(), kept: 0 }),
+        inlet: Mutex::new(Inlet {
+            source,
+            backlog: VecDeque::new(),
+            heeded: Vec::new(),
+            kept: 0,
+            in_hand: false,
+        }),
         frames: AtomicU64::new(0),
         doorbell,
         waiting: AtomicUsize::new(0),
@@ -245,8 +260,11 @@ fn finish(shared: &Shared, reason: EndReason, message: String) {
 }
 
 fn fail(shared: &Shared, fatal: Fatal) {
+    let is_overrun = matches!(fatal, Fatal::Overrun);
     let (reason, message) = fatal.describe();
-    if reason == EndReason::Malformed {
+    if is_overrun {
+        shared.session.refuse(CUresult::ERROR_LAUNCH_OUT_OF_RESOURCES, &message);
+    } else if reason == EndReason::Malformed {
         count(&shared.session.stats.decode_errors);
         shared.session.refuse(CUresult::ERROR_DEVICE_UNAVAILABLE, &message);
     }
@@ -313,7 +331,8 @@ fn let_go(shared: &Shared, leader: MutexGuard<'_, Leader>) {
     let Inlet { source, backlog, .. } = &mut *inlet;
     let frames_are_there = match source {
         Source::Socket(_) => false,
-        Source::Ring(consumer) => !consumer.park() || !backlog.is_empty(),
+        // Parking gives back the room of what lies in the backlog.
+        Source::Ring(consumer) => !backlog.is_empty() || !consumer.park(),
     };
     drop(inlet);
     drop(leader);
@@ -403,20 +422,28 @@ impl Inlet {
             self.kept -= HEADER;
             count_frame(session, &header, matches!(self.source, Source::Ring(_)));
         }
-        if let Some((header, kept)) = self.backlog.pop_front() {
+        let taken = if let Some((header, kept)) = self.backlog.pop_front() {
             self.kept -= HEADER + kept.len();
             *payload = kept;
-            return Ok(Some(header));
-        }
-        match &mut self.source {
-            Source::Socket(reader) if reader.has_buffered() => read(reader, payload).map(Some),
-            Source::Socket(_) => Ok(None),
-            Source::Ring(consumer) => Ok(consumer.next(payload)?),
-        }
+            Some(header)
+        } else {
+            match &mut self.source {
+                Source::Socket(reader) if reader.has_buffered() => Some(read(reader, payload)?),
+                Source::Socket(_) => None,
+                Source::Ring(consumer) => consumer.next(payload)?,
+            }
+        };
+        self.in_hand = taken.is_some_and(|header| header.op == control::MIRROR_WRITE);
+        Ok(taken)
     }
 
-    /// Takes the frames that are there, heeding only the guest's word that a host function has returned; all others are kept.
+    /// Takes the frames that are there, heeding only the guest's memory for copies of graphs, which a host function may have
+    /// written, and the word that it has returned; all others are kept.
     fn attend(&mut self, session: &Session) -> Result<(), Fatal> {
+        if self.in_hand {
+            // It waits for nothing, and must not be overtaken.
+            return Ok(());
+        }
         while self.kept < MAX_BACKLOG {
             let mut payload = Vec::new();
             let header = match &mut self.source {
@@ -428,19 +455,28 @@ impl Inlet {
                     }
                     read(reader, &mut payload)?
                 }
-                Source::Ring(consumer) => match consumer.next(&mut payload)? {
+                Source::Ring(consumer) => match consumer.next_held(&mut payload)? {
                     Some(header) => header,
                     None => break,
                 },
             };
             self.kept += HEADER;
-            if header.op == control::CALLBACK_DONE {
-                dispatch::callback_done(session, &payload)?;
-                self.heeded.push(header);
-            } else {
-                self.kept += payload.len();
-                self.backlog.push_back((header, payload));
+            match header.op {
+                control::CALLBACK_DONE => dispatch::callback_done(session, &payload)?,
+                control::MIRROR_WRITE if graph::is_for_known(&payload) => {
+                    match graph::write(session, Reader::new(&payload)) {
+                        Err(Failed::Session(fatal)) => return Err(fatal),
+                        Err(Failed::Call(error)) => session.finish(&header, Err(error), &[]),
+                        Ok(()) => {}
+                    }
+                }
+                _ => {
+                    self.kept += payload.len();
+                    self.backlog.push_back((header, payload));
+                    continue;
+                }
             }
+            self.heeded.push(header);
         }
         Ok(())
     }
@@ -459,16 +495,25 @@ fn read(reader: &mut FrameReader, payload: &mut Vec<u8>) -> Result<Header, Fatal
 fn spawn_deputy(shared: Arc<Shared>) {
     let body = move || {
         let callbacks = &shared.session.callbacks;
+        let mut full_since = None;
         while callbacks.wait_for_one() {
             let before = shared.frames.load(Ordering::Relaxed);
             std::thread::sleep(DEPUTY);
             if shared.frames.load(Ordering::Relaxed) != before {
+                full_since = None;
                 continue;
             }
             // Who has it takes frames.
             let Ok(mut inlet) = shared.inlet.try_lock() else { continue };
-            if let Err(fatal) = inlet.attend(&shared.session) {
+            let attended = inlet.attend(&shared.session);
+            let is_full = inlet.kept >= MAX_BACKLOG;
+            drop(inlet);
+            if let Err(fatal) = attended {
                 return fail(&shared, fatal);
+            }
+            // Whatever the leader waits for, the word that it needs may lie behind.
+            if is_full && full_since.get_or_insert_with(Instant::now).elapsed() > OVERRUN {
+                return fail(&shared, Fatal::Overrun);
             }
         }
     };

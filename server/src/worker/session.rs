@@ -34,6 +34,8 @@ pub(crate) enum Fatal {
     Lost(String),
     /// The guest sent what no guest sends.
     Malformed(String),
+    /// More calls wait behind a host function than are kept.
+    Overrun,
 }
 
 impl Fatal {
@@ -43,6 +45,7 @@ impl Fatal {
             Self::Closed => (EndReason::Closed, String::new()),
             Self::Lost(message) => (EndReason::Lost, message),
             Self::Malformed(message) => (EndReason::Malformed, message),
+            Self::Overrun => (EndReason::Host, "more calls wait behind a host function than are kept".into()),
         }
     }
 }
@@ -64,6 +67,9 @@ pub(crate) enum Sink {
 /// How long a lane sleeps before it looks again whether the guest has read its ring: only a guest that does not read its
 /// answers makes anybody wait here.
 const FULL_RING: Duration = Duration::from_micros(50);
+
+/// How often it looks before it rings for somebody who empties it.
+const FULL_RINGS: u32 = 16;
 
 /// Shared by the leader and the lanes.
 pub(crate) struct Session {
@@ -180,6 +186,7 @@ impl Session {
         header.length = u32::try_from(padded).expect("frames to the guest are bounded");
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = (HEADER + padded) as u64;
+        let mut tries = 0_u32;
         let sent = match &mut *sink {
             Sink::Socket(socket) => {
                 add(&self.stats.socket_bytes_out, whole);
@@ -197,7 +204,15 @@ impl Session {
                         break send_over(doorbell, Header::new(control::DOORBELL), &[], 0);
                     }
                     Push::Full if self.ended.load(Ordering::Relaxed) => break false,
-                    Push::Full => std::thread::sleep(FULL_RING),
+                    Push::Full => {
+                        std::thread::sleep(FULL_RING);
+                        tries += 1;
+                        // Of the guest's threads none may wait for an answer now; one that runs host functions sees to it.
+                        // It is told again: whoever reads may stop before there is room.
+                        if tries >= FULL_RINGS && tries.is_power_of_two() {
+                            send_over(doorbell, Header::new(control::DOORBELL), &[], 0);
+                        }
+                    }
                 }
             },
         };

@@ -14,9 +14,17 @@ use std::sync::atomic::Ordering;
 /// Where those sleep who wait for a ring, and the thread that runs host functions.
 #[derive(Debug)]
 pub(super) struct Door {
-    /// Whether it has been rung since somebody was woken.
-    rung: Relay<bool>,
+    rung: Relay<Rung>,
     reader: Mutex<FrameReader>,
+}
+
+/// Whether it has been rung.
+#[derive(Debug, Default)]
+struct Rung {
+    /// Since somebody who slept until the ring had something was woken.
+    sleeper: bool,
+    /// Since the thread that runs host functions has looked whether there is a ring that nobody reads.
+    keeper: bool,
 }
 
 /// A host function that is to be run.
@@ -49,7 +57,17 @@ impl Link {
         let due = match &self.door {
             None => self.incoming.wait(alive, read, |_| next())?,
             Some(door) => {
-                let due = door.rung.wait(alive, || self.read_door(door), |_| next())?;
+                let due = loop {
+                    let come = |rung: &mut Rung| match next() {
+                        Some(due) => Some(Some(due)),
+                        None => std::mem::take(&mut rung.keeper).then_some(None),
+                    };
+                    match door.rung.wait(alive, || self.read_door(door), come)? {
+                        Some(due) => break due,
+                        // What comes before a host function may need more room than there is.
+                        None => self.drain(),
+                    }
+                };
                 let is_read = || (self.read.load(Ordering::Acquire) >= due.behind).then_some(());
                 self.incoming.wait(alive, read, |_| is_read())?;
                 due
@@ -61,7 +79,7 @@ impl Link {
     /// Sleeps until the ring's producer has seen that it is parked and has put something into it.
     pub(super) fn sleep(&self) -> Result<(), ReadError> {
         let Some(door) = &self.door else { return Ok(()) };
-        let rung = |rung: &mut bool| std::mem::take(rung).then_some(());
+        let rung = |rung: &mut Rung| std::mem::take(&mut rung.sleeper).then_some(());
         // Why the connection is gone has been said.
         door.rung.wait(|| self.check(), || self.read_door(door), rung).map_err(|_| ReadError::Closed)
     }
@@ -69,7 +87,16 @@ impl Link {
     /// Takes what has come beside the ring, unless somebody does.
     pub(super) fn look_at_door(&self) {
         if let Some(door) = &self.door {
-            door.rung.read(|| self.read_door(door));
+            door.rung.read(|| {
+                // Now that nobody else can take it.
+                let there = {
+                    let reader = lock(&door.reader);
+                    reader.has_buffered() || reader.socket().is_readable()
+                };
+                if there {
+                    self.read_door(door);
+                }
+            });
         }
     }
 
@@ -78,9 +105,16 @@ impl Link {
         let mut reader = lock(&door.reader);
         let read = reader.header().and_then(|header| Ok((header, reader.payload(&header)?)));
         match read {
-            Ok((Header { op: control::DOORBELL, .. }, _)) => door.rung.with(|rung| *rung = true),
+            Ok((Header { op: control::DOORBELL, .. }, _)) => {
+                door.rung.with(|rung| *rung = Rung { sleeper: true, keeper: true });
+            }
             Ok((header, payload)) => self.heed(&header, payload),
-            Err(error) => self.unreadable(&error),
+            Err(error) => {
+                drop(reader);
+                // The ring may hold why the peer went.
+                self.drain();
+                self.unreadable(&error);
+            }
         }
     }
 }
@@ -89,6 +123,7 @@ impl Link {
 mod tests {
     use super::*;
     use pxos_protocol::codec::Writer;
+    use pxos_protocol::control::{Refusal, encode};
     use pxos_protocol::transport::ring::{CONTROL, Consumer, Direction, Producer, Push, SharedMemory};
     use pxos_protocol::transport::{Socket, Transport as _};
     use std::io::IoSlice;
@@ -224,6 +259,46 @@ mod tests {
         assert_eq!(link.wait_callback(), Ok((9, 0)));
         // SAFETY: written by this thread.
         assert_eq!(unsafe { std::ptr::read_volatile(&raw const bytes) }, [5; 8]);
+    }
+
+    #[test]
+    fn a_full_ring_is_emptied_before_a_host_function() {
+        let (link, mut server) = connected();
+        std::thread::scope(|scope| {
+            let runs = scope.spawn(|| link.wait_callback());
+            let header = Header { request: 1, ..Header::new(control::DATA) };
+            let mut full = false;
+            for _ in 0..3 * CAPACITY / (512 << 10) {
+                while server.replies.push(header, &[&[0; 512 << 10]]) == Push::Full {
+                    full = true;
+                    server.send(Header::new(control::DOORBELL), &[]);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            assert!(full);
+            server.call_back(4);
+            assert_eq!(runs.join().unwrap(), Ok((4, 0)));
+        });
+    }
+
+    #[test]
+    fn who_looks_at_the_door_does_not_stay() {
+        let (link, server) = connected();
+        link.look_at_door();
+        server.call_back(2);
+        link.look_at_door();
+        link.look_at_door();
+        assert_eq!(link.wait_callback(), Ok((2, 0)));
+    }
+
+    #[test]
+    fn why_the_server_went_is_read_first() {
+        let (link, mut server) = connected();
+        let refusal = Refusal { result: CUresult::ERROR_LAUNCH_TIMEOUT.0, message: "too long".into() };
+        let said = server.replies.push(Header::new(control::REFUSAL), &[&encode(&refusal).unwrap()]);
+        assert_eq!(said, Push::Done { wake: false }, "nobody waits for it");
+        drop(server);
+        assert_eq!(link.wait_callback(), Err(CUresult::ERROR_LAUNCH_TIMEOUT));
     }
 
     #[test]

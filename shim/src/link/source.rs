@@ -70,14 +70,14 @@ impl Source {
         }
     }
 
-    /// Whether the peer said more before it went. One that has closed is seen at once; one that has not, because our end of
-    /// the connection broke and some VMM keeps that to itself, is not waited for.
+    /// Whether there is more. Of a socket, whether the peer said more before it went: one that has closed is seen at once; one that
+    /// has not, because our end of the connection broke and some VMM keeps that to itself, is not waited for.
     pub(super) fn has_more(&self) -> bool {
         match self {
             Self::Socket(reader) => {
                 reader.has_buffered() || reader.socket().wait_readable(LAST_WORDS).unwrap_or(true)
             }
-            Self::Ring { .. } => true,
+            Self::Ring { consumer, .. } => consumer.has_frame(),
         }
     }
 

@@ -96,7 +96,9 @@ fn some_samples_are_the_same_over_tcp() {
 fn host_functions_return_while_the_driver_waits_for_them() {
     let server = Fixture::new().env("PXSOFT_LAZY_LOADING", "1").start();
     for way in [Way::Direct, Way::SharedMemory, Way::Socket] {
-        server.program(sample("callbacks"), way).passes();
+        for program in ["callbacks", "hostFunctions"] {
+            server.program(sample(program), way).passes();
+        }
     }
 }
 

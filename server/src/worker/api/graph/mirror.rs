@@ -4,17 +4,18 @@
 //! the next call that synchronises, and before a host function that may look at it. While results are on their way the mirror
 //! is newer than the guest's memory, so what the guest sends then is not taken.
 
-use super::super::super::dispatch::{Answer, Call, Failed, done};
+use super::super::super::dispatch::{Call, Failed};
 use super::super::super::session::Session;
 use super::Graphs;
 use crate::driver::Result;
 use crate::stats::add;
-use pxos_protocol::codec::Writer;
+use pxos_protocol::codec::{Reader, Writer};
 use pxos_protocol::frame::{BULK_CHUNK, Header, control};
 use pxos_protocol::types::CUresult;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Most memory of all mirrors: a guest that needs more shares memory with the worker.
 const MAX_BYTES: u64 = 4 << 30;
@@ -33,6 +34,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 static GRAVE: Mutex<Grave> = Mutex::new(Grave { memory: Vec::new(), events: Vec::new() });
 /// Bytes of all mirrors.
 static BYTES: AtomicU64 = AtomicU64::new(0);
+/// All mirrors, by the guest's number. Not in the leader's hands: a host function may have to write them while it stands still.
+static MIRRORS: Mutex<BTreeMap<u64, Weak<Mirror>>> = Mutex::new(BTreeMap::new());
 
 struct Grave {
     memory: Vec<usize>,
@@ -209,8 +212,7 @@ impl Graphs {
     }
 
     fn mirror(call: &mut Call<'_>, id: u64, guest: u64, bytes: usize) -> Result<Arc<Mirror>> {
-        let mirrors = &mut call.state.graphs.mirrors;
-        if let Some(mirror) = mirrors.get(&id).and_then(std::sync::Weak::upgrade) {
+        if let Some(mirror) = find(id) {
             let same = mirror.bytes == bytes && mirror.guest == guest;
             return if same { Ok(mirror) } else { Err(CUresult::ERROR_INVALID_VALUE) };
         }
@@ -230,40 +232,50 @@ impl Graphs {
         unsafe { address.cast::<u8>().write_bytes(0, bytes) };
         let mirror =
             Arc::new(Mirror { id, guest, memory: address.cast(), bytes, pending: AtomicU32::new(0) });
+        let mut mirrors = lock(&MIRRORS);
         mirrors.retain(|_, mirror| mirror.strong_count() > 0);
         mirrors.insert(id, Arc::downgrade(&mirror));
         Ok(mirror)
     }
+}
 
-    /// The guest's address for an address of the worker's in a node.
-    pub(super) fn guest_address(&self, address: *const c_void) -> Option<u64> {
-        let address = address.addr();
-        self.mirrors.values().filter_map(std::sync::Weak::upgrade).find_map(|mirror| {
-            let offset = address.checked_sub(mirror.memory.addr())?;
-            (offset < mirror.bytes).then(|| mirror.guest + offset as u64)
-        })
-    }
+/// The guest's address for an address of the worker's in a node.
+pub(super) fn guest_address(address: *const c_void) -> Option<u64> {
+    let address = address.addr();
+    let mirrors: Vec<_> = lock(&MIRRORS).values().filter_map(Weak::upgrade).collect();
+    mirrors.iter().find_map(|mirror| {
+        let offset = address.checked_sub(mirror.memory.addr())?;
+        (offset < mirror.bytes).then(|| mirror.guest + offset as u64)
+    })
+}
+
+fn find(id: u64) -> Option<Arc<Mirror>> {
+    lock(&MIRRORS).get(&id).and_then(Weak::upgrade)
+}
+
+/// Whether a [`write()`] is for a mirror that is there.
+pub(in crate::worker) fn is_for_known(payload: &[u8]) -> bool {
+    Reader::new(payload).get().is_ok_and(|id| find(id).is_some())
 }
 
 /// Bytes of the guest's memory: mirror, offset, whether a host function has run, bytes.
-pub(in crate::worker) fn write(call: &mut Call<'_>) -> Answer {
-    let id: u64 = call.get()?;
-    let offset = call.get_usize()?;
-    let after_call = call.get::<u32>()? != 0;
-    let bytes = call.fields.get_bytes()?;
+pub(in crate::worker) fn write(session: &Session, mut fields: Reader<'_>) -> std::result::Result<(), Failed> {
+    let id: u64 = fields.get()?;
+    let offset =
+        usize::try_from(fields.get::<u64>()?).map_err(|_| Failed::Call(CUresult::ERROR_INVALID_VALUE))?;
+    let after_call = fields.get::<u32>()? != 0;
+    let bytes = fields.get_bytes()?;
     // One that the graph has dropped meanwhile.
-    let Some(mirror) = call.state.graphs.mirrors.get(&id).and_then(std::sync::Weak::upgrade) else {
-        return done();
-    };
+    let Some(mirror) = find(id) else { return Ok(()) };
     if offset.checked_add(bytes.len()).is_none_or(|end| end > mirror.bytes) {
         return Err(CUresult::ERROR_INVALID_VALUE.into());
     }
     if after_call || mirror.pending.load(Ordering::Acquire) == 0 {
         // SAFETY: within the memory, checked above. Launches that still read it find what the guest has there.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), mirror.memory.add(offset), bytes.len()) };
-        add(&call.session.stats.copy_bytes_to_device, bytes.len() as u64);
+        add(&session.stats.copy_bytes_to_device, bytes.len() as u64);
     }
-    done()
+    Ok(())
 }
 
 /// Launches whose results the guest has yet to get.

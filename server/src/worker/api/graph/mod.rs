@@ -13,13 +13,13 @@ pub(in crate::worker) mod params;
 pub(in crate::worker) mod query;
 
 pub(crate) use mirror::Deliveries;
-pub(in crate::worker) use mirror::{Use, bury, write};
+pub(in crate::worker) use mirror::{Use, bury, is_for_known, write};
 
 use crate::driver::Result;
-use mirror::{Done, Mirror};
+use mirror::{Done, guest_address};
 use pxos_protocol::types::{CUgraphNodeParams, CUresult, node_type};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// Most graphs, instantiated graphs and user objects at a time, each.
 const MAX_OBJECTS: usize = 1 << 20;
@@ -107,7 +107,6 @@ pub(crate) struct Graphs {
     conditionals: HashMap<u64, u64>,
     graph_ids: HashMap<u64, u64>,
     node_ids: HashMap<u64, u64>,
-    mirrors: HashMap<u64, Weak<Mirror>>,
     /// Text of the graph that is being printed.
     text: Vec<u8>,
     /// Functions that the driver made of kernels, by kernel.

@@ -3,7 +3,7 @@
 
 use super::super::super::dispatch::{Answer, Call, Failed, done};
 use super::super::super::state::State;
-use super::{Graphs, Use};
+use super::{Graphs, Use, guest_address};
 use crate::driver::Driver;
 use pxos_protocol::codec::Writer;
 use pxos_protocol::types::{
@@ -486,8 +486,7 @@ fn put_copy(state: &State, copy: &CUDA_MEMCPY3D, writer: &mut Writer<'_>) {
     for extent in [copy.width_in_bytes, copy.height, copy.depth] {
         writer.put(extent as u64);
     }
-    let host =
-        |address: *const c_void| state.graphs.guest_address(address).unwrap_or_else(|| address.addr() as u64);
+    let host = |address: *const c_void| guest_address(address).unwrap_or_else(|| address.addr() as u64);
     let array = |native| state.arrays.handle_of(native).unwrap_or(0);
     let source = match copy.src_memory_type {
         HOST => host(copy.src_host),
