@@ -2,9 +2,10 @@
 """Measures PyTorch natively and remoted in turns: blocks of steps alternate between a process of each kind, so that both see the
 same machine. Prints means, their ratio, and how many messages a step sends, those that the guest waits for by name.
 
-A processor that shares its core with somebody else's work is slower, by half in places, for seconds at a time. A median of such
-figures is that of whichever state was seen more often; so means are compared, over several pairs of processes, each of which
-the kernel puts somewhere else.
+A virtual processor that shares its core with somebody else's work is slower, by half in places, for seconds at a time. A median
+of such figures is that of whichever state was seen more often; so means are compared, over several pairs of processes. Where
+microseconds count, both sides run on the same two processors, which change their parts with every round, and two others are
+taken for each pair.
 
     bench.py --bin target/release [--json FILE] [--quick] [--only gpt,graph] [--check]
 """
@@ -24,6 +25,7 @@ from server import Server
 
 # Steps of a block: about a quarter of a second natively on an H200.
 BLOCKS = {"gpt": 40, "gpt-item": 40, "resnet": 30, "loader": 30, "inference": 100, "graph": 1600}
+PLACED = {"graph"}  # works of one thread whose sides run on the same processors
 TRIMMED = 0.1  # of the slowest and of the fastest blocks of each side, and one at least, which do not count
 WARM_UP = 32  # steps before anything is measured: libraries load, the allocator and cuDNN settle
 TARGETS = {"gpt": 1.05, "graph": 1.02, "start": 1.0}
@@ -50,9 +52,41 @@ class Side:
             raise RuntimeError(f"the process that does '{work}' has ended with {self.process.wait()}")
         return json.loads(line)["seconds"] / steps
 
+    def place(self, server, processors):
+        """Has the program run on the first of two processors, and what serves it on the second."""
+        pid = self.begun["pid"]
+        os.sched_setaffinity(pid, processors[:1])
+        for session in server.status()["sessions"]:
+            if session["pid"] == pid:
+                for thread in lanes(session["worker"]):
+                    os.sched_setaffinity(thread, processors[1:])
+
     def end(self):
         self.process.stdin.close()
         self.process.wait(60)
+
+
+def lanes(worker):
+    """The threads of a worker that run its guest's calls."""
+    folder = f"/proc/{worker}/task"
+    for thread in os.listdir(folder):
+        with open(f"{folder}/{thread}/comm") as file:
+            if file.read().strip() == "lane":
+                yield int(thread)
+
+
+def processors(pair):
+    """Two for a pair of processes, of different cores as far as those are told; `None` where there are too few to give any away."""
+    cores = {}
+    for number in sorted(os.sched_getaffinity(0)):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") as file:
+                core = file.read()
+        except OSError:
+            core = str(number)
+        cores.setdefault(core, number)
+    first = list(cores.values())
+    return [first[(2 * pair + place) % len(first)] for place in range(2)] if len(first) >= 4 else None
 
 
 def counters(server, pid):
@@ -126,7 +160,7 @@ def measure(asked, server, environment):
     """All rounds; the report."""
     names = asked.only.split(",")
     works = [name for name in BLOCKS if name in names or asked.only == "*"]
-    rounds = asked.rounds or (3 if asked.quick else 7)
+    rounds = asked.rounds or (4 if asked.quick else 8)
     report = {"rounds": rounds, "pairs": 1 if asked.quick else asked.pairs}
     print(f"{'':<12}{'native ms':>11}{'remoted ms':>11}{'ratio':>8}{'least':>8}{'most':>8}  target")
     if asked.only == "*" or "start" in names:
@@ -150,9 +184,13 @@ def measure(asked, server, environment):
             if pair == 0:
                 counted[work] = messages(server, sides["remoted"], work)
             seen = times.setdefault(work, {"native": [], "remoted": []})
+            places = processors(pair) if work in PLACED else None
             for index in range(rounds):
+                if places:
+                    for side in sides.values():
+                        side.place(server, places if index % 2 == 0 else places[::-1])
                 # Who goes first alternates, too.
-                for kind in ("native", "remoted") if index % 2 == 0 else ("remoted", "native"):
+                for kind in ("native", "remoted") if index % 4 < 2 else ("remoted", "native"):
                     seen[kind].append(sides[kind].run(work, steps))
         for side in sides.values():
             side.end()
@@ -173,7 +211,7 @@ def main():
     arguments.add_argument("--only", default="*", help=f"of start,{','.join(BLOCKS)}")
     arguments.add_argument("--rounds", type=int, help="blocks of each kind in each pair of processes")
     arguments.add_argument("--pairs", type=int, default=3, help="pairs of processes, one after the other")
-    arguments.add_argument("--quick", action="store_true", help="three short rounds of one pair")
+    arguments.add_argument("--quick", action="store_true", help="four short rounds of one pair")
     arguments.add_argument("--check", action="store_true", help="a missed target is a failure")
     asked = arguments.parse_args()
     preload = [os.path.abspath(path) for path in asked.preload or [os.path.join(asked.bin, "libpxshim.so")]]

@@ -73,6 +73,9 @@ def graph_of_a_training_step(device):
 def graph_with_random_numbers(device):
     """A replay advances the generator."""
     graph, result = captured(lambda: torch.rand(1000, device=device))
+    # The seed is also written when the capture begins, in the capture's stream, for which no replay waits: natively, too, a
+    # busy device may take the two the other way round (PyTorch 2.11; one capture of 440 beside other programs).
+    torch.cuda.synchronize()
     torch.cuda.manual_seed(11)
     graph.replay()
     one = result.clone()
